@@ -1,0 +1,51 @@
+# The pinned llama.cpp, patched, as targets `llama` and `llama-common`. See llama_source.py for where it comes from.
+
+set(DARWIN_NEG_LLAMA_DIR "" CACHE PATH "llama.cpp checkout of the pinned commit, used instead of the download (never written to)")
+set(DARWIN_NEG_LLAMA_TARBALL "" CACHE FILEPATH "the pinned source distribution, already downloaded")
+option(DARWIN_NEG_BUILD_TOOLS "also offer llama.cpp's own tools (llama-completion, llama-quantize, llama-bench) as targets" OFF)
+
+find_package(Python COMPONENTS Interpreter REQUIRED)
+file(GLOB patches CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/patches/*.patch)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+  ${patches} ${CMAKE_CURRENT_LIST_DIR}/llama_pin.json ${CMAKE_CURRENT_LIST_DIR}/llama_source.py ${CMAKE_CURRENT_LIST_DIR}/apply_patch.py)
+
+set(source_args)
+if(DARWIN_NEG_LLAMA_DIR)
+  list(APPEND source_args --llama-dir ${DARWIN_NEG_LLAMA_DIR})
+elseif(DARWIN_NEG_LLAMA_TARBALL)
+  list(APPEND source_args --tarball ${DARWIN_NEG_LLAMA_TARBALL})
+endif()
+execute_process(
+  COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/llama_source.py ${source_args}
+  OUTPUT_VARIABLE llama_dir ERROR_VARIABLE llama_error RESULT_VARIABLE llama_result OUTPUT_STRIP_TRAILING_WHITESPACE)
+if(NOT llama_result EQUAL 0)
+  message(FATAL_ERROR "${llama_error}")
+endif()
+message(STATUS "llama.cpp: ${llama_dir}")
+execute_process(
+  COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/llama_source.py --key
+  OUTPUT_VARIABLE DARWIN_NEG_PATCH_KEY OUTPUT_STRIP_TRAILING_WHITESPACE)
+
+file(READ ${CMAKE_CURRENT_LIST_DIR}/llama_pin.json pin)
+foreach(field sha256 commit llama_version build_number)
+  string(JSON DARWIN_NEG_PIN_${field} GET "${pin}" ${field})
+endforeach()
+
+set(BUILD_SHARED_LIBS OFF)
+set(LLAMA_BUILD_COMMIT ${DARWIN_NEG_PIN_commit})
+set(LLAMA_BUILD_NUMBER ${DARWIN_NEG_PIN_build_number})
+set(LLAMA_BUILD_COMMON ON)
+set(LLAMA_BUILD_TOOLS ${DARWIN_NEG_BUILD_TOOLS})
+# nothing of llama.cpp is installed, downloads at build time, or starts other programs
+foreach(off LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_BUILD_SERVER LLAMA_BUILD_MTMD LLAMA_USE_PREBUILT_UI
+    LLAMA_OPENSSL LLAMA_LLGUIDANCE LLAMA_SUBPROCESS LLAMA_TOOLS_INSTALL LLAMA_ALL_WARNINGS GGML_CCACHE)
+  set(${off} OFF CACHE BOOL "set by darwin-neg-cpp" FORCE)
+endforeach()
+add_subdirectory(${llama_dir} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL)
+
+# Our part of libllama. llama.cpp compiles its model files in batches; ours stay separate, so that one change is one object.
+file(GLOB neg_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/cpp/neg/*.cpp)
+target_sources(llama PRIVATE ${neg_sources})
+set_source_files_properties(${neg_sources} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+target_include_directories(llama PUBLIC ${PROJECT_SOURCE_DIR}/cpp/neg)
+target_link_libraries(llama PRIVATE vendor-hash)
