@@ -1,0 +1,268 @@
+#include "model.h"
+
+#include "errors.h"
+#include "log_sink.h"
+
+#include "common.h"
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <mutex>
+
+namespace darwin_neg {
+
+namespace {
+
+constexpr uint32_t k_max_parallel = 255;  // llama.cpp's LLAMA_MAX_SEQ is 256, and one sequence holds prompts for later samples
+
+void init_backend_once() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        install_log_sink();
+        llama_backend_init();
+    });
+}
+
+// Looks at the first bytes ourselves: llama.cpp's own message for a file that is not GGUF does not say which file.
+void check_readable_gguf(const std::string & path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) {
+        throw ModelFileError(path + ": cannot be opened; check the path and its permissions");
+    }
+    std::array<char, 4> magic = {};
+    file.read(magic.data(), magic.size());
+    if (file.gcount() == 0) {
+        throw ModelFileError(path + ": the file is empty (or a folder); give a GGUF model file");
+    }
+    if (file.gcount() < 4 || std::string(magic.data(), 4) != "GGUF") {
+        throw ModelFileError(path + ": not a GGUF file; convert the checkpoint to GGUF first");
+    }
+}
+
+// The loader reports its reason in the log only. The first line is the cause, later ones repeat that loading failed.
+[[noreturn]] void throw_load_error(const std::string & path, const std::vector<std::string> & lines) {
+    for (const auto & line : lines) {
+        const size_t at = line.find("neg: ");
+        if (at != std::string::npos) {
+            throw NegHeadError(path + ": " + line.substr(at + 5));
+        }
+    }
+    std::string reason = lines.empty() ? "llama.cpp gave no reason" : lines.front();
+    // "llama_model_load: error loading model: tensor ..." -> "tensor ..."
+    const std::string marker = "error loading model: ";
+    for (const auto & line : lines) {
+        const size_t at = line.find(marker);
+        if (at != std::string::npos) {
+            reason = line.substr(at + marker.size());
+            break;
+        }
+    }
+    std::replace(reason.begin(), reason.end(), '\n', ' ');
+    throw ModelFileError(path + ": cannot be loaded: " + reason + "; the file may be damaged or of an unsupported kind");
+}
+
+llama_split_mode split_mode(const std::string & name) {
+    if (name == "none") {
+        return LLAMA_SPLIT_MODE_NONE;
+    }
+    if (name == "layer") {
+        return LLAMA_SPLIT_MODE_LAYER;
+    }
+    if (name == "row") {
+        return LLAMA_SPLIT_MODE_ROW;
+    }
+    throw RequestError("split_mode must be none, layer or row, got '" + name + "'");
+}
+
+llama_flash_attn_type flash_attn_type(const std::string & name) {
+    if (name == "auto") {
+        return LLAMA_FLASH_ATTN_TYPE_AUTO;
+    }
+    if (name == "on") {
+        return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
+    if (name == "off") {
+        return LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    }
+    throw RequestError("flash_attn must be auto, on or off, got '" + name + "'");
+}
+
+bool on_progress(float fraction, void * user_data) {
+    return (*static_cast<std::function<bool(float)> *>(user_data))(fraction);
+}
+
+}  // namespace
+
+ggml_type cache_type(const char * argument, const std::string & name) {
+    constexpr std::array<ggml_type, 9> allowed = {GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
+                                                  GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1};
+    std::string names;
+    for (const ggml_type type : allowed) {
+        if (name == ggml_type_name(type)) {
+            return type;
+        }
+        names += std::string(names.empty() ? "" : ", ") + ggml_type_name(type);
+    }
+    throw RequestError(std::string(argument) + " must be one of " + names + ", got '" + name + "'");
+}
+
+Model::Model(ModelParams params) : params_(std::move(params)) {
+    init_backend_once();
+    if (params_.n_parallel < 1 || params_.n_parallel > k_max_parallel) {
+        throw RequestError("n_parallel must be between 1 and " + std::to_string(k_max_parallel) + ", got " +
+                           std::to_string(params_.n_parallel));
+    }
+    if (params_.n_batch < 1 || params_.n_ubatch < 1) {
+        throw RequestError("n_batch and n_ubatch must be at least 1");
+    }
+    // a step decodes one token of every running sequence
+    params_.n_batch  = std::max(params_.n_batch, params_.n_parallel);
+    params_.n_ubatch = std::min(params_.n_ubatch, params_.n_batch);
+    if (params_.n_threads <= 0) {
+        params_.n_threads = common_cpu_get_num_math();
+    }
+    if (params_.n_threads_batch <= 0) {
+        params_.n_threads_batch = params_.n_threads;
+    }
+    cache_type("type_k", params_.type_k);
+    cache_type("type_v", params_.type_v);
+    flash_attn_type(params_.flash_attn);
+
+    llama_model_params load = llama_model_default_params();
+    load.n_gpu_layers       = params_.n_gpu_layers;
+    load.main_gpu           = params_.main_gpu;
+    load.split_mode         = split_mode(params_.split_mode);
+    load.load_mode          = params_.use_mlock ? LLAMA_LOAD_MODE_MLOCK : params_.use_mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+    if (params_.progress) {
+        load.progress_callback           = on_progress;
+        load.progress_callback_user_data = &params_.progress;
+    }
+
+    check_readable_gguf(params_.model_path);
+    if (!params_.neg_path.empty()) {
+        check_readable_gguf(params_.neg_path);
+    }
+    {
+        const ErrorLineScope errors;
+        try {
+            model_.reset(llama_model_load_from_file(params_.model_path.c_str(), load));
+        } catch (const std::exception & e) {
+            throw ModelFileError(params_.model_path + ": cannot be loaded: " + e.what());
+        }
+        if (!model_) {
+            throw_load_error(params_.model_path, errors.lines());
+        }
+    }
+    if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get()) || llama_model_is_diffusion(model_.get())) {
+        throw ModelFileError(params_.model_path + ": architecture '" + architecture() +
+                             "' does not generate text token by token; give a decoder-only language model");
+    }
+    vocab_   = llama_model_get_vocab(model_.get());
+    n_vocab_ = llama_vocab_n_tokens(vocab_);
+    if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE) {
+        throw ModelFileError(params_.model_path + ": the file has no vocabulary; convert it again with its tokenizer");
+    }
+    n_ctx_ = params_.n_ctx == 0 ? static_cast<uint32_t>(llama_model_n_ctx_train(model_.get())) : params_.n_ctx;
+
+    neg_        = llama_model_neg_info(model_.get());
+    neg_origin_ = neg_.present ? NegOrigin::model_file : NegOrigin::none;
+    if (!params_.neg_path.empty()) {
+        std::array<char, 1024> message = {};
+        if (llama_model_load_neg(model_.get(), params_.neg_path.c_str(), message.data(), message.size()) != 0) {
+            std::string line = message.data();
+            if (line.rfind("neg: ", 0) == 0) {
+                line.erase(0, 5);
+            }
+            throw NegHeadError(line.find(params_.neg_path) == std::string::npos ? params_.neg_path + ": " + line : line);
+        }
+        neg_        = llama_model_neg_info(model_.get());
+        neg_origin_ = NegOrigin::side_car;
+    }
+}
+
+LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq, bool embeddings) const {
+    llama_context_params p = llama_context_default_params();
+    p.n_ctx                = n_ctx;
+    p.n_batch              = n_batch;
+    p.n_ubatch             = n_ubatch;
+    p.n_seq_max            = n_seq;
+    p.n_threads            = params_.n_threads;
+    p.n_threads_batch      = params_.n_threads_batch;
+    p.flash_attn_type      = flash_attn_type(params_.flash_attn);
+    p.type_k               = cache_type("type_k", params_.type_k);
+    p.type_v               = cache_type("type_v", params_.type_v);
+    p.kv_unified           = true;
+    p.embeddings           = embeddings;
+    p.no_perf              = true;
+    if (embeddings) {
+        p.pooling_type = LLAMA_POOLING_TYPE_NONE;
+    }
+    const ErrorLineScope errors;
+    LlamaContextPtr context;
+    try {
+        context.reset(llama_init_from_model(model_.get(), p));
+    } catch (const std::exception & e) {
+        throw ModelFileError(params_.model_path + ": no context of " + std::to_string(n_ctx) + " tokens: " + e.what());
+    }
+    if (!context) {
+        const auto lines = errors.lines();
+        throw ModelFileError(params_.model_path + ": no context of " + std::to_string(n_ctx) +
+                             " tokens could be made: " + (lines.empty() ? "out of memory?" : lines.front()) +
+                             "; try a smaller n_ctx or n_parallel, or another type_k/type_v");
+    }
+    if (llama_get_memory(context.get()) == nullptr) {
+        throw ModelFileError(params_.model_path + ": architecture '" + architecture() + "' has no decoder memory; give a language model");
+    }
+    return context;
+}
+
+std::string Model::description() const {
+    std::array<char, 256> text = {};
+    llama_model_desc(model_.get(), text.data(), text.size());
+    return text.data();
+}
+
+std::string Model::architecture() const {
+    std::array<char, 128> text = {};
+    llama_model_meta_val_str(model_.get(), "general.architecture", text.data(), text.size());
+    return text.data();
+}
+
+std::map<std::string, std::string> Model::metadata() const {
+    std::map<std::string, std::string> out;
+    const auto read = [](auto && getter) {
+        std::string text(256, '\0');
+        int32_t n = getter(text.data(), text.size());
+        if (n >= static_cast<int32_t>(text.size())) {
+            text.resize(static_cast<size_t>(n) + 1);
+            n = getter(text.data(), text.size());
+        }
+        text.resize(n < 0 ? 0 : static_cast<size_t>(n));
+        return text;
+    };
+    for (int32_t i = 0; i < llama_model_meta_count(model_.get()); ++i) {
+        const std::string key = read([&](char * buf, size_t size) { return llama_model_meta_key_by_index(model_.get(), i, buf, size); });
+        out[key] = read([&](char * buf, size_t size) { return llama_model_meta_val_str_by_index(model_.get(), i, buf, size); });
+    }
+    return out;
+}
+
+std::vector<llama_token> Model::tokenize(const std::string & text, bool add_special, bool parse_special) const {
+    return common_tokenize(vocab_, text, add_special, parse_special);
+}
+
+std::string Model::detokenize(const std::vector<llama_token> & tokens, bool special) const {
+    for (const llama_token token : tokens) {
+        if (token < 0 || token >= n_vocab_) {
+            throw RequestError("token " + std::to_string(token) + " is outside the vocabulary of " + std::to_string(n_vocab_));
+        }
+    }
+    return common_detokenize(vocab_, tokens, special);
+}
+
+std::string Model::piece(llama_token token, bool special) const {
+    return common_token_to_piece(vocab_, token, special);
+}
+
+}  // namespace darwin_neg

@@ -1,0 +1,89 @@
+#pragma once
+
+#include "llama-neg.h"
+#include "llama.h"
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace darwin_neg {
+
+struct LlamaModelDeleter {
+    void operator()(llama_model * model) const { llama_model_free(model); }
+};
+struct LlamaContextDeleter {
+    void operator()(llama_context * context) const { llama_free(context); }
+};
+using LlamaModelPtr   = std::unique_ptr<llama_model, LlamaModelDeleter>;
+using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
+
+// How a model file is loaded and its context sized. Zero means "choose for me" where 0 is no sensible value.
+struct ModelParams {
+    std::string model_path;
+    std::string neg_path;            // side-car; empty: the head in the model file, if any
+    uint32_t n_ctx          = 4096;  // tokens of all sequences together, and at most of one; 0: what the model was trained for
+    uint32_t n_batch        = 512;   // tokens decoded in one step
+    uint32_t n_ubatch       = 512;
+    uint32_t n_parallel     = 8;  // sequences that generate side by side
+    int32_t n_threads       = 0;
+    int32_t n_threads_batch = 0;
+    int32_t n_gpu_layers    = -1;  // -1: all
+    int32_t main_gpu        = 0;
+    std::string split_mode  = "layer";
+    std::string flash_attn  = "auto";
+    std::string type_k      = "f16";
+    std::string type_v      = "f16";
+    bool use_mmap           = true;
+    bool use_mlock          = false;
+
+    std::function<bool(float)> progress;  // 0..1; returning false stops the load
+};
+
+// Where the NEG head came from.
+enum class NegOrigin { none, model_file, side_car };
+
+// A loaded model: weights, vocabulary and, if it has one, the NEG head. Immutable, so any thread may read it.
+class Model {
+public:
+    // Throws ModelFileError or NegHeadError; nothing that ggml would assert on gets that far.
+    explicit Model(ModelParams params);
+
+    const ModelParams & params() const { return params_; }
+    llama_model * get() const { return model_.get(); }
+    const llama_vocab * vocab() const { return vocab_; }
+    int32_t n_vocab() const { return n_vocab_; }
+    llama_neg_info neg() const { return neg_; }
+    NegOrigin neg_origin() const { return neg_origin_; }
+
+    // n_ctx of ModelParams with 0 resolved
+    uint32_t n_ctx() const { return n_ctx_; }
+
+    // A context for `n_seq` sequences in one unified cache. With `embeddings`, every output row also yields the LM head's input.
+    LlamaContextPtr make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq, bool embeddings) const;
+
+    std::string description() const;
+    std::string architecture() const;
+    std::map<std::string, std::string> metadata() const;
+
+    std::vector<llama_token> tokenize(const std::string & text, bool add_special, bool parse_special) const;
+    std::string detokenize(const std::vector<llama_token> & tokens, bool special) const;
+    std::string piece(llama_token token, bool special) const;
+
+private:
+    ModelParams params_;
+    LlamaModelPtr model_;
+    const llama_vocab * vocab_ = nullptr;
+    int32_t n_vocab_           = 0;
+    uint32_t n_ctx_            = 0;
+    llama_neg_info neg_        = {};
+    NegOrigin neg_origin_      = NegOrigin::none;
+};
+
+// llama.cpp's name for a cache type ("f16", "q8_0", ...); throws RequestError for one the KV cache cannot hold.
+ggml_type cache_type(const char * argument, const std::string & name);
+
+}  // namespace darwin_neg

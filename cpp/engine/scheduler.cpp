@@ -1,0 +1,690 @@
+#include "scheduler.h"
+
+#include "chat_template.h"
+#include "errors.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace darwin_neg {
+
+namespace {
+
+// While others generate, a waiting prompt gets at most this many tokens of a step, so that it does not stall their output.
+constexpr int32_t k_prefill_beside_generation = 128;
+
+double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
+    return std::chrono::duration<double>(to - from).count();
+}
+
+}  // namespace
+
+struct Scheduler::Sample {
+    enum class Phase { waiting, prefill, generating, done };
+
+    Sample(Request & owner, int32_t number, std::vector<std::string> stops) : request(owner), index(number), text(std::move(stops)) {}
+
+    Request & request;
+    int32_t index;
+    Phase phase = Phase::waiting;
+    common_sampler_ptr sampler;
+    std::vector<llama_token> generated;
+    TextStream text;
+    llama_seq_id seq = -1;
+    int32_t n_past   = 0;  // tokens of prompt + generated that the sequence holds
+    int32_t n_shared = 0;  // of those, cells that belong to another sequence too
+    SampleUpdate fresh;    // not yet fetched by wait()
+    size_t n_held = 0;     // tokens in `held`, whose text is not certain yet
+    SampleUpdate held;     // tokens waiting for their text
+};
+
+struct Scheduler::Request {
+    int64_t id = 0;
+    RequestParams params;
+    std::vector<llama_token> prompt;
+    common_params_sampling sampling;
+    uint32_t seed = 0;
+    std::set<llama_token> rendered;  // control tokens shown as text
+    std::vector<std::unique_ptr<Sample>> samples;
+    bool started      = false;  // its prompt has been decoded, every sample has its first token
+    bool cancelled    = false;
+    size_t n_done     = 0;
+    bool reported_end = false;
+    bool has_news     = false;
+    std::optional<Clock::time_point> prefill_from;
+    Clock::time_point prefill_to;
+    Clock::time_point last_token;
+
+    bool finished() const { return n_done == samples.size(); }
+
+    int32_t n_tokens(const Sample & s) const { return static_cast<int32_t>(prompt.size() + s.generated.size()); }
+
+    llama_token token_at(const Sample & s, int32_t pos) const {
+        const auto n = static_cast<int32_t>(prompt.size());
+        return pos < n ? prompt[pos] : s.generated[pos - n];
+    }
+
+    // has samples that have drawn their first token but never had a place
+    bool has_unplaced() const {
+        return std::any_of(samples.begin(), samples.end(),
+                           [](const auto & s) { return s->phase == Sample::Phase::waiting && s->n_past == 0; });
+    }
+};
+
+Scheduler::Scheduler(const Model & model) : model_(model) {
+    const ModelParams & p = model.params();
+    // one sequence more than can generate: it holds a prompt for samples that wait for a place
+    context_ = model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, p.n_parallel + 1, false);
+    memory_  = llama_get_memory(context_.get());
+    batch_   = llama_batch_init(static_cast<int32_t>(p.n_batch), 0, 1);
+    for (uint32_t i = 0; i < p.n_parallel; ++i) {
+        free_seqs_.push_back(static_cast<llama_seq_id>(p.n_parallel - 1 - i));
+    }
+    llama_set_abort_callback(
+        context_.get(), [](void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(); }, &abort_decode_);
+    thread_ = std::thread([this] { run(); });
+}
+
+Scheduler::~Scheduler() {
+    close();
+    llama_batch_free(batch_);
+}
+
+void Scheduler::close() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        closing_      = true;
+        abort_decode_ = true;
+        work_.notify_all();
+    }
+    if (thread_.joinable()) {
+        thread_.join();
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            if (sample->phase != Sample::Phase::done) {
+                finish_locked(*sample, "cancelled");
+            }
+        }
+    }
+    queue_.clear();
+    news_.notify_all();
+}
+
+int64_t Scheduler::submit(std::vector<llama_token> prompt, RequestParams params) {
+    validate_request(params, model_.n_vocab());
+    if (prompt.empty()) {
+        throw RequestError("prompt has no tokens; give at least one (the model has no start token to begin from)");
+    }
+    for (const llama_token token : prompt) {
+        if (token < 0 || token >= model_.n_vocab()) {
+            throw RequestError("prompt holds token " + std::to_string(token) + ", outside the vocabulary of " +
+                               std::to_string(model_.n_vocab()));
+        }
+    }
+    // one token must still fit behind the prompt, else nothing can be generated
+    if (prompt.size() >= model_.n_ctx()) {
+        throw ContextFullError("prompt has " + std::to_string(prompt.size()) + " tokens, the context holds " +
+                               std::to_string(model_.n_ctx()) + "; shorten the prompt or raise n_ctx");
+    }
+    if (!model_.neg().present && (params.neg_action == NegAction::mask || params.neg_action == NegAction::sample ||
+                                  !std::isnan(params.neg_threshold) || params.neg_top_k > 0 || params.neg_use_temp_scale >= 0)) {
+        throw NegHeadError(model_.params().model_path +
+                           ": has no NEG head, so neg options cannot be used; attach one with `darwin-neg neg attach`");
+    }
+
+    auto request                   = std::make_shared<Request>();
+    request->sampling              = sampling_params(model_, params);
+    request->seed                  = fold_seed(params.seed);
+    std::vector<std::string> stops = params.stop;
+    if (params.chat) {
+        stops.insert(stops.end(), params.chat->params.additional_stops.begin(), params.chat->params.additional_stops.end());
+        request->rendered = params.chat->rendered_tokens(model_);
+    }
+    for (int32_t i = 0; i < params.n; ++i) {
+        request->samples.push_back(std::make_unique<Sample>(*request, i, stops));
+        request->samples.back()->fresh.index = i;
+    }
+    // the first sampler is made here, so that a grammar that cannot be parsed is refused before anything is queued
+    request->samples.front()->sampler = make_sampler(model_, request->sampling, request->seed, 0);
+    request->prompt                   = std::move(prompt);
+    request->params                   = std::move(params);
+
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (closing_) {
+        throw Error("the model is closed");
+    }
+    request->id = next_id_++;
+    ++stats_.n_requests;
+    requests_[request->id] = request;
+    if (request->params.max_tokens == 0) {
+        for (auto & sample : request->samples) {
+            finish_locked(*sample, "length");
+        }
+    } else {
+        queue_.push_back(request);
+        work_.notify_all();
+    }
+    return request->id;
+}
+
+std::optional<Update> Scheduler::wait(int64_t id, std::chrono::duration<double> timeout) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const auto found = requests_.find(id);
+    if (found == requests_.end()) {
+        throw RequestError("request " + std::to_string(id) + " is not known (it was released)");
+    }
+    const std::shared_ptr<Request> request = found->second;
+    const auto ready                       = [&] { return request->finished() || (request->params.stream && request->has_news); };
+    if (!news_.wait_for(lock, timeout, ready)) {
+        return std::nullopt;
+    }
+    Update out;
+    out.finished        = request->finished();
+    out.seed            = request->seed;
+    out.n_prompt_tokens = static_cast<int32_t>(request->prompt.size());
+    out.top_count       = std::max(0, request->params.logprobs);
+    out.has_neg         = model_.neg().present;
+    if (request->prefill_from) {
+        if (request->started) {
+            out.prompt_seconds   = seconds_between(*request->prefill_from, request->prefill_to);
+            out.generate_seconds = seconds_between(request->prefill_to, request->last_token);
+        }
+    }
+    for (auto & sample : request->samples) {
+        SampleUpdate & fresh = sample->fresh;
+        if (fresh.tokens.empty() && fresh.finish_reason.empty() && !out.finished) {
+            continue;
+        }
+        SampleUpdate taken;
+        std::swap(taken, fresh);
+        fresh.index = taken.index;
+        out.samples.push_back(std::move(taken));
+    }
+    request->has_news = false;
+    fresh_.erase(id);
+    return out;
+}
+
+std::vector<int64_t> Scheduler::wait_any(std::chrono::duration<double> timeout) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    news_.wait_for(lock, timeout, [&] { return !fresh_.empty() || closing_; });
+    std::vector<int64_t> out(fresh_.begin(), fresh_.end());
+    fresh_.clear();
+    return out;
+}
+
+void Scheduler::cancel(int64_t id) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = requests_.find(id);
+    if (found == requests_.end() || found->second->finished()) {
+        return;
+    }
+    found->second->cancelled = true;
+    // a long prompt need not be decoded to its end when nobody waits for anything any more
+    abort_decode_ = std::all_of(queue_.begin(), queue_.end(), [](const auto & r) { return r->cancelled; });
+    work_.notify_all();
+}
+
+void Scheduler::release(int64_t id) {
+    cancel(id);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    requests_.erase(id);
+    fresh_.erase(id);
+}
+
+Stats Scheduler::stats() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Stats out = stats_;
+    for (const auto & request : queue_) {
+        for (const auto & sample : request->samples) {
+            out.n_waiting += sample->phase == Sample::Phase::waiting ? 1 : 0;
+            out.n_running += sample->seq >= 0 ? 1 : 0;
+        }
+    }
+    out.n_seq_used    = static_cast<int64_t>(model_.params().n_parallel - free_seqs_.size()) + (holder_ != nullptr ? 1 : 0);
+    out.kv_cells_used = cells_used_locked();
+    return out;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// worker thread
+
+void Scheduler::run() {
+    while (true) {
+        {
+            std::unique_lock<std::mutex> lock(mutex_);
+            apply_cancellations_locked();
+            abort_decode_ = closing_;
+            admit_locked();
+            if (closing_) {
+                return;
+            }
+            if (queue_.empty()) {
+                work_.wait(lock, [&] { return closing_ || !queue_.empty(); });
+                continue;
+            }
+        }
+        try {
+            build_batch();
+            if (batch_.n_tokens > 0 && decode_batch()) {
+                sample_rows();
+            }
+        } catch (const std::exception & e) {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            fail_all_locked(e.what());
+        }
+    }
+}
+
+int64_t Scheduler::cells_used_locked() const {
+    int64_t cells = 0;
+    for (const auto & request : queue_) {
+        bool prompt_held = request.get() == holder_;
+        for (const auto & sample : request->samples) {
+            if (sample->seq < 0) {
+                continue;
+            }
+            cells += sample->n_past - sample->n_shared;
+            prompt_held = prompt_held || sample->n_shared > 0;
+        }
+        if (prompt_held) {
+            cells += static_cast<int64_t>(request->prompt.size());
+        }
+    }
+    return cells;
+}
+
+void Scheduler::admit_locked() {
+    // A request with several samples may only start while no other one still has samples to place: there is one holder.
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            if (sample->phase != Sample::Phase::waiting) {
+                continue;
+            }
+            if (free_seqs_.empty()) {
+                return;
+            }
+            if (!request->started && sample->index > 0) {
+                break;  // waits for the prompt that sample 0 decodes
+            }
+            if (!request->started && request->samples.size() > 1) {
+                const bool busy = std::any_of(queue_.begin(), queue_.end(), [&](const auto & other) {
+                    return other != request && other->samples.size() > 1 &&
+                           (other.get() == holder_ || (!other->started && other->samples.front()->seq >= 0));
+                });
+                if (busy) {
+                    break;
+                }
+            }
+            if (!place_sample_locked(*sample)) {
+                return;  // first come, first served: nobody overtakes a request that waits for memory
+            }
+        }
+        if (holder_ == request.get() && !request->has_unplaced()) {
+            drop_holder_locked(*request);
+        }
+    }
+}
+
+bool Scheduler::place_sample_locked(Sample & sample) {
+    Request & request = sample.request;
+    const bool copy   = holder_ == &request && sample.generated.size() == 1;
+    if (!copy) {
+        // everything it has so far must be decoded, with room for one more token of each that runs already
+        const int64_t running = static_cast<int64_t>(model_.params().n_parallel - free_seqs_.size());
+        const int64_t needed  = request.n_tokens(sample) + 1;
+        if (running > 0 && cells_used_locked() + running + needed > static_cast<int64_t>(model_.n_ctx())) {
+            return false;
+        }
+    }
+    sample.seq = free_seqs_.back();
+    free_seqs_.pop_back();
+    if (copy) {
+        copy_sequence(static_cast<llama_seq_id>(model_.params().n_parallel), sample.seq);
+        sample.n_past   = static_cast<int32_t>(request.prompt.size());
+        sample.n_shared = sample.n_past;
+        sample.phase    = Sample::Phase::generating;
+    } else {
+        sample.n_past   = 0;
+        sample.n_shared = 0;
+        sample.phase    = Sample::Phase::prefill;
+    }
+    return true;
+}
+
+void Scheduler::copy_sequence(llama_seq_id from, llama_seq_id to) {
+    llama_memory_seq_cp(memory_, from, to, -1, -1);
+}
+
+void Scheduler::build_batch() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    batch_.n_tokens = 0;
+    batch_rows_.clear();
+    batch_row_index_.clear();
+    batch_prefill_.clear();
+    batch_prefill_count_.clear();
+
+    const auto add = [&](Sample & sample, int32_t pos, bool output) {
+        const int32_t i     = batch_.n_tokens++;
+        batch_.token[i]     = sample.request.token_at(sample, pos);
+        batch_.pos[i]       = pos;
+        batch_.n_seq_id[i]  = 1;
+        batch_.seq_id[i][0] = sample.seq;
+        batch_.logits[i]    = output ? 1 : 0;
+        if (output) {
+            batch_rows_.push_back(&sample);
+            batch_row_index_.push_back(i);
+        }
+    };
+
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            if (sample->phase == Sample::Phase::generating) {
+                add(*sample, sample->n_past, true);
+            }
+        }
+    }
+    const bool alone = batch_.n_tokens == 0;
+    int32_t budget   = static_cast<int32_t>(model_.params().n_batch) - batch_.n_tokens;
+    if (!alone) {
+        budget = std::min(budget, k_prefill_beside_generation);
+    }
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            if (sample->phase != Sample::Phase::prefill || budget == 0) {
+                continue;
+            }
+            if (!request->prefill_from) {
+                request->prefill_from = Clock::now();
+            }
+            const int32_t total = request->n_tokens(*sample);
+            const int32_t count = std::min(budget, total - sample->n_past);
+            for (int32_t i = 0; i < count; ++i) {
+                const int32_t pos = sample->n_past + i;
+                add(*sample, pos, pos + 1 == total);
+            }
+            batch_prefill_.push_back(sample.get());
+            batch_prefill_count_.push_back(count);
+            budget -= count;
+        }
+    }
+}
+
+bool Scheduler::decode_batch() {
+    const int32_t rc = llama_decode(context_.get(), batch_);
+    if (rc == 0) {
+        llama_synchronize(context_.get());
+        const std::lock_guard<std::mutex> lock(mutex_);
+        ++stats_.n_steps;
+        for (Sample * sample : batch_rows_) {
+            if (sample->phase == Sample::Phase::generating) {
+                ++sample->n_past;
+            }
+        }
+        for (size_t i = 0; i < batch_prefill_.size(); ++i) {
+            Sample & sample = *batch_prefill_[i];
+            sample.n_past += batch_prefill_count_[i];
+            if (sample.generated.empty()) {
+                stats_.n_prompt_decoded += batch_prefill_count_[i];
+            } else {
+                stats_.n_recomputed += batch_prefill_count_[i];
+            }
+        }
+        return true;
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (rc == 1) {
+        // the memory is full and unchanged
+        if (!make_room_locked()) {
+            fail_all_locked("the context is full although a single sequence is left; raise n_ctx");
+        }
+        return false;
+    }
+    if (rc == 2) {
+        // aborted on purpose: everything in the queue is cancelled, or the engine closes; the sequences go with them
+        return false;
+    }
+    fail_all_locked("llama_decode failed with code " + std::to_string(rc) + "; see the log of llama.cpp");
+    return false;
+}
+
+// The youngest sequence gives up its place and is decoded again later; the last one left ends with "length".
+bool Scheduler::make_room_locked() {
+    Sample * youngest = nullptr;
+    int placed        = 0;
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            if (sample->seq >= 0) {
+                youngest = sample.get();
+                ++placed;
+            }
+        }
+    }
+    if (placed > 1) {
+        preempt_locked(*youngest);
+        return true;
+    }
+    if (holder_ != nullptr) {
+        drop_holder_locked(*holder_);
+        return true;
+    }
+    if (placed == 1) {
+        finish_locked(*youngest, "length");
+        return true;
+    }
+    return false;
+}
+
+void Scheduler::preempt_locked(Sample & sample) {
+    ++stats_.n_preempted;
+    drop_sequence_locked(sample);
+    sample.phase = Sample::Phase::waiting;
+}
+
+void Scheduler::drop_sequence_locked(Sample & sample) {
+    if (sample.seq < 0) {
+        return;
+    }
+    llama_memory_seq_rm(memory_, sample.seq, -1, -1);
+    free_seqs_.push_back(sample.seq);
+    sample.seq      = -1;
+    sample.n_past   = 0;
+    sample.n_shared = 0;
+}
+
+void Scheduler::drop_holder_locked(Request & request) {
+    if (holder_ == &request) {
+        llama_memory_seq_rm(memory_, static_cast<llama_seq_id>(model_.params().n_parallel), -1, -1);
+        holder_ = nullptr;
+    }
+}
+
+void Scheduler::sample_rows() {
+    // a copy: finishing a sample does not change it, but first_tokens() draws for samples that are not in the batch
+    for (size_t i = 0; i < batch_rows_.size(); ++i) {
+        Sample & sample = *batch_rows_[i];
+        try {
+            if (sample.phase == Sample::Phase::prefill && !sample.request.started) {
+                first_tokens(sample, batch_row_index_[i]);
+            } else {
+                sample.phase = Sample::Phase::generating;
+                advance(sample, batch_row_index_[i]);
+            }
+        } catch (const std::exception & e) {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            finish_locked(sample, "error", e.what());
+        }
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    queue_.remove_if([](const auto & request) { return request->finished(); });
+}
+
+// The prompt's last row: every sample of the request draws its first token from it.
+void Scheduler::first_tokens(Sample & leader, int32_t row) {
+    Request & request = leader.request;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        request.prefill_to = Clock::now();
+        request.last_token = request.prefill_to;
+        request.started    = true;
+        if (request.samples.size() > 1) {
+            copy_sequence(leader.seq, static_cast<llama_seq_id>(model_.params().n_parallel));
+            holder_         = &request;
+            leader.n_shared = leader.n_past;
+        }
+        leader.phase = Sample::Phase::generating;
+    }
+    for (auto & sample : request.samples) {
+        try {
+            if (!sample->sampler) {
+                sample->sampler = make_sampler(model_, request.sampling, request.seed, sample->index);
+            }
+            advance(*sample, row);
+        } catch (const std::exception & e) {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            finish_locked(*sample, "error", e.what());
+        }
+    }
+    // places are given at the next admission; without waiting samples the holder goes there too
+}
+
+void Scheduler::advance(Sample & sample, int32_t row) {
+    const llama_token token = sample_token(sample.sampler.get(), context_.get(), row);
+    common_sampler_accept(sample.sampler.get(), token, true);
+    publish(sample, token, row);
+}
+
+void Scheduler::publish(Sample & sample, llama_token token, int32_t row) {
+    Request & request = sample.request;
+    const bool end    = llama_vocab_is_eog(model_.vocab(), token);
+
+    SampleUpdate & held = sample.held;
+    held.tokens.push_back(token);
+    if (model_.neg().present) {
+        const common_neg_record & record = common_sampler_neg_records(sample.sampler.get()).back();
+        held.entropy.push_back(record.entropy);
+        held.active.push_back(record.active ? 1 : 0);
+    }
+    if (request.params.logprobs >= 0) {
+        append_logprobs(model_, context_.get(), row, token, request.params.logprobs, held);
+    }
+    const std::string piece = end ? std::string() : model_.piece(token, request.rendered.count(token) != 0);
+
+    const std::lock_guard<std::mutex> lock(mutex_);
+    sample.generated.push_back(token);
+    ++stats_.n_generated;
+    request.last_token = Clock::now();
+
+    const bool stopped = sample.text.add(piece);
+    std::string reason;
+    if (stopped) {
+        sample.fresh.stop = sample.text.matched_stop();
+        reason            = "stop";
+    } else if (end) {
+        reason = "stop";
+    } else if (request.params.max_tokens >= 0 && static_cast<int32_t>(sample.generated.size()) >= request.params.max_tokens) {
+        reason = "length";
+    } else if (request.n_tokens(sample) > static_cast<int32_t>(model_.n_ctx())) {
+        // the newest token has no cell left to be decoded into
+        reason = "length";
+    }
+    if (!reason.empty()) {
+        finish_locked(sample, reason);
+        return;
+    }
+    // hand out the tokens whose text is certain
+    std::vector<std::string> pieces = sample.text.take();
+    if (pieces.empty()) {
+        return;
+    }
+    const size_t m        = pieces.size();
+    const auto move_front = [](auto & from, auto & to, size_t count) {
+        if (from.empty()) {
+            return;
+        }
+        to.insert(to.end(), from.begin(), from.begin() + static_cast<std::ptrdiff_t>(count));
+        from.erase(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(count));
+    };
+    const size_t k = static_cast<size_t>(std::max(0, request.params.logprobs));
+    move_front(held.tokens, sample.fresh.tokens, m);
+    move_front(held.entropy, sample.fresh.entropy, m);
+    move_front(held.active, sample.fresh.active, m);
+    move_front(held.logprobs, sample.fresh.logprobs, m);
+    move_front(held.top_ids, sample.fresh.top_ids, m * k);
+    move_front(held.top_logprobs, sample.fresh.top_logprobs, m * k);
+    sample.fresh.pieces.insert(sample.fresh.pieces.end(), pieces.begin(), pieces.end());
+    notify_locked(request);
+}
+
+void Scheduler::finish_locked(Sample & sample, const std::string & reason, const std::optional<std::string> & error) {
+    if (sample.phase == Sample::Phase::done) {
+        return;
+    }
+    Request & request = sample.request;
+    sample.text.finish();
+    const auto append = [](auto & from, auto & to) {
+        to.insert(to.end(), from.begin(), from.end());
+        from.clear();
+    };
+    std::vector<std::string> pieces = sample.text.take();
+    SampleUpdate & held             = sample.held;
+    // an error may come between drawing a token and adding its text
+    pieces.resize(held.tokens.size());
+    append(held.tokens, sample.fresh.tokens);
+    append(held.entropy, sample.fresh.entropy);
+    append(held.active, sample.fresh.active);
+    append(held.logprobs, sample.fresh.logprobs);
+    append(held.top_ids, sample.fresh.top_ids);
+    append(held.top_logprobs, sample.fresh.top_logprobs);
+    append(pieces, sample.fresh.pieces);
+    sample.fresh.finish_reason = reason;
+    sample.fresh.error         = error;
+    sample.phase               = Sample::Phase::done;
+    drop_sequence_locked(sample);
+    sample.sampler.reset();
+    ++request.n_done;
+    if (request.finished()) {
+        drop_holder_locked(request);
+    }
+    notify_locked(request);
+}
+
+void Scheduler::notify_locked(Request & request) {
+    request.has_news = true;
+    if (request.params.stream || request.finished()) {
+        if (requests_.count(request.id) != 0) {
+            fresh_.insert(request.id);
+        }
+        news_.notify_all();
+    }
+}
+
+void Scheduler::apply_cancellations_locked() {
+    for (auto & request : queue_) {
+        if (!request->cancelled) {
+            continue;
+        }
+        for (auto & sample : request->samples) {
+            finish_locked(*sample, "cancelled");
+        }
+    }
+    queue_.remove_if([](const auto & request) { return request->finished(); });
+}
+
+void Scheduler::fail_all_locked(const std::string & message) {
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            if (sample->seq >= 0) {
+                finish_locked(*sample, "error", message);
+            }
+        }
+    }
+    if (holder_ != nullptr) {
+        drop_holder_locked(*holder_);
+    }
+    queue_.remove_if([](const auto & request) { return request->finished(); });
+}
+
+}  // namespace darwin_neg
