@@ -1,0 +1,69 @@
+"""Run Darwin-9B-NEG, and any GGUF model with a NEG head, through llama.cpp.
+
+The names below are loaded when first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, RequestError
+
+if TYPE_CHECKING:
+    from .hub import load_darwin_neg
+    from .llm import DarwinNEG
+    from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, TokenLogprobs
+    from .sampling import Neg, SamplingParams
+
+_LAZY = {
+    "DarwinNEG": "llm",
+    "load_darwin_neg": "hub",
+    "Neg": "sampling",
+    "SamplingParams": "sampling",
+    "ChatChunk": "results",
+    "ChatReply": "results",
+    "Chunk": "results",
+    "Generation": "results",
+    "NegTrace": "results",
+    "TokenLogprobs": "results",
+}
+
+__all__ = [
+    "ChatChunk",
+    "ChatReply",
+    "Chunk",
+    "ContextFullError",
+    "DarwinNEG",
+    "DarwinNegError",
+    "Generation",
+    "ModelFileError",
+    "Neg",
+    "NegHeadError",
+    "NegTrace",
+    "RequestError",
+    "SamplingParams",
+    "TokenLogprobs",
+    "__version__",
+    "load_darwin_neg",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("darwin-neg-cpp")
+        except PackageNotFoundError:  # used from a checkout
+            return "0.0.0+checkout"
+    if name in _LAZY:
+        from importlib import import_module
+
+        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

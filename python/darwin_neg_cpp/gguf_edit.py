@@ -1,0 +1,186 @@
+"""Writes a GGUF file with keys and tensors added to, or removed from, an existing one.
+
+Keys are copied byte for byte and tensor data in long runs, so a 6 GB file takes about as long as `cp`, with little memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType, GGUFValueType
+
+from .atomic_file import OutputError, copy_range, replacing
+from .errors import ModelFileError
+from .gguf_header import Header, TensorInfo, read_header
+
+Progress = Callable[[int, int], None]
+Keys = Sequence[tuple[str, GGUFValueType, Any]]
+Tensors = Mapping[str, npt.NDArray[np.float32]]
+
+_FORMS = {GGUFValueType.UINT32: "<I", GGUFValueType.FLOAT32: "<f", GGUFValueType.BOOL: "<?"}
+_SAMPLE = 4096  # bytes compared at both ends of each copied tensor
+
+
+def write_new(out: Path, keys: Keys, tensors: Tensors) -> None:
+    """A small GGUF from scratch (a side-car)."""
+    header = Header(str(out), 3, {}, {}, 32, 0, 0, b"")
+    with replacing(out) as (file, temp):
+        _write(file, None, header, keys, tensors, lambda _done, _total: None)
+        file.flush()
+        _verify(read_header(temp), header, tensors, None)
+
+
+def write_edited(
+    source: Header,
+    out: Path,
+    *,
+    add_keys: Keys = (),
+    add_tensors: Tensors | None = None,
+    drop: Callable[[str], bool] = lambda _name: False,
+    progress: Progress | None = None,
+) -> None:
+    """Copies `source` to `out` without the keys and tensors for which `drop(name)` holds, and with new ones.
+
+    Verified before the file gets its name: header read again, infos compared, new tensors bit for bit, copied ones at both ends.
+    """
+    if (count := source.value("split.count", 1)) not in (0, 1):
+        raise ModelFileError(
+            f"{source.path}: is one of {count} parts of a split model; merge them first with llama-gguf-split --merge"
+        )
+    kept = replace(
+        source,
+        keys={name: entry for name, entry in source.keys.items() if not drop(name)},
+        tensors={name: info for name, info in source.tensors.items() if not drop(name)},
+    )
+    tensors = add_tensors or {}
+    if clash := [name for name in tensors if name in kept.tensors]:
+        raise ModelFileError(f"{source.path}: has a tensor {clash[0]} already; detach it first")
+    with open(source.path, "rb") as original, replacing(out) as (file, temp):
+        _write(file, original, kept, add_keys, tensors, progress or (lambda _done, _total: None))
+        file.flush()
+        _verify(read_header(temp), kept, tensors, original)
+
+
+def _write(
+    file: BinaryIO, original: BinaryIO | None, kept: Header, keys: Keys, tensors: Tensors, progress: Progress
+) -> None:
+    align = kept.alignment
+    old = sorted(kept.tensors.values(), key=lambda info: info.offset)
+    infos: list[TensorInfo] = []
+    end = 0
+    for info in old:
+        infos.append(replace(info, offset=end))
+        end = _aligned(end + info.size, align)
+    for name, data in tensors.items():
+        infos.append(TensorInfo(name, tuple(reversed(data.shape)), GGMLQuantizationType.F32, end, data.nbytes))
+        end = _aligned(end + data.nbytes, align)
+    new_keys = [entry for entry in keys if entry[0] not in kept.keys]
+
+    # the order of tensor infos is kept, whatever the order of their data
+    by_name = {info.name: info for info in infos}
+    order = [by_name[name] for name in kept.tensors] + infos[len(old) :]
+    head = [b"GGUF", struct.pack("<IQQ", 3, len(infos), len(kept.keys) + len(new_keys))]
+    head += [kept.raw[entry.begin : entry.end] for entry in kept.keys.values()]
+    head += [_encode_key(*entry) for entry in new_keys]
+    head += [_encode_info(info) for info in order]
+    start = b"".join(head)
+    file.write(start)
+    file.write(bytes(_aligned(len(start), align) - len(start)))
+
+    total = sum(info.size for info in infos)
+    done = 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    base = file.tell()
+    for first, last, size in _runs(old, infos):
+        _pad_to(file, base + first.offset)
+        assert original is not None
+        copy_range(original, file, kept.data_start + last.offset, size, count)
+    for info in infos[len(old) :]:
+        _pad_to(file, base + info.offset)
+        file.write(np.ascontiguousarray(tensors[info.name], dtype="<f4").tobytes())
+        count(info.size)
+    _pad_to(file, base + end)
+
+
+def _runs(old: list[TensorInfo], new: list[TensorInfo]) -> list[tuple[TensorInfo, TensorInfo, int]]:
+    """(new place, old place, bytes) of stretches whose layout did not change, padding between tensors included."""
+    runs: list[tuple[TensorInfo, TensorInfo, int]] = []
+    for before, after in zip(old, new, strict=False):
+        if runs:
+            first, last, size = runs[-1]
+            if (
+                before.offset - last.offset == after.offset - first.offset
+                and before.offset - last.offset - size < 1 << 20
+            ):
+                runs[-1] = (first, last, before.offset - last.offset + before.size)
+                continue
+        runs.append((after, before, before.size))
+    return runs
+
+
+def _verify(written: Header, kept: Header, tensors: Tensors, original: BinaryIO | None) -> None:
+    def wrong(what: str) -> OutputError:
+        return OutputError(f"{written.path}: was not written correctly ({what}); check the disk and try again")
+
+    if set(written.tensors) != {*kept.tensors, *tensors}:
+        raise wrong("tensors are missing")
+    for name, entry in kept.keys.items():
+        copy = written.keys.get(name)
+        if copy is None or written.raw[copy.begin : copy.end] != kept.raw[entry.begin : entry.end]:
+            raise wrong(f"key {name}")
+    with open(written.path, "rb") as file:
+        for name, info in kept.tensors.items():
+            copied = written.tensors[name]
+            if (copied.shape, copied.type) != (info.shape, info.type):
+                raise wrong(f"tensor {name}")
+            for at in {0, max(0, info.size - _SAMPLE)}:
+                size = min(_SAMPLE, info.size)
+                assert original is not None
+                if _at(file, written.data_start + copied.offset + at, size) != _at(
+                    original, kept.data_start + info.offset + at, size
+                ):
+                    raise wrong(f"data of tensor {name}")
+        for name, data in tensors.items():
+            info = written.tensors[name]
+            expected = np.ascontiguousarray(data, dtype="<f4").tobytes()
+            if _at(file, written.data_start + info.offset, info.size) != expected:
+                raise wrong(f"data of tensor {name}")
+
+
+def _at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _aligned(size: int, alignment: int) -> int:
+    return -(-size // alignment) * alignment
+
+
+def _pad_to(file: BinaryIO, offset: int) -> None:
+    file.write(bytes(offset - file.tell()))
+
+
+def _encode_text(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _encode_key(key: str, kind: GGUFValueType, value: Any) -> bytes:
+    body = _encode_text(value) if kind == GGUFValueType.STRING else struct.pack(_FORMS[kind], value)
+    return _encode_text(key) + struct.pack("<I", kind) + body
+
+
+def _encode_info(info: TensorInfo) -> bytes:
+    dims = struct.pack(f"<I{len(info.shape)}Q", len(info.shape), *info.shape)
+    return _encode_text(info.name) + dims + struct.pack("<IQ", info.type, info.offset)

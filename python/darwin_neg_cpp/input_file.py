@@ -1,0 +1,69 @@
+"""Opens a file that a user named, and says in one line why it cannot be opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import BinaryIO
+
+from darwin_neg_cpp.errors import DarwinNegError
+
+PathLike = str | os.PathLike[str]
+
+SHOWN_CHARACTERS = 120
+
+
+def escaped(text: str) -> str:
+    """Text on one line that a terminal shows and does not obey: control characters and lone surrogates escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(text: str) -> str:
+    """Text out of a file, escaped, and cut to what a line can bear."""
+    line = escaped(text)
+    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 3] + "..."
+
+
+def shown_path(path: PathLike) -> str:
+    """A path, escaped; never cut, because the user needs all of it."""
+    return escaped(os.fspath(path))
+
+
+def open_input(path: PathLike, error: type[DarwinNegError]) -> BinaryIO:
+    """Opens a regular file for reading, unbuffered.
+
+    Raises `error` when it is missing, a folder, a pipe or device (opening one could block for ever), or unreadable.
+    """
+    name = shown_path(path)
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise error(f"{name}: is a folder; name the file in it")
+        if not stat.S_ISREG(mode):
+            raise error(f"{name}: is a pipe or device; copy its content to a file first")
+        return open(path, "rb", buffering=0)
+    except FileNotFoundError:
+        raise error(f"{name}: no such file; check the path") from None
+    except PermissionError:
+        raise error(f"{name}: permission denied; make the file readable") from None
+    except ValueError:  # a zero byte inside the path
+        raise error(f"{name}: is not a possible file name; check the path") from None
+    except OSError as e:
+        raise error(f"{name}: cannot be opened ({e.strerror}); check the path") from None
+
+
+def read_exactly(file: BinaryIO, n: int, offset: int, error: type[DarwinNegError], path: PathLike) -> bytearray:
+    """Reads `n` bytes at `offset`; a file that ends early (cut while we read) raises `error`."""
+    data = bytearray(n)
+    view = memoryview(data)
+    done = 0
+    try:
+        file.seek(offset)
+        while done < n:
+            got = file.readinto(view[done:])  # type: ignore[attr-defined]
+            if not got:
+                raise error(f"{shown_path(path)}: the file ends too early; download or write it again")
+            done += got
+    except OSError as e:
+        raise error(f"{shown_path(path)}: cannot be read ({e.strerror}); check the disk") from None
+    return data

@@ -1,0 +1,346 @@
+"""The NEG head as data: names and layout in GGUF and safetensors, reading, checking.
+
+Layout and meaning: docs/format.md. This module needs numpy and gguf only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType, GGUFValueType
+
+from .errors import ModelFileError, NegHeadError
+from .gguf_header import Header, read_header
+
+VERSION = 1
+DEFAULT_TOP_K = 20
+SIDE_CAR_ARCH = "neg"
+MAX_REDUCED = 65536
+MAX_SAFETENSORS_HEADER = 1 << 20  # six tensors need a few hundred bytes
+
+DOWN_W, DOWN_B, OUT_W, OUT_B = "neg.proj_down.w", "neg.proj_down.b", "neg.proj_out.w", "neg.proj_out.b"
+TENSORS = (DOWN_W, DOWN_B, OUT_W, OUT_B)
+REATTACH = "attach the head again with `darwin-neg neg attach`"
+
+# Names in the released neg_modules.safetensors
+RELEASED = {
+    "head.proj_down.weight": DOWN_W,
+    "head.proj_down.bias": DOWN_B,
+    "head.proj_out.weight": OUT_W,
+    "head.proj_out.bias": OUT_B,
+}
+RELEASED_THRESHOLD = "gate.threshold"
+RELEASED_TEMP_SCALE = "gate.temp_scale"
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NegHead:
+    """A NEG head and its gate.
+
+    down_w: [reduced, hidden], down_b: [reduced], out_w: [reduced], out_b: [1], all float32, finite.
+    threshold: nats, >= 0 or inf. top_k >= 1. temp_scale > 0. source: where it came from, with its SHA-256.
+    base_arch, base_norm_sha256: the backbone that a side-car belongs to, "" when it does not say.
+    """
+
+    down_w: F32
+    down_b: F32
+    out_w: F32
+    out_b: F32
+    threshold: float
+    top_k: int = DEFAULT_TOP_K
+    temp_scale: float = 1.0
+    temp_enabled: bool = False
+    source: str = ""
+    base_arch: str = ""
+    base_norm_sha256: str = ""
+
+    @property
+    def n_embd(self) -> int:
+        return int(self.down_w.shape[1])
+
+    @property
+    def n_reduced(self) -> int:
+        return int(self.down_w.shape[0])
+
+    def tensors(self) -> dict[str, F32]:
+        """By GGUF name, in file order."""
+        return {DOWN_W: self.down_w, DOWN_B: self.down_b, OUT_W: self.out_w, OUT_B: self.out_b}
+
+    def keys(self) -> list[tuple[str, GGUFValueType, Any]]:
+        """The neg.* keys of the one-file form."""
+        return [
+            ("neg.version", GGUFValueType.UINT32, VERSION),
+            ("neg.threshold", GGUFValueType.FLOAT32, self.threshold),
+            ("neg.top_k", GGUFValueType.UINT32, self.top_k),
+            ("neg.temp_scale", GGUFValueType.FLOAT32, self.temp_scale),
+            ("neg.temp_enabled", GGUFValueType.BOOL, self.temp_enabled),
+            ("neg.source", GGUFValueType.STRING, self.source),
+        ]
+
+
+def check(head: NegHead, path: str) -> NegHead:
+    """The head itself, or NegHeadError naming `path`, the tensor or value and the remedy."""
+    reduced, hidden = head.down_w.shape if head.down_w.ndim == 2 else (0, 0)
+    if not (1 <= reduced <= MAX_REDUCED and hidden >= 1):
+        raise NegHeadError(
+            f"{path}: {DOWN_W}: has shape {list(head.down_w.shape)}, expected [reduced, hidden]; {REATTACH}"
+        )
+    expected = {DOWN_W: (reduced, hidden), DOWN_B: (reduced,), OUT_W: (reduced,), OUT_B: (1,)}
+    for name, tensor in head.tensors().items():
+        if tensor.shape != expected[name]:
+            raise NegHeadError(
+                f"{path}: {name}: has shape {list(tensor.shape)}, expected {list(expected[name])}; {REATTACH}"
+            )
+        if not np.isfinite(tensor).all():
+            raise NegHeadError(
+                f"{path}: {name}: holds values that are not finite numbers; the file is damaged, get it again"
+            )
+    if math.isnan(head.threshold) or head.threshold < 0:
+        raise NegHeadError(f"{path}: neg.threshold: is {head.threshold}, expected a number of nats >= 0")
+    if not 1 <= head.top_k < 2**31:
+        raise NegHeadError(f"{path}: neg.top_k: is {head.top_k}, expected at least 1")
+    if not math.isfinite(head.temp_scale) or head.temp_scale <= 0:
+        raise NegHeadError(f"{path}: neg.temp_scale: is {head.temp_scale}, expected a finite number > 0")
+    return head
+
+
+def sha256_file(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_head(path: str | os.PathLike[str]) -> NegHead:
+    """Reads a head from neg_modules.safetensors, a side-car, or a model file that carries one."""
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            magic = file.read(4)
+    except IsADirectoryError:
+        raise NegHeadError(f"{name}: is a folder; give neg_modules.safetensors or a NEG side-car") from None
+    except OSError as error:
+        raise NegHeadError(f"{name}: cannot be opened ({error.strerror}); check the path") from None
+    if not magic:
+        raise NegHeadError(f"{name}: the file is empty; get it again")
+    return read_gguf(name) if magic == b"GGUF" else read_safetensors(name)
+
+
+# --- GGUF
+
+
+def has_neg(header: Header) -> bool:
+    """Whether the file has any neg.* key or tensor."""
+    return any(key.startswith("neg.") for key in header.keys) or any(name.startswith("neg.") for name in header.tensors)
+
+
+def read_gguf(path: str) -> NegHead:
+    """Reads the neg.* part of a side-car or a one-file model; NegHeadError when it is not whole."""
+    try:
+        header = read_header(path)
+    except ModelFileError as error:
+        raise NegHeadError(str(error)) from None
+    return head_of(header)
+
+
+def head_of(header: Header) -> NegHead:
+    path = header.path
+    if not has_neg(header):
+        raise NegHeadError(
+            f"{path}: holds no NEG head; give neg_modules.safetensors, a side-car, or a model with a head"
+        )
+    version = _key(header, "neg.version", GGUFValueType.UINT32)
+    if version != VERSION:
+        raise NegHeadError(f"{path}: neg.version: is {version}, this version reads {VERSION}; update darwin-neg-cpp")
+    tensors = {name: _gguf_tensor(header, name) for name in TENSORS}
+    head = NegHead(
+        down_w=tensors[DOWN_W],
+        down_b=tensors[DOWN_B],
+        out_w=tensors[OUT_W],
+        out_b=tensors[OUT_B],
+        threshold=_key(header, "neg.threshold", GGUFValueType.FLOAT32),
+        top_k=_key(header, "neg.top_k", GGUFValueType.UINT32),
+        temp_scale=_key(header, "neg.temp_scale", GGUFValueType.FLOAT32),
+        temp_enabled=_key(header, "neg.temp_enabled", GGUFValueType.BOOL),
+        source=_text(header, "neg.source"),
+        base_arch=_text(header, "neg.base_arch"),
+        base_norm_sha256=_text(header, "neg.base_norm_sha256"),
+    )
+    return check(head, path)
+
+
+def _key(header: Header, key: str, kind: GGUFValueType) -> Any:
+    entry = header.keys.get(key)
+    if entry is None:
+        raise NegHeadError(f"{header.path}: {key}: the key is missing; {REATTACH}")
+    if entry.type != kind:
+        raise NegHeadError(f"{header.path}: {key}: has type {entry.type.name}, expected {kind.name}; {REATTACH}")
+    return header.value(key)
+
+
+def _text(header: Header, key: str) -> str:
+    value = header.value(key, "")
+    return value if isinstance(value, str) else ""
+
+
+def _gguf_tensor(header: Header, name: str) -> F32:
+    info = header.tensors.get(name)
+    if info is None:
+        raise NegHeadError(f"{header.path}: {name}: the tensor is missing; {REATTACH}")
+    if info.type != GGMLQuantizationType.F32:
+        raise NegHeadError(f"{header.path}: {name}: has type {info.type.name}, expected F32; {REATTACH}")
+    with open(header.path, "rb") as file:
+        file.seek(header.data_start + info.offset)
+        data = file.read(info.size)
+    return np.frombuffer(data, dtype="<f4").reshape(tuple(reversed(info.shape))).astype(np.float32, copy=False)
+
+
+# --- safetensors
+
+
+def read_safetensors(path: str) -> NegHead:
+    """Reads the released layout; any other content is refused, so that nothing is dropped in silence."""
+    data = _safetensors(path)
+    temp_scale = _scalar(path, data, RELEASED_TEMP_SCALE) if RELEASED_TEMP_SCALE in data else 1.0
+    if RELEASED_THRESHOLD not in data:
+        raise NegHeadError(f"{path}: {RELEASED_THRESHOLD}: the tensor is missing; get the released file again")
+    threshold = _scalar(path, data, RELEASED_THRESHOLD)
+    tensors: dict[str, F32] = {}
+    for released, name in RELEASED.items():
+        if released not in data:
+            raise NegHeadError(f"{path}: {released}: the tensor is missing; get the released file again")
+        tensors[name] = data[released]
+    known = {*RELEASED, RELEASED_THRESHOLD, RELEASED_TEMP_SCALE}
+    if unknown := sorted(set(data) - known):
+        raise NegHeadError(
+            f"{path}: {unknown[0]}: unknown tensor; this is not a neg_modules.safetensors that this version can read"
+        )
+    down_w, out_w = tensors[DOWN_W], tensors[OUT_W]
+    if down_w.ndim != 2:
+        raise NegHeadError(f"{path}: head.proj_down.weight: has shape {list(down_w.shape)}, expected [reduced, hidden]")
+    if out_w.shape != (1, down_w.shape[0]):
+        raise NegHeadError(
+            f"{path}: head.proj_out.weight: has shape {list(out_w.shape)}, expected [1, {down_w.shape[0]}]"
+        )
+    source = f"{os.path.basename(path)} sha256:{sha256_file(path)}"
+    head = NegHead(
+        down_w,
+        tensors[DOWN_B],
+        out_w.reshape(-1),
+        tensors[OUT_B].reshape(-1),
+        threshold,
+        temp_scale=temp_scale,
+        source=source,
+    )
+    return check(head, path)
+
+
+def _scalar(path: str, data: dict[str, F32], name: str) -> float:
+    if data[name].size != 1:
+        raise NegHeadError(f"{path}: {name}: has shape {list(data[name].shape)}, expected one number")
+    return float(data[name].reshape(-1)[0])
+
+
+def _safetensors(path: str) -> dict[str, F32]:
+    """All tensors of a small safetensors file as float32. Format: https://huggingface.co/docs/safetensors"""
+    size = os.path.getsize(path)
+
+    def damaged(what: str) -> NegHeadError:
+        return NegHeadError(f"{path}: {what}; the file is damaged or no safetensors file, get it again")
+
+    with open(path, "rb") as file:
+        first = file.read(8)
+        if len(first) < 8:
+            raise damaged("shorter than a safetensors header")
+        length = struct.unpack("<Q", first)[0]
+        if length > min(size - 8, MAX_SAFETENSORS_HEADER):
+            raise damaged(f"the header claims {length} bytes")
+        try:
+            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_no_duplicates)
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise damaged(f"the header is not valid JSON ({error})") from None
+        if not isinstance(header, dict):
+            raise damaged("the header is not a JSON object")
+        out: dict[str, F32] = {}
+        spans: list[tuple[int, int]] = []
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            shape, dtype, begin, end = _entry(entry, name, damaged)
+            width = {"F32": 4, "F16": 2, "BF16": 2}.get(dtype)
+            if width is None:
+                raise NegHeadError(f"{path}: {name}: has type {dtype}, expected F32, F16 or BF16")
+            count = math.prod(shape)
+            if not 0 <= begin <= end <= size - 8 - length or end - begin != count * width:
+                raise damaged(f"{name}: its offsets do not match its shape or the file's size")
+            spans.append((begin, end))
+            file.seek(8 + length + begin)
+            out[name] = _to_f32(file.read(end - begin), dtype).reshape(shape)
+    spans.sort()
+    if any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)):
+        raise damaged("two tensors overlap")
+    return out
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
+
+
+def _entry(entry: Any, name: str, damaged: Any) -> tuple[tuple[int, ...], str, int, int]:
+    try:
+        shape, dtype, (begin, end) = entry["shape"], entry["dtype"], entry["data_offsets"]
+        whole = all(type(extent) is int and 0 < extent < 2**32 for extent in shape) and len(shape) <= 4
+        if not (whole and type(begin) is int and type(end) is int and isinstance(dtype, str)):
+            raise TypeError
+    except (KeyError, TypeError, ValueError):
+        raise damaged(f"{name}: its entry in the header is malformed") from None
+    return tuple(shape), dtype, begin, end
+
+
+def _to_f32(data: bytes, dtype: str) -> F32:
+    if dtype == "F32":
+        return np.frombuffer(data, "<f4").astype(np.float32)
+    if dtype == "F16":
+        return np.frombuffer(data, "<f2").astype(np.float32)
+    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+# --- a head without training
+
+
+def random_head(n_embd: int, seed: int, *, n_reduced: int | None = None, threshold: float = 1.0) -> NegHead:
+    """A seeded random head: its predictions mean nothing. For trying the machinery on a model that has no trained head."""
+    rng = np.random.default_rng(seed)
+    reduced = n_reduced or max(1, n_embd // 4)
+
+    def normal(*shape: int, scale: float) -> F32:
+        return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+    head = NegHead(
+        down_w=normal(reduced, n_embd, scale=n_embd**-0.5),
+        down_b=normal(reduced, scale=0.1),
+        out_w=normal(reduced, scale=2.0 * reduced**-0.5),
+        out_b=np.zeros(1, np.float32),
+        threshold=float(np.float32(threshold)),
+        source=f"RANDOM head, seed {seed}: not trained, its predictions mean nothing",
+    )
+    return check(head, "random head")
+
+
+def with_backbone(head: NegHead, arch: str, norm_sha256: str) -> NegHead:
+    """The head with the backbone it belongs to, as a side-car says it."""
+    return replace(head, base_arch=arch, base_norm_sha256=norm_sha256)

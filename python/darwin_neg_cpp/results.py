@@ -1,0 +1,193 @@
+"""What generation returns. Arrays have one entry a generated token, end tokens included."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class NegTrace:
+    """What the NEG head and gate saw at each generated token.
+
+    entropy: predicted entropy of the distribution that the token was drawn from, nats, float32 [tokens].
+    active: whether the gate was active there, bool [tokens].
+    """
+
+    entropy: npt.NDArray[np.float32]
+    active: npt.NDArray[np.bool_]
+
+    @property
+    def activation_rate(self) -> float:
+        """Share of tokens at which the gate was active; 0 without tokens."""
+        return float(self.active.mean()) if self.active.size else 0.0
+
+    @property
+    def mean_entropy(self) -> float:
+        """Mean predicted entropy, nats; 0 without tokens."""
+        return float(self.entropy.mean()) if self.entropy.size else 0.0
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural-log probabilities under the model's own distribution (temperature 1, before gate, grammar, penalties).
+
+    chosen: of the generated tokens, float32 [tokens]. top_ids, top: the k most likely tokens, [tokens, k] (k may be 0).
+    """
+
+    chosen: npt.NDArray[np.float32]
+    top_ids: npt.NDArray[np.int32]
+    top: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generated answer.
+
+    text: without stop string and end token. token_ids: int32 [tokens]. neg: None when the model has no NEG head.
+    finish_reason: "stop" (end token, or a stop string, then in `stop`), "length" or "cancelled".
+    seed, index: what reproduces this sample. prompt_seconds: decoding the prompt; generate_seconds: from its end on.
+    """
+
+    text: str
+    token_ids: npt.NDArray[np.int32]
+    finish_reason: FinishReason
+    neg: NegTrace | None
+    logprobs: TokenLogprobs | None = None
+    stop: str | None = None
+    seed: int = 0
+    index: int = 0
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    generate_seconds: float = 0.0
+    model: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_openai(self) -> dict[str, Any]:
+        """An OpenAI `text_completion` object, with the NEG trace under "neg"."""
+        return _envelope(self, "text_completion", {"text": self.text})
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for; `arguments` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """An answer to a conversation: the reasoning the template marks as such, and the visible text.
+
+    generation: the whole output, with its tokens and NEG trace.
+    """
+
+    text: str
+    reasoning: str
+    generation: Generation
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def neg(self) -> NegTrace | None:
+        return self.generation.neg
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.generation.finish_reason
+
+    @property
+    def token_ids(self) -> npt.NDArray[np.int32]:
+        return self.generation.token_ids
+
+    def to_openai(self) -> dict[str, Any]:
+        """An OpenAI `chat.completion` object, with the NEG trace under "neg"."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in self.tool_calls
+            ]
+        out = _envelope(self.generation, "chat.completion", {"message": message})
+        if self.tool_calls and self.finish_reason == "stop":
+            out["choices"][0]["finish_reason"] = "tool_calls"
+        return out
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a streamed answer: the tokens whose text became certain, and that text.
+
+    pieces: the text of each token, "" for one whose characters come with a later token. finish_reason: set on the last chunk.
+    """
+
+    text: str
+    token_ids: npt.NDArray[np.int32]
+    pieces: tuple[str, ...]
+    neg: NegTrace | None
+    logprobs: TokenLogprobs | None = None
+    index: int = 0
+    finish_reason: FinishReason | None = None
+    stop: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ChatChunk:
+    """A piece of a streamed chat answer; `reasoning` or `text` or both are new. `chunk` holds the tokens."""
+
+    text: str
+    reasoning: str
+    chunk: Chunk
+    tool_calls: tuple[ToolCall, ...] = field(default=())
+
+    @property
+    def neg(self) -> NegTrace | None:
+        return self.chunk.neg
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        return self.chunk.finish_reason
+
+
+def _envelope(generation: Generation, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+    tokens = len(generation.token_ids)
+    choice = {"index": generation.index, **choice, "finish_reason": generation.finish_reason}
+    if generation.logprobs is not None:
+        choice["logprobs"] = {
+            "token_ids": generation.token_ids.tolist(),
+            "token_logprobs": generation.logprobs.chosen.tolist(),
+            "top_ids": generation.logprobs.top_ids.tolist(),
+            "top_logprobs": generation.logprobs.top.tolist(),
+        }
+    if generation.neg is not None:
+        choice["neg"] = {
+            "entropy": generation.neg.entropy.tolist(),
+            "active": generation.neg.active.tolist(),
+            "activation_rate": generation.neg.activation_rate,
+        }
+    return {
+        "id": f"{kind}-{generation.seed}-{generation.index}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": generation.model,
+        "choices": [choice],
+        "usage": {
+            "prompt_tokens": generation.prompt_tokens,
+            "completion_tokens": tokens,
+            "total_tokens": generation.prompt_tokens + tokens,
+        },
+    }
