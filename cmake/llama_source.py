@@ -118,12 +118,13 @@ def wanted(name: str, with_tests: bool) -> bool:
 
 
 def unpack(tarball: Path, target: Path, with_tests: bool) -> None:
-    marker = f"/{PIN['subfolder']}/"
+    prefix = f"{PIN['subfolder']}/"
     with tarfile.open(tarball, "r:gz") as archive:
         for member in archive:
-            if marker not in member.name or not member.isfile():
+            inner = member.name.split("/", 1)[-1]  # without the sdist's own top folder
+            if not inner.startswith(prefix) or not member.isfile():
                 continue
-            name = member.name.split(marker, 1)[1]
+            name = inner[len(prefix) :]
             if not wanted(name, with_tests):
                 continue
             path = target / name

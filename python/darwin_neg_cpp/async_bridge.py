@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 from . import collect
 from .errors import DarwinNegError
-from .results import Chunk
+from .results import Chunk, Generation
 from .sampling import SamplingParams, submit_arguments
+from .stream import release
 
 if TYPE_CHECKING:
     from ._core import Engine, Update
@@ -30,35 +32,49 @@ class AsyncBridge:
         self._thread.start()
 
     def close(self) -> None:
+        """Ends the thread; requests that still run raise DarwinNegError in their tasks."""
         self._closed.set()
         self._thread.join()
-        with self._lock:
-            waiting, self._waiting = self._waiting, {}
-        for loop, event in waiting.values():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
+        self._wake(None)
 
-    async def gather(self, prompts: list[list[int]], params: SamplingParams, model: str) -> list[Any]:
-        """Results of all prompts, in order; a Generation each, or a list of n."""
+    def cancel(self) -> None:
+        """Cancels every request that runs; each ends with finish_reason "cancelled"."""
+        with self._lock:
+            requests = list(self._waiting)
+        for request in requests:
+            self._engine.cancel(request)
+
+    async def gather(
+        self, prompts: list[list[int]], params: SamplingParams, model: str
+    ) -> list[Generation | list[Generation]]:
+        """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
         tasks = [asyncio.ensure_future(self._one(tokens, params, model)) for tokens in prompts]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one(self, tokens: list[int], params: SamplingParams, model: str) -> Any:
-        async for update in self._updates(tokens, params, stream=False):
-            done = [collect.generation([chunk], update, model) for chunk in collect.chunks(update)]
-            return done[0] if params.n == 1 else done
+    async def _one(self, tokens: list[int], params: SamplingParams, model: str) -> Generation | list[Generation]:
+        async with contextlib.aclosing(self._updates(tokens, params, stream=False)) as updates:
+            async for update in updates:
+                done = [collect.generation([chunk], update, model) for chunk in collect.chunks(update)]
+                return done[0] if params.n == 1 else done
         raise DarwinNegError("the model was closed while a request ran")
 
-    async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncIterator[Chunk]:
-        async for update in self._updates(tokens, params, stream=True):
-            for chunk in collect.chunks(update):
-                yield chunk
+    async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncGenerator[Chunk, None]:
+        async with contextlib.aclosing(self._updates(tokens, params, stream=True)) as updates:
+            async for update in updates:
+                for chunk in collect.chunks(update):
+                    yield chunk
+                if update["finished"]:
+                    return
+        raise DarwinNegError("the model was closed while a request ran")
 
-    async def _updates(self, tokens: list[int], params: SamplingParams, *, stream: bool) -> AsyncIterator[Update]:
+    async def _updates(
+        self, tokens: list[int], params: SamplingParams, *, stream: bool
+    ) -> AsyncGenerator[Update, None]:
         event = asyncio.Event()
         request = self._engine.submit(tokens, **submit_arguments(params, stream=stream))
         with self._lock:
@@ -77,8 +93,7 @@ class AsyncBridge:
         finally:
             with self._lock:
                 self._waiting.pop(request, None)
-            if not self._closed.is_set():
-                self._engine.release(request)
+            release(self._engine, request)
 
     def _watch(self) -> None:
         while not self._closed.is_set():
@@ -86,8 +101,12 @@ class AsyncBridge:
                 fresh = self._engine.wait_any(WAIT_SECONDS)
             except DarwinNegError:  # closed
                 return
-            with self._lock:
-                woken = [self._waiting[request] for request in fresh if request in self._waiting]
-            for loop, event in woken:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(event.set)
+            self._wake(set(fresh))
+
+    def _wake(self, requests: set[int] | None) -> None:
+        """Wakes the tasks that wait for these requests, or all."""
+        with self._lock:
+            woken = [waiting for request, waiting in self._waiting.items() if requests is None or request in requests]
+        for loop, event in woken:
+            with contextlib.suppress(RuntimeError):  # a loop that has ended
+                loop.call_soon_threadsafe(event.set)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import RequestError
 from .results import ChatChunk, ChatReply, Chunk, Generation, ToolCall
+from .sampling import json_text
+from .stream import Stream
 
 if TYPE_CHECKING:
     from ._core import ChatPrompt, Engine
@@ -15,17 +17,13 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 
 
-def json_text(name: str, value: object) -> str:
-    """JSON for the engine; errors name the argument."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"{name} cannot be written as JSON: {error}") from None
-    try:
-        json.loads(text).__str__().encode()
-    except UnicodeEncodeError:
-        raise RequestError(f"{name} holds a lone surrogate; it is not valid Unicode text") from None
-    return text
+def kwargs_json(kwargs: Mapping[str, Any] | None) -> str:
+    """Extra variables of the template, as JSON for the engine."""
+    if not kwargs:
+        return ""
+    if not isinstance(kwargs, Mapping):
+        raise RequestError(f"chat_template_kwargs must be a dict, got {type(kwargs).__name__}")
+    return json_text("chat_template_kwargs", dict(kwargs))
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -35,8 +33,11 @@ def check_messages(messages: Sequence[Message]) -> None:
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise RequestError(f'messages[{i}] must be a dict with a "role"')
-        if message.get("content") is None and not message.get("tool_calls"):
+        content = message.get("content")
+        if content is None and not message.get("tool_calls"):
             raise RequestError(f'messages[{i}] has no "content"')
+        if content is not None and not isinstance(content, (str, list)):
+            raise RequestError(f'messages[{i}]: "content" must be text, got {type(content).__name__}')
 
 
 def split(engine: Engine, prompt: ChatPrompt, text: str, *, partial: bool) -> tuple[str, str, tuple[ToolCall, ...]]:
@@ -52,11 +53,12 @@ def reply(engine: Engine, prompt: ChatPrompt, generation: Generation) -> ChatRep
     return ChatReply(text=text, reasoning=reasoning, generation=generation, tool_calls=calls)
 
 
-def stream(engine: Engine, prompt: ChatPrompt, chunks: Iterable[Chunk]) -> Iterator[ChatChunk]:
+def stream(engine: Engine, prompt: ChatPrompt, chunks: Stream) -> Iterator[ChatChunk]:
     """Splits a stream as it comes: each chunk carries what its text added to the reasoning and to the visible text."""
     splitter = StreamSplitter(engine, prompt)
-    for chunk in chunks:
-        yield splitter.add(chunk)
+    with chunks:
+        for chunk in chunks:
+            yield splitter.add(chunk)
 
 
 class StreamSplitter:

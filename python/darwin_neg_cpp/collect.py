@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from .errors import RequestError
+from .errors import DarwinNegError, RequestError
 from .results import Chunk, FinishReason, Generation, NegTrace, TokenLogprobs
 
 if TYPE_CHECKING:
@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
 
 def chunks(update: Update) -> list[Chunk]:
-    """The new part of every sample in an update; raises RequestError when a sample failed."""
-    return [_chunk(sample, update["seed"]) for sample in update["samples"]]
+    """The new part of every sample in an update that has one; raises when a sample failed."""
+    return [_chunk(sample, update) for sample in update["samples"] if _has_news(sample)]
 
 
-def _chunk(sample: SampleUpdate, seed: int) -> Chunk:
+def _has_news(sample: SampleUpdate) -> bool:
+    return len(sample["token_ids"]) > 0 or sample["finish_reason"] is not None or sample["error"] is not None
+
+
+def _chunk(sample: SampleUpdate, update: Update) -> Chunk:
     if sample["error"] is not None:
-        raise RequestError(sample["error"])
+        # what the sampler reports is the request's doing (its grammar, mostly); a failed decode is not
+        failed_decode = sample["error"].startswith("llama_decode")
+        raise (DarwinNegError if failed_decode else RequestError)(sample["error"])
     entropy, active = sample["entropy"], sample["active"]
     neg = NegTrace(entropy, active) if entropy is not None and active is not None else None
     return Chunk(
@@ -32,7 +38,10 @@ def _chunk(sample: SampleUpdate, seed: int) -> Chunk:
         index=sample["index"],
         finish_reason=cast("FinishReason | None", sample["finish_reason"]),
         stop=sample["stop"],
-        seed=seed,
+        seed=update["seed"],
+        prompt_tokens=update["n_prompt_tokens"],
+        prompt_seconds=update["prompt_seconds"],
+        generate_seconds=update["generate_seconds"],
     )
 
 
@@ -60,6 +69,7 @@ def generation(parts: list[Chunk], update: Update, model: str) -> Generation:
         stop=last.stop,
         seed=update["seed"],
         index=last.index,
+        pieces=tuple(piece for part in parts for piece in part.pieces),
         prompt_tokens=update["n_prompt_tokens"],
         prompt_seconds=update["prompt_seconds"],
         generate_seconds=update["generate_seconds"],

@@ -2,37 +2,69 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import ctypes
+import dataclasses
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
 from . import chat as chat_format
 from . import collect, log
 from .errors import DarwinNegError, ModelFileError, RequestError
-from .results import ChatChunk, ChatReply, Chunk, Generation
-from .sampling import SamplingParams, encode, merge, submit_arguments
+from .input_file import open_input, shown_path
+from .prompts import is_one_prompt, token_list
+from .results import ChatChunk, Chunk, Generation
+from .sampling import Options, SamplingParams, encode, json_text, merge, submit_arguments
+from .stream import POLL_SECONDS, Stream, release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing_extensions import Unpack
 
     from ._core import ChatPrompt, Engine, Update
     from .async_bridge import AsyncBridge
 
 Prompt = str | Sequence[int]
+Prompts = Sequence[str] | Sequence[Sequence[int]]
 
-# How long the calling thread stays in C++ before it looks for Ctrl-C.
-POLL_SECONDS = 0.1
+_open_models: weakref.WeakSet[DarwinNEG] = weakref.WeakSet()
+
+
+class ModelOptions(TypedDict, total=False):
+    """The keyword arguments of DarwinNEG, for functions that find the file and then load it."""
+
+    n_ctx: int
+    n_parallel: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    n_threads_batch: int
+    n_gpu_layers: int
+    main_gpu: int
+    split_mode: Literal["none", "layer", "row"]
+    flash_attn: Literal["auto", "on", "off"]
+    type_k: str
+    type_v: str
+    use_mmap: bool
+    use_mlock: bool
+    chat_template: str | None
+    progress: Callable[[float], bool] | None
 
 
 class DarwinNEG:
     """A GGUF model with (or without) a NEG head, ready to generate.
 
-    model: path of a GGUF file. neg: path of a NEG side-car; without it the head inside the model file is used, if there is one.
-    n_ctx: tokens that fit in memory, of all running sequences together and at most of one; 0: what the model was trained for.
+    model: path of a GGUF file. neg: path of a NEG side-car; without it the head inside the model file is used, if any.
+    n_ctx: tokens that fit in memory, of all running sequences together and at most of one; 0: what the model was
+        trained for.
     n_parallel: sequences that generate side by side. n_batch, n_ubatch: tokens decoded in one step.
-    n_threads: 0 chooses. n_gpu_layers: -1 puts all on the GPU, if this build has one. type_k, type_v: types of the KV cache.
-    chat_template: jinja text instead of the model's own. progress: called with 0..1 while loading; returning False stops.
+    n_threads: 0 chooses. n_gpu_layers: -1 puts all on the GPU, if this build has one.
+    type_k, type_v: types of the KV cache, "f16", "q8_0" ...
+    chat_template: jinja text instead of the model's own. progress: called with 0..1 while loading; False stops it.
 
     Safe to use from several threads. Errors: ModelFileError, NegHeadError, RequestError.
     """
@@ -50,8 +82,8 @@ class DarwinNEG:
         n_threads_batch: int = 0,
         n_gpu_layers: int = -1,
         main_gpu: int = 0,
-        split_mode: str = "layer",
-        flash_attn: str = "auto",
+        split_mode: Literal["none", "layer", "row"] = "layer",
+        flash_attn: Literal["auto", "on", "off"] = "auto",
         type_k: str = "f16",
         type_v: str = "f16",
         use_mmap: bool = True,
@@ -61,9 +93,12 @@ class DarwinNEG:
     ) -> None:
         self._engine: Engine | None = None
         self._bridge: AsyncBridge | None = None
+        self._lock = threading.Lock()  # guards _bridge and _running
+        self._running: set[int] = set()
         self._pid = os.getpid()
-        self._path = os.fspath(model)
         core = _load_core()
+        self._path = _input_path("model", model)
+        neg_path = None if neg is None else _input_path("neg", neg)
         for name, value, low in (
             ("n_ctx", n_ctx, 0),
             ("n_parallel", n_parallel, 1),
@@ -72,15 +107,23 @@ class DarwinNEG:
             ("n_threads", n_threads, 0),
             ("n_threads_batch", n_threads_batch, 0),
             ("n_gpu_layers", n_gpu_layers, -1),
+            ("main_gpu", main_gpu, 0),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**31:
                 raise RequestError(f"{name} must be a whole number, at least {low}, got {value!r}")
-        if os.path.isdir(self._path):
-            raise ModelFileError(f"{self._path}: is a folder; give a GGUF file")
+        for name, text in (
+            ("split_mode", split_mode),
+            ("flash_attn", flash_attn),
+            ("type_k", type_k),
+            ("type_v", type_v),
+        ):
+            encode(name, text)
+        if chat_template is not None:
+            encode("chat_template", chat_template)
         try:
             self._engine = core.Engine(
                 self._path,
-                neg_path=None if neg is None else os.fspath(neg),
+                neg_path=neg_path,
                 n_ctx=n_ctx,
                 n_batch=n_batch,
                 n_ubatch=n_ubatch,
@@ -93,24 +136,44 @@ class DarwinNEG:
                 flash_attn=flash_attn,
                 type_k=type_k,
                 type_v=type_v,
-                use_mmap=use_mmap,
-                use_mlock=use_mlock,
+                use_mmap=bool(use_mmap),
+                use_mlock=bool(use_mlock),
                 chat_template=chat_template,
                 progress=progress,
             )
         finally:
             log.forward()
         self._info: dict[str, Any] = self._engine.model_info()
+        _open_models.add(self)
 
     @classmethod
-    def from_pretrained(cls, repo: str, *, file: str | None = None, token: str | None = None, revision: str | None = None, **options: Any) -> DarwinNEG:
-        """Downloads a GGUF file (and a NEG side-car beside it) from a Hugging Face repository and loads it; see hub.fetch."""
+    def from_pretrained(
+        cls,
+        repo: str,
+        *,
+        quant: str | None = None,
+        file: str | None = None,
+        neg: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> DarwinNEG:
+        """Downloads a GGUF file (and the NEG side-car beside it) from a Hugging Face repository, and loads it.
+
+        quant: "Q4_K_M", picks among several files; file: names one. neg: a local side-car instead of the repository's.
+        Converting a repository of safetensors is not part of this version; the error says so.
+        """
         from .hub import fetch
 
-        model, neg = fetch(repo, file=file, token=token, revision=revision)
-        return cls(model, options.pop("neg", neg), **options)
+        model, side_car = fetch(repo, quant=quant, file=file, token=token, revision=revision, side_car=neg is None)
+        return cls(model, neg if neg is not None else side_car, **options)
 
     # --- what it is
+
+    @property
+    def path(self) -> str:
+        """The model file."""
+        return self._path
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -120,8 +183,7 @@ class DarwinNEG:
     @property
     def neg(self) -> Mapping[str, Any] | None:
         """Threshold, top_k, temp_scale, source ... of the NEG head, or None when the model has none."""
-        head: dict[str, Any] | None = self._info["neg"]
-        return head
+        return cast("Mapping[str, Any] | None", self._info["neg"])
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -135,52 +197,72 @@ class DarwinNEG:
     # --- text and tokens
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Token ids of `text`; add_special puts the start token in front where the model wants one."""
+        """Token ids of `text`; add_special puts the start token in front where the model wants one.
+
+        parse_special: read control tokens written out in the text ("<|im_start|>") as such; False for untrusted text.
+        """
         return self._open().tokenize(encode("text", text), add_special, parse_special)
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
-        """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
-        return self._open().detokenize(list(tokens), special).decode("utf-8", "replace")
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD. special: write control tokens out."""
+        ids = token_list("tokens", tokens, self._info["n_vocab"])
+        return self._open().detokenize(ids, special).decode("utf-8", "replace")
 
     # --- generation
 
     @overload
-    def generate(self, prompt: str, params: SamplingParams | None = None, **options: Any) -> Any: ...
+    def generate(
+        self, prompt: list[str], params: SamplingParams | None = None, **options: Unpack[Options]
+    ) -> list[Any]: ...
     @overload
-    def generate(self, prompt: Sequence[str] | Sequence[Sequence[int]] | Sequence[int], params: SamplingParams | None = None, **options: Any) -> Any: ...
+    def generate(
+        self, prompt: list[list[int]], params: SamplingParams | None = None, **options: Unpack[Options]
+    ) -> list[Any]: ...
+    @overload
+    def generate(self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[Options]) -> Any: ...
 
-    def generate(self, prompt: Any, params: SamplingParams | None = None, **options: Any) -> Any:
+    def generate(self, prompt: Any, params: SamplingParams | None = None, **options: Unpack[Options]) -> Any:
         """Generates from a prompt (text or token ids) or from a list of prompts, all in one batch.
 
-        Options are those of SamplingParams and override `params`. Returns a Generation for one prompt (a list of n for n > 1),
-        and a list of such for a list of prompts. Ctrl-C cancels all of them and raises KeyboardInterrupt.
-        Errors: RequestError, ContextFullError, NegHeadError; with several prompts nothing is evaluated when one is refused.
+        Options are those of SamplingParams and override `params`. Returns a Generation for one prompt (a list of n of
+        them for n > 1), and a list of such for a list of prompts. Ctrl-C cancels all of them and raises
+        KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt cancels the others.
         """
         merged = merge(params, options)
-        if _is_one_prompt(prompt):
-            return self._run([(self._tokens(prompt), None)], merged)[0]
-        if not isinstance(prompt, Sequence) or not prompt:
-            raise RequestError("prompt must be text, token ids, or a non-empty list of such")
-        return self._run([(self._tokens(one), None) for one in prompt], merged)
+        prompts, single = self._prompts(prompt)
+        results = self._run([(tokens, None) for tokens in prompts], merged)
+        return results[0] if single else results
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> Iterator[Chunk]:
-        """Generates and yields chunks as their text becomes certain. Closing the iterator cancels the request."""
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[Options]) -> Stream:
+        """Generates and yields chunks as their text becomes certain. Closing the stream cancels the request."""
         merged = merge(params, options)
-        return self._stream(self._tokens(prompt), merged, None)
+        return Stream(self._open(), self._submit(self._tokens(prompt), merged, None, stream=True))
 
-    async def agenerate(self, prompt: Any, params: SamplingParams | None = None, **options: Any) -> Any:
-        """`generate` for asyncio: any number of requests may be awaited at once; cancelling the task cancels the request."""
+    async def agenerate(self, prompt: Any, params: SamplingParams | None = None, **options: Unpack[Options]) -> Any:
+        """`generate` for asyncio: any number of requests may be awaited at once; cancelling the task cancels them."""
         merged = merge(params, options)
-        one = _is_one_prompt(prompt)
-        prompts = [prompt] if one else list(prompt)
-        results = await self._async().gather([self._tokens(text) for text in prompts], merged, os.path.basename(self._path))
-        return results[0] if one else results
+        prompts, single = self._prompts(prompt)
+        results = await self._async().gather(prompts, merged, os.path.basename(self._path))
+        return results[0] if single else results
 
-    async def astream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> AsyncIterator[Chunk]:
-        """`stream` for asyncio."""
+    async def astream(
+        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[Options]
+    ) -> AsyncGenerator[Chunk, None]:
+        """`stream` for asyncio. Break out of it inside `contextlib.aclosing` to cancel at once."""
         merged = merge(params, options)
-        async for chunk in self._async().stream(self._tokens(prompt), merged):
-            yield chunk
+        async with contextlib.aclosing(self._async().stream(self._tokens(prompt), merged)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def cancel(self) -> None:
+        """Cancels everything that runs, from any thread; the answers so far are returned as "cancelled"."""
+        engine = self._open()
+        with self._lock:
+            running, bridge = list(self._running), self._bridge
+        for request in running:
+            engine.cancel(request)
+        if bridge is not None:
+            bridge.cancel()
 
     # --- conversations
 
@@ -193,12 +275,12 @@ class DarwinNEG:
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: str = "auto",
         chat_template_kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Any:
         """Answers a conversation in OpenAI's message format through the model's own chat template.
 
         enable_thinking: for templates that know the switch. tools: OpenAI's list of functions, passed to the template.
-        Returns a ChatReply (a list of n for n > 1).
+        Returns a ChatReply (a list of n of them for n > 1).
         """
         merged = merge(params, options)
         prompt, merged = self._chat_prompt(messages, merged, enable_thinking, tools, tool_choice, chat_template_kwargs)
@@ -217,14 +299,14 @@ class DarwinNEG:
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: str = "auto",
         chat_template_kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Iterator[ChatChunk]:
         """`chat` as a stream of chunks, each with what is new of the reasoning and of the visible text (n = 1 only)."""
         merged = merge(params, options)
         if merged.n != 1:
             raise RequestError("n must be 1 for stream_chat; use chat for several answers")
         prompt, merged = self._chat_prompt(messages, merged, enable_thinking, tools, tool_choice, chat_template_kwargs)
-        chunks = self._stream(self._template_tokens(prompt), merged, prompt)
+        chunks = Stream(self._open(), self._submit(self._template_tokens(prompt), merged, prompt, stream=True))
         return chat_format.stream(self._open(), prompt, chunks)
 
     def apply_chat_template(
@@ -239,11 +321,11 @@ class DarwinNEG:
         """The text that the template makes of a conversation."""
         chat_format.check_messages(messages)
         prompt = self._open().apply_chat_template(
-            chat_format.json_text("messages", list(messages)),
-            tools_json=chat_format.json_text("tools", list(tools)) if tools else "",
-            enable_thinking=enable_thinking,
-            add_generation_prompt=add_generation_prompt,
-            template_kwargs_json=chat_format.json_text("chat_template_kwargs", dict(chat_template_kwargs)) if chat_template_kwargs else "",
+            json_text("messages", list(messages)),
+            tools_json=json_text("tools", list(tools)) if tools else "",
+            enable_thinking=bool(enable_thinking),
+            add_generation_prompt=bool(add_generation_prompt),
+            template_kwargs_json=chat_format.kwargs_json(chat_template_kwargs),
         )
         return prompt.prompt
 
@@ -252,22 +334,30 @@ class DarwinNEG:
     def close(self) -> None:
         """Cancels what runs and frees the memory. Safe to call twice."""
         engine, self._engine = self._engine, None
-        if self._bridge is not None:
-            self._bridge.close()
-            self._bridge = None
-        if engine is not None and self._pid == os.getpid():
-            engine.close()
-            log.forward()
+        bridge, self._bridge = self._bridge, None
+        if engine is None:
+            return
+        if self._pid != os.getpid():
+            # A forked child has the object but not the engine's thread: freeing it would wait for that thread for ever.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+            return
+        if bridge is not None:
+            bridge.close()
+        engine.close()
+        log.forward()
 
     def __enter__(self) -> DarwinNEG:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_engine", None) is not None:
-            self.close()
+            with contextlib.suppress(Exception):  # modules may be gone when Python ends
+                self.close()
 
     # --- inside
 
@@ -275,32 +365,39 @@ class DarwinNEG:
         if self._engine is None:
             raise DarwinNegError("the model is closed; load it again")
         if self._pid != os.getpid():
-            raise DarwinNegError("the model was loaded before fork() and its threads did not come along; load it in the child process")
+            raise DarwinNegError(
+                "the model was loaded before fork() and its threads did not come along; load it in the child process"
+            )
         return self._engine
 
     def _async(self) -> AsyncBridge:
         from .async_bridge import AsyncBridge
 
         engine = self._open()
-        if self._bridge is None:
-            self._bridge = AsyncBridge(engine)
-        return self._bridge
+        with self._lock:
+            if self._bridge is None:
+                self._bridge = AsyncBridge(engine)
+            return self._bridge
+
+    def _prompts(self, prompt: Any) -> tuple[list[list[int]], bool]:
+        """Token ids of each prompt, and whether it was a single one rather than a list."""
+        if is_one_prompt(prompt):
+            return [self._tokens(prompt)], True
+        if not isinstance(prompt, (list, tuple)) or not prompt:
+            got = "nothing in it" if isinstance(prompt, (list, tuple)) else type(prompt).__name__
+            raise RequestError(f"prompt must be text, token ids, or a list of prompts, got {got}")
+        return [self._tokens(one) for one in prompt], False
 
     def _tokens(self, prompt: Any) -> list[int]:
         if isinstance(prompt, str):
-            return self.tokenize(prompt)
-        if not _is_one_prompt(prompt):
-            raise RequestError(f"prompt must be text or a list of token ids, got {type(prompt).__name__}")
-        return [int(token) for token in prompt]
+            return self._open().tokenize(encode("prompt", prompt), True, True)
+        return token_list("prompt", prompt, self._info["n_vocab"])
 
     def _template_tokens(self, prompt: ChatPrompt) -> list[int]:
         # the template writes the start token itself where it wants one; a second one would change the answer
+        tokens = self._tokens(prompt.prompt)
         bos = self._info["bos"]
-        text = prompt.prompt
-        tokens = self.tokenize(text, add_special=True)
-        if len(tokens) > 1 and tokens[0] == bos and tokens[1] == bos:
-            return tokens[1:]
-        return tokens
+        return tokens[1:] if tokens[:2] == [bos, bos] else tokens
 
     def _chat_prompt(
         self,
@@ -313,25 +410,29 @@ class DarwinNEG:
     ) -> tuple[ChatPrompt, SamplingParams]:
         chat_format.check_messages(messages)
         schema = submit_arguments(params, stream=False)["json_schema"]
+        encode("tool_choice", tool_choice)
         prompt = self._open().apply_chat_template(
-            chat_format.json_text("messages", list(messages)),
-            tools_json=chat_format.json_text("tools", list(tools)) if tools else "",
+            json_text("messages", list(messages)),
+            tools_json=json_text("tools", list(tools)) if tools else "",
             tool_choice=tool_choice,
-            enable_thinking=enable_thinking,
-            template_kwargs_json=chat_format.json_text("chat_template_kwargs", dict(kwargs)) if kwargs else "",
+            enable_thinking=bool(enable_thinking),
+            template_kwargs_json=chat_format.kwargs_json(kwargs),
             json_schema=schema,
         )
         if schema:
-            # the template has put the schema's grammar behind the reasoning part; it must not be applied from the first token
-            import dataclasses
-
+            # the template has put the schema's grammar behind the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
         return prompt, params
 
     def _submit(self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None, *, stream: bool) -> int:
-        return self._open().submit(tokens, chat=chat, **submit_arguments(params, stream=stream))
+        request = self._open().submit(tokens, chat=chat, **submit_arguments(params, stream=stream))
+        with self._lock:
+            self._running.add(request)
+        return request
 
-    def _run(self, prompts: list[tuple[list[int], ChatPrompt | None]], params: SamplingParams) -> list[Any]:
+    def _run(
+        self, prompts: list[tuple[list[int], ChatPrompt | None]], params: SamplingParams
+    ) -> list[Generation | list[Generation]]:
         engine = self._open()
         ids: list[int] = []
         try:
@@ -340,10 +441,12 @@ class DarwinNEG:
             return [self._finish(engine, request, params.n) for request in ids]
         finally:
             for request in ids:
-                engine.release(request)
+                release(engine, request)
+            with self._lock:
+                self._running.difference_update(ids)
             log.forward()
 
-    def _finish(self, engine: Engine, request: int, n: int) -> Any:
+    def _finish(self, engine: Engine, request: int, n: int) -> Generation | list[Generation]:
         update: Update | None = None
         while update is None:
             update = engine.wait(request, POLL_SECONDS)
@@ -351,37 +454,34 @@ class DarwinNEG:
         done = [collect.generation([chunk], update, name) for chunk in collect.chunks(update)]
         return done[0] if n == 1 else done
 
-    def _stream(self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None) -> Iterator[Chunk]:
-        engine = self._open()
-        request = self._submit(tokens, params, chat, stream=True)
 
-        def chunks() -> Iterator[Chunk]:
-            try:
-                finished = False
-                while not finished:
-                    update = engine.wait(request, POLL_SECONDS)
-                    if update is not None:
-                        finished = update["finished"]
-                        yield from collect.chunks(update)
-            finally:
-                engine.release(request)
-                log.forward()
-
-        return chunks()
-
-
-def _is_one_prompt(prompt: Any) -> bool:
-    """Text, or a sequence of token ids (whole numbers)."""
-    if isinstance(prompt, str):
-        return True
-    if not hasattr(prompt, "__len__") or not hasattr(prompt, "__getitem__") or isinstance(prompt, (bytes, Mapping)):
-        return False
-    return len(prompt) > 0 and all(hasattr(token, "__index__") and not isinstance(token, bool) for token in prompt)
+def _input_path(argument: str, path: object) -> str:
+    """A path that names a readable regular file; opening a pipe would block for ever."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise RequestError(f"{argument} must be a path, got {type(path).__name__}")
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise RequestError(f"{argument} must be a path of text, got {type(name).__name__}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ModelFileError(f"{shown_path(name)}: the name is not valid UTF-8; rename the file") from None
+    open_input(name, ModelFileError).close()
+    return name
 
 
 def _load_core() -> Any:
     try:
         from . import _core
     except ImportError as error:
-        raise DarwinNegError(f"the compiled engine cannot be loaded ({error}); install the package with `pip install .`") from error
+        raise DarwinNegError(
+            f"the compiled engine cannot be loaded ({error}); install the package with `pip install .`"
+        ) from error
     return _core
+
+
+@atexit.register
+def _close_all() -> None:
+    # threads that come back from C++ while Python shuts down would end the process badly
+    for model in list(_open_models):
+        model.close()

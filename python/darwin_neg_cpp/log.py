@@ -11,7 +11,8 @@ logger.addHandler(logging.NullHandler())
 def forward() -> None:
     """Hands what llama.cpp has logged since the last call to the logger `darwin_neg_cpp.llama`.
 
-    Called after loading, after each request and on close, from Python's side: the engine's threads never take Python's lock.
+    Called after loading, after each request and on close, from Python's side: the engine's threads never take
+    Python's lock.
     """
     from . import _core
 

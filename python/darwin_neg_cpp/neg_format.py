@@ -24,6 +24,8 @@ VERSION = 1
 DEFAULT_TOP_K = 20
 SIDE_CAR_ARCH = "neg"
 MAX_REDUCED = 65536
+MAX_WEIGHTS = 1 << 28  # 1 GiB in F32; the released head has 4 million
+HALF_OR_FULL = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 MAX_SAFETENSORS_HEADER = 1 << 20  # six tensors need a few hundred bytes
 
 DOWN_W, DOWN_B, OUT_W, OUT_B = "neg.proj_down.w", "neg.proj_down.b", "neg.proj_out.w", "neg.proj_out.b"
@@ -105,13 +107,17 @@ def check(head: NegHead, path: str) -> NegHead:
             raise NegHeadError(
                 f"{path}: {name}: holds values that are not finite numbers; the file is damaged, get it again"
             )
-    if math.isnan(head.threshold) or head.threshold < 0:
-        raise NegHeadError(f"{path}: neg.threshold: is {head.threshold}, expected a number of nats >= 0")
-    if not 1 <= head.top_k < 2**31:
-        raise NegHeadError(f"{path}: neg.top_k: is {head.top_k}, expected at least 1")
-    if not math.isfinite(head.temp_scale) or head.temp_scale <= 0:
-        raise NegHeadError(f"{path}: neg.temp_scale: is {head.temp_scale}, expected a finite number > 0")
+    _check_gate(path, head.threshold, head.top_k, head.temp_scale)
     return head
+
+
+def _check_gate(path: str, threshold: float, top_k: int, temp_scale: float) -> None:
+    if math.isnan(threshold) or threshold < 0:
+        raise NegHeadError(f"{path}: neg.threshold: is {threshold}, expected a number of nats >= 0; {REATTACH}")
+    if not 1 <= top_k < 2**31:
+        raise NegHeadError(f"{path}: neg.top_k: is {top_k}, expected at least 1; {REATTACH}")
+    if not math.isfinite(temp_scale) or temp_scale <= 0:
+        raise NegHeadError(f"{path}: neg.temp_scale: is {temp_scale}, expected a finite number > 0; {REATTACH}")
 
 
 def sha256_file(path: str) -> str:
@@ -154,7 +160,21 @@ def read_gguf(path: str) -> NegHead:
     return head_of(header)
 
 
-def head_of(header: Header) -> NegHead:
+@dataclass(frozen=True)
+class NegSection:
+    """What the header of a GGUF file tells about its head; its weights are not read. Fields as in NegHead."""
+
+    n_embd: int
+    n_reduced: int
+    threshold: float
+    top_k: int
+    temp_scale: float
+    temp_enabled: bool
+    source: str
+
+
+def section_of(header: Header) -> NegSection:
+    """The head as the header tells it, checked but for the values of its weights; NegHeadError when it is not whole."""
     path = header.path
     if not has_neg(header):
         raise NegHeadError(
@@ -163,21 +183,69 @@ def head_of(header: Header) -> NegHead:
     version = _key(header, "neg.version", GGUFValueType.UINT32)
     if version != VERSION:
         raise NegHeadError(f"{path}: neg.version: is {version}, this version reads {VERSION}; update darwin-neg-cpp")
-    tensors = {name: _gguf_tensor(header, name) for name in TENSORS}
-    head = NegHead(
-        down_w=tensors[DOWN_W],
-        down_b=tensors[DOWN_B],
-        out_w=tensors[OUT_W],
-        out_b=tensors[OUT_B],
+    if unknown := sorted(name for name in header.tensors if name.startswith("neg.") and name not in TENSORS):
+        raise NegHeadError(f"{path}: {unknown[0]}: is no tensor of a NEG head; {REATTACH}")
+    n_embd, n_reduced = _sizes(header)
+    section = NegSection(
+        n_embd=n_embd,
+        n_reduced=n_reduced,
         threshold=_key(header, "neg.threshold", GGUFValueType.FLOAT32),
         top_k=_key(header, "neg.top_k", GGUFValueType.UINT32),
         temp_scale=_key(header, "neg.temp_scale", GGUFValueType.FLOAT32),
         temp_enabled=_key(header, "neg.temp_enabled", GGUFValueType.BOOL),
         source=_text(header, "neg.source"),
+    )
+    _check_gate(path, section.threshold, section.top_k, section.temp_scale)
+    return section
+
+
+def _sizes(header: Header) -> tuple[int, int]:
+    """(hidden, reduced) of the four tensors, which must all be there with the right type and shape."""
+    for name in TENSORS:
+        info = header.tensors.get(name)
+        if info is None:
+            raise NegHeadError(f"{header.path}: {name}: the tensor is missing; {REATTACH}")
+        # the runtime takes the large one in half precision too
+        if info.type not in (HALF_OR_FULL if name == DOWN_W else HALF_OR_FULL[:1]):
+            raise NegHeadError(f"{header.path}: {name}: has type {info.type.name}, expected F32; {REATTACH}")
+    hidden = _hidden_size(header)
+    shape = header.tensors[DOWN_W].shape
+    fits = len(shape) == 2 and shape[1] <= MAX_REDUCED and shape[0] * shape[1] <= MAX_WEIGHTS
+    if not fits or (hidden is not None and shape[0] != hidden):
+        raise NegHeadError(
+            f"{header.path}: {DOWN_W}: has shape {list(shape)}, expected [{hidden or 'hidden'}, reduced]; {REATTACH}"
+        )
+    for name, extent in ((DOWN_B, shape[1]), (OUT_W, shape[1]), (OUT_B, 1)):
+        found = header.tensors[name].shape
+        if found[0] != extent or math.prod(found) != extent:  # [n] and [n, 1] are the same to ggml
+            raise NegHeadError(f"{header.path}: {name}: has shape {list(found)}, expected [{extent}]; {REATTACH}")
+    return shape[0], shape[1]
+
+
+def _hidden_size(header: Header) -> int | None:
+    """What the file itself says the hidden size is, None when it does not."""
+    arch = header.value("general.architecture")
+    size = header.value("neg.n_embd" if arch == SIDE_CAR_ARCH else f"{arch}.embedding_length")
+    return size if isinstance(size, int) else None
+
+
+def head_of(header: Header) -> NegHead:
+    section = section_of(header)
+    tensors = {name: _gguf_tensor(header, name) for name in TENSORS}
+    head = NegHead(
+        down_w=tensors[DOWN_W],
+        down_b=tensors[DOWN_B].reshape(-1),
+        out_w=tensors[OUT_W].reshape(-1),
+        out_b=tensors[OUT_B].reshape(-1),
+        threshold=section.threshold,
+        top_k=section.top_k,
+        temp_scale=section.temp_scale,
+        temp_enabled=section.temp_enabled,
+        source=section.source,
         base_arch=_text(header, "neg.base_arch"),
         base_norm_sha256=_text(header, "neg.base_norm_sha256"),
     )
-    return check(head, path)
+    return check(head, header.path)
 
 
 def _key(header: Header, key: str, kind: GGUFValueType) -> Any:
@@ -195,15 +263,13 @@ def _text(header: Header, key: str) -> str:
 
 
 def _gguf_tensor(header: Header, name: str) -> F32:
-    info = header.tensors.get(name)
-    if info is None:
-        raise NegHeadError(f"{header.path}: {name}: the tensor is missing; {REATTACH}")
-    if info.type != GGMLQuantizationType.F32:
-        raise NegHeadError(f"{header.path}: {name}: has type {info.type.name}, expected F32; {REATTACH}")
+    info = header.tensors[name]
     with open(header.path, "rb") as file:
         file.seek(header.data_start + info.offset)
         data = file.read(info.size)
-    return np.frombuffer(data, dtype="<f4").reshape(tuple(reversed(info.shape))).astype(np.float32, copy=False)
+    if len(data) != info.size:
+        raise NegHeadError(f"{header.path}: {name}: the file became shorter while it was read; try again")
+    return _to_f32(data, info.type.name).reshape(tuple(reversed(info.shape)))
 
 
 # --- safetensors

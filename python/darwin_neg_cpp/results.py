@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
+import uuid
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +53,8 @@ class TokenLogprobs:
 class Generation:
     """One generated answer.
 
-    text: without stop string and end token. token_ids: int32 [tokens]. neg: None when the model has no NEG head.
+    text: without stop string and end token. token_ids: int32 [tokens]. pieces: the text of each token ("" for one whose
+        characters come with a later token, and for the end token). neg: None when the model has no NEG head.
     finish_reason: "stop" (end token, or a stop string, then in `stop`), "length" or "cancelled".
     seed, index: what reproduces this sample. prompt_seconds: decoding the prompt; generate_seconds: from its end on.
     """
@@ -63,6 +67,7 @@ class Generation:
     stop: str | None = None
     seed: int = 0
     index: int = 0
+    pieces: tuple[str, ...] = ()
     prompt_tokens: int = 0
     prompt_seconds: float = 0.0
     generate_seconds: float = 0.0
@@ -73,7 +78,16 @@ class Generation:
 
     def to_openai(self) -> dict[str, Any]:
         """An OpenAI `text_completion` object, with the NEG trace under "neg"."""
-        return _envelope(self, "text_completion", {"text": self.text})
+        out = _envelope(self, "text_completion", {"text": self.text})
+        if self.logprobs is not None:
+            out["choices"][0]["logprobs"] = {
+                "tokens": list(self.pieces),
+                "token_logprobs": json_numbers(self.logprobs.chosen),
+                "top_logprobs": None,
+                "text_offset": _offsets(self.pieces),
+                **_top_tokens(self.logprobs),
+            }
+        return out
 
 
 @dataclass(frozen=True)
@@ -119,11 +133,21 @@ class ChatReply:
             message["reasoning_content"] = self.reasoning
         if self.tool_calls:
             message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in self.tool_calls
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
             ]
         out = _envelope(self.generation, "chat.completion", {"message": message})
         if self.tool_calls and self.finish_reason == "stop":
             out["choices"][0]["finish_reason"] = "tool_calls"
+        logprobs = self.generation.logprobs
+        if logprobs is not None:
+            out["choices"][0]["logprobs"] = {
+                "content": [
+                    {"token": piece, "logprob": value, "bytes": list(piece.encode()), "top_logprobs": []}
+                    for piece, value in zip(self.generation.pieces, json_numbers(logprobs.chosen), strict=False)
+                ],
+                **_top_tokens(logprobs),
+            }
         return out
 
 
@@ -131,7 +155,8 @@ class ChatReply:
 class Chunk:
     """A piece of a streamed answer: the tokens whose text became certain, and that text.
 
-    pieces: the text of each token, "" for one whose characters come with a later token. finish_reason: set on the last chunk.
+    pieces: the text of each token, "" for one whose characters come with a later token.
+    finish_reason: set on the last chunk of a sample. The counts and times are those of the request so far.
     """
 
     text: str
@@ -143,6 +168,9 @@ class Chunk:
     finish_reason: FinishReason | None = None
     stop: str | None = None
     seed: int = 0
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    generate_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -163,31 +191,52 @@ class ChatChunk:
         return self.chunk.finish_reason
 
 
+def json_numbers(values: npt.NDArray[np.float32]) -> list[float | None]:
+    """Floats for JSON, which knows neither NaN nor infinities: those become None."""
+    return [value if math.isfinite(value) else None for value in map(float, values)]
+
+
+def neg_json(trace: NegTrace | None) -> dict[str, Any] | None:
+    """A trace as JSON-ready values; None without a NEG head."""
+    if trace is None:
+        return None
+    rate, mean = trace.activation_rate, trace.mean_entropy
+    return {
+        "entropy": json_numbers(trace.entropy),
+        "active": trace.active.tolist(),
+        "activation_rate": rate,
+        "mean_entropy": mean if math.isfinite(mean) else None,
+    }
+
+
 def _envelope(generation: Generation, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
     tokens = len(generation.token_ids)
-    choice = {"index": generation.index, **choice, "finish_reason": generation.finish_reason}
-    if generation.logprobs is not None:
-        choice["logprobs"] = {
-            "token_ids": generation.token_ids.tolist(),
-            "token_logprobs": generation.logprobs.chosen.tolist(),
-            "top_ids": generation.logprobs.top_ids.tolist(),
-            "top_logprobs": generation.logprobs.top.tolist(),
-        }
+    choice = {"index": generation.index, **choice, "logprobs": None, "finish_reason": generation.finish_reason}
     if generation.neg is not None:
-        choice["neg"] = {
-            "entropy": generation.neg.entropy.tolist(),
-            "active": generation.neg.active.tolist(),
-            "activation_rate": generation.neg.activation_rate,
-        }
+        choice["neg"] = neg_json(generation.neg)
     return {
-        "id": f"{kind}-{generation.seed}-{generation.index}",
+        "id": f"{'chatcmpl' if kind == 'chat.completion' else 'cmpl'}-{uuid.uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
         "model": generation.model,
+        "seed": generation.seed,
         "choices": [choice],
         "usage": {
             "prompt_tokens": generation.prompt_tokens,
             "completion_tokens": tokens,
             "total_tokens": generation.prompt_tokens + tokens,
         },
+    }
+
+
+def _offsets(pieces: tuple[str, ...]) -> list[int]:
+    lengths = [0, *(len(piece) for piece in pieces)]
+    return list(accumulate(lengths))[:-1]
+
+
+def _top_tokens(logprobs: TokenLogprobs) -> dict[str, Any]:
+    # ids, because OpenAI's form by text loses tokens that share one
+    return {
+        "top_token_ids": logprobs.top_ids.tolist(),
+        "top_token_logprobs": [json_numbers(row) for row in logprobs.top],
     }

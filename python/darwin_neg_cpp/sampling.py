@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from .errors import RequestError
 
 NegActionName = Literal["mask", "sample", "off"]
 
-# The schema parser of llama.cpp recurses; honest schemas are far flatter.
-MAX_SCHEMA_DEPTH = 100
+# llama.cpp turns JSON into grammars and templates by recursion on the C stack; honest input is far flatter and smaller.
+MAX_JSON_DEPTH = 100
+MAX_JSON_SIZE = 1_000_000
 MAX_INT32 = 2**31 - 1
 
 
@@ -26,8 +28,9 @@ class Neg:
     threshold: nats; the gate is active where the predicted entropy is greater. `math.inf` never, 0 nearly always.
     top_k: tokens that stay choosable where the gate is active.
     use_temp_scale: divide the kept logits by the model's `temp_scale`; off unless the model file says otherwise.
-    action: "mask" (default) restricts the choice; under greedy decoding that changes nothing, because the most likely token
-        is always kept. "sample" draws from the kept tokens where the gate is active, also when decoding is greedy. "off" as enabled=False.
+    action: "mask" (default) restricts the choice; under greedy decoding that changes nothing, because the most likely
+        token is always kept. "sample" draws from the kept tokens where the gate is active, also when decoding is
+        greedy. "off" is the same as enabled=False.
     """
 
     enabled: bool = True
@@ -37,12 +40,15 @@ class Neg:
     action: NegActionName = "mask"
 
     def __post_init__(self) -> None:
+        _flag("neg.enabled", self.enabled)
         if self.action not in get_args(NegActionName):
-            raise RequestError(f"neg.action must be 'mask', 'sample' or 'off', got {self.action!r}")
+            raise RequestError(f"neg.action must be 'mask', 'sample' or 'off', got {_shown(self.action)}")
         if self.threshold is not None:
             _number("neg.threshold", self.threshold, low=0.0, allow_inf=True)
         if self.top_k is not None:
             _integer("neg.top_k", self.top_k, low=1)
+        if self.use_temp_scale is not None:
+            _flag("neg.use_temp_scale", self.use_temp_scale)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,10 @@ class SamplingParams:
         logarithms of the model's own distribution (temperature 1, before gate, grammar and penalties).
     grammar: GBNF. json_schema: a dict or JSON text. At most one of them.
     logit_bias: {token id: added logit}; -inf bans a token.
+    ignore_eos: go on after the end of the answer, to max_tokens.
     neg: use of the gate; None: as the model file says.
+
+    Errors: RequestError, whose one line names the argument.
     """
 
     max_tokens: int | None = None
@@ -73,7 +82,7 @@ class SamplingParams:
     repeat_last_n: int = 64
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    stop: Sequence[str] | str = ()
+    stop: Sequence[str] | str | None = ()
     seed: int | None = None
     n: int = 1
     logprobs: int | None = None
@@ -85,7 +94,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
-            _integer("max_tokens", self.max_tokens, low=0)
+            _integer("max_tokens", self.max_tokens, low=0, hint=" (None: no limit)")
         _number("temperature", self.temperature, low=0.0)
         _integer("top_k", self.top_k, low=0)
         for name in ("top_p", "min_p", "typical_p"):
@@ -95,20 +104,51 @@ class SamplingParams:
         _number("frequency_penalty", self.frequency_penalty)
         _number("presence_penalty", self.presence_penalty)
         if self.seed is not None:
-            _integer("seed", self.seed, low=0, high=2**63 - 1)
+            _integer("seed", self.seed, low=0, high=2**63 - 1, hint=" (None: draw one)")
         _integer("n", self.n, low=1, high=4096)
         if self.logprobs is not None:
             _integer("logprobs", self.logprobs, low=0)
+        _check_stop(self.stop)
         if self.grammar is not None and self.json_schema is not None:
             raise RequestError("grammar and json_schema are both given; give one")
+        if self.grammar is not None:
+            encode("grammar", self.grammar)
+        _schema_text(self.json_schema)
+        _check_bias(self.logit_bias)
+        _flag("ignore_eos", self.ignore_eos)
         if self.neg is not None and not isinstance(self.neg, Neg):
             raise RequestError(f"neg must be a Neg object, got {type(self.neg).__name__}; write neg=Neg(...)")
-        if not all(isinstance(text, str) for text in self.stop):
-            raise RequestError("stop must be a string or a list of strings")
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of a request: the fields of SamplingParams, and transformers' name for max_tokens."""
+
+    max_tokens: int | None
+    max_new_tokens: int | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repeat_penalty: float
+    repeat_last_n: int
+    frequency_penalty: float
+    presence_penalty: float
+    stop: Sequence[str] | str | None
+    seed: int | None
+    n: int
+    logprobs: int | None
+    grammar: str | None
+    json_schema: Mapping[str, Any] | str | None
+    logit_bias: Mapping[int, float] | None
+    ignore_eos: bool
+    neg: Neg | None
 
 
 def merge(base: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
-    """`base` (or the defaults) with explicit options on top; `max_new_tokens` means `max_tokens`, as in transformers."""
+    """`base` (or the defaults) with explicit options on top; `max_new_tokens` means `max_tokens`."""
+    if base is not None and not isinstance(base, SamplingParams):
+        raise RequestError(f"params must be a SamplingParams object, got {type(base).__name__}; name single options")
     options = dict(options)
     if "max_new_tokens" in options:
         if "max_tokens" in options:
@@ -124,91 +164,147 @@ def submit_arguments(params: SamplingParams, *, stream: bool) -> dict[str, Any]:
     """The keyword arguments of `_core.Engine.submit` for these parameters."""
     neg = params.neg or Neg()
     action = "default" if params.neg is None else ("off" if not neg.enabled else neg.action)
-    stops = [params.stop] if isinstance(params.stop, str) else list(params.stop)
-    bias = params.logit_bias or {}
-    for token, value in bias.items():
-        _integer("logit_bias token", token, low=0)
-        if not isinstance(value, (int, float)) or math.isnan(value) or value == math.inf:
-            raise RequestError(f"logit_bias of token {token} must be a number or -inf, got {value!r}")
+    stops = [params.stop] if isinstance(params.stop, str) else list(params.stop or ())
     return {
-        "n": params.n,
-        "max_tokens": -1 if params.max_tokens is None else params.max_tokens,
-        "temperature": params.temperature,
-        "top_k": params.top_k,
-        "top_p": params.top_p,
-        "min_p": params.min_p,
-        "typical_p": params.typical_p,
-        "repeat_penalty": params.repeat_penalty,
-        "repeat_last_n": params.repeat_last_n,
-        "frequency_penalty": params.frequency_penalty,
-        "presence_penalty": params.presence_penalty,
-        "seed": -1 if params.seed is None else params.seed,
+        "n": int(params.n),
+        "max_tokens": -1 if params.max_tokens is None else int(params.max_tokens),
+        "temperature": float(params.temperature),
+        "top_k": int(params.top_k),
+        "top_p": float(params.top_p),
+        "min_p": float(params.min_p),
+        "typical_p": float(params.typical_p),
+        "repeat_penalty": float(params.repeat_penalty),
+        "repeat_last_n": int(params.repeat_last_n),
+        "frequency_penalty": float(params.frequency_penalty),
+        "presence_penalty": float(params.presence_penalty),
+        "seed": -1 if params.seed is None else int(params.seed),
         "stop": [encode("stop", text) for text in stops],
-        "logit_bias": [(int(token), float(value)) for token, value in bias.items()],
-        "logprobs": -1 if params.logprobs is None else params.logprobs,
+        "logit_bias": [(int(token), float(value)) for token, value in (params.logit_bias or {}).items()],
+        "logprobs": -1 if params.logprobs is None else int(params.logprobs),
         "grammar": params.grammar or "",
         "json_schema": _schema_text(params.json_schema),
         "ignore_eos": params.ignore_eos,
         "neg_action": action,
-        "neg_threshold": neg.threshold,
-        "neg_top_k": neg.top_k or 0,
+        "neg_threshold": None if neg.threshold is None else float(neg.threshold),
+        "neg_top_k": int(neg.top_k or 0),
         "neg_use_temp_scale": -1 if neg.use_temp_scale is None else int(neg.use_temp_scale),
         "stream": stream,
     }
 
 
-def encode(name: str, text: str) -> bytes:
+def encode(name: str, text: object) -> bytes:
     """UTF-8, refusing halves of surrogate pairs, which no tokenizer can read."""
+    if not isinstance(text, str):
+        raise RequestError(f"{name} must be text (str), got {type(text).__name__}")
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RequestError(f"{name} holds a lone surrogate at character {error.start}; it is not valid Unicode text") from None
+        raise RequestError(
+            f"{name} holds a lone surrogate at character {error.start}; it is not valid Unicode text"
+        ) from None
 
 
-def _schema_text(schema: Mapping[str, Any] | str | None) -> str:
-    if schema is None:
-        return ""
-    if not isinstance(schema, (str, Mapping)):
-        raise RequestError(f"json_schema must be a dict or JSON text, got {type(schema).__name__}")
+def json_text(name: str, value: object) -> str:
+    """JSON for the engine; refuses, naming the argument, what is no JSON, too deep or too large."""
+    _check_shape(name, value)
     try:
-        value = json.loads(schema) if isinstance(schema, str) else schema
-        text = json.dumps(value)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"json_schema is not valid JSON: {error}") from None
-    if _depth(value) > MAX_SCHEMA_DEPTH:
-        raise RequestError(f"json_schema is nested deeper than {MAX_SCHEMA_DEPTH} levels; flatten it")
+        raise RequestError(f"{name} cannot be written as JSON: {error}") from None
+    if len(encode(name, text)) > MAX_JSON_SIZE:
+        raise RequestError(f"{name} is larger than {MAX_JSON_SIZE:,} bytes; shorten it")
     return text
 
 
-def _depth(value: Any) -> int:
-    deepest, stack = 0, [(value, 1)]
-    while stack and deepest <= MAX_SCHEMA_DEPTH:
+def _schema_text(schema: object) -> str:
+    if schema is None:
+        return ""
+    if isinstance(schema, str):
+        if len(schema) > MAX_JSON_SIZE:
+            raise RequestError(f"json_schema is larger than {MAX_JSON_SIZE:,} bytes; shorten it")
+        try:
+            schema = json.loads(schema)
+        except RecursionError:
+            raise RequestError(f"json_schema is nested deeper than {MAX_JSON_DEPTH} levels; flatten it") from None
+        except ValueError as error:
+            raise RequestError(f"json_schema is not valid JSON: {error}") from None
+    if not isinstance(schema, Mapping):
+        raise RequestError(f"json_schema must be a dict or the JSON text of one, got {type(schema).__name__}")
+    return json_text("json_schema", schema)
+
+
+def _check_shape(name: str, value: object) -> None:
+    """Depth and number of values, without recursion; also ends on structures that contain themselves."""
+    stack, seen = [(value, 1)], 0
+    while stack:
         item, level = stack.pop()
-        deepest = max(deepest, level)
+        seen += 1
+        if level > MAX_JSON_DEPTH:
+            raise RequestError(f"{name} is nested deeper than {MAX_JSON_DEPTH} levels; flatten it")
+        if seen > MAX_JSON_SIZE:
+            raise RequestError(f"{name} is larger than {MAX_JSON_SIZE:,} bytes; shorten it")
         if isinstance(item, Mapping):
             stack += [(child, level + 1) for child in item.values()]
         elif isinstance(item, (list, tuple)):
             stack += [(child, level + 1) for child in item]
-    return deepest
 
 
-def _number(name: str, value: object, *, low: float = -math.inf, high: float = math.inf, allow_inf: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RequestError(f"{name} must be a number, got {value!r}")
-    if math.isnan(value) or (math.isinf(value) and not allow_inf):
-        raise RequestError(f"{name} must be a finite number, got {value!r}")
-    if not low <= value <= high:
-        raise RequestError(f"{name} must be {_range(low, high)}, got {value!r}")
+def _check_stop(stop: object) -> None:
+    if stop is None:
+        return
+    if isinstance(stop, (bytes, Mapping)) or not isinstance(stop, (str, Sequence)):
+        raise RequestError(f"stop must be a string or a list of strings, got {_shown(stop)}")
+    for text in [stop] if isinstance(stop, str) else stop:
+        if not encode("stop", text):
+            raise RequestError("stop holds an empty string, which would end every answer at once; remove it")
 
 
-def _integer(name: str, value: object, *, low: int, high: int = MAX_INT32) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise RequestError(f"{name} must be a whole number, got {value!r}")
-    if not low <= value.__index__() <= high:
-        raise RequestError(f"{name} must be {_range(low, high)}, got {value!r}")
+def _check_bias(bias: object) -> None:
+    if bias is None:
+        return
+    if not isinstance(bias, Mapping):
+        raise RequestError(f"logit_bias must be a dict of token id to number, got {type(bias).__name__}")
+    for token, value in bias.items():
+        _integer("logit_bias: token id", token, low=0)
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) < math.inf:
+            raise RequestError(f"logit_bias of token {token} must be a number or -inf, got {_shown(value)}")
+
+
+def _number(
+    name: str, value: object, *, low: float = -math.inf, high: float = math.inf, allow_inf: bool = False
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise RequestError(f"{name} must be a number, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number) or (math.isinf(number) and not allow_inf):
+        raise RequestError(f"{name} must be a finite number, got {_shown(value)}")
+    if not low <= number <= high:
+        raise RequestError(f"{name} must be {_range(low, high)}, got {_shown(value)}")
+
+
+def _integer(name: str, value: object, *, low: int, high: int = MAX_INT32, hint: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise RequestError(f"{name} must be a whole number, got {_shown(value)}")
+    if not low <= int(value) <= high:
+        raise RequestError(f"{name} must be {_range(low, high)}{hint}, got {_shown(value)}")
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise RequestError(f"{name} must be True or False, got {_shown(value)}")
 
 
 def _range(low: float, high: float) -> str:
-    if high in (math.inf, MAX_INT32):
-        return f"at least {low:g}"
-    return f"between {low:g} and {high:g}"
+    return f"at least {low:g}" if high == math.inf else f"between {low:.10g} and {high:.20g}"
+
+
+def _shown(value: object) -> str:
+    """A value in an error line: one line, and short."""
+    try:
+        text = ascii(value)
+    except ValueError:  # an int of more digits than Python prints
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,86 +1,54 @@
-"""`darwin-neg info FILE`: what a model file is, and the memory that running it takes."""
+"""`darwin-neg info`: what a GGUF file is and what it will need."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from darwin_neg_cpp.cli.fields import count, print_fields, size
-
-if TYPE_CHECKING:
-    from darwin_neg_cpp.gguf_info import ModelInfo
+from ..gguf_info import ModelInfo, info
+from .terminal import human_bytes
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    parser = subparsers.add_parser(
-        "info",
-        help="what a GGUF file holds and the memory it takes",
-        description="Shows architecture, quantization, tensors, NEG head and expected memory of a GGUF file. Reads its header only.",
-    )
-    parser.add_argument("file", metavar="FILE", help="a GGUF file: model or NEG side-car")
-    parser.add_argument(
-        "--n-ctx",
-        type=_positive,
-        help="tokens of context to expect memory for (default: 4096, or the trained context if shorter)",
-    )
-    parser.add_argument(
-        "--n-parallel", type=_positive, default=1, help="sequences at once to expect memory for (default: %(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser("info", help="describe a GGUF file", description="Architecture, quantization, tensors, NEG head and expected memory of a GGUF file.")
+    parser.add_argument("file", metavar="FILE", help="GGUF model file or NEG side-car")
+    parser.add_argument("-c", "--n-ctx", type=int, default=4096, metavar="N", help="context that memory is estimated for (default 4096)")
+    parser.add_argument("--n-parallel", type=int, default=8, metavar="N", help="sequences that memory is estimated for (default 8)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from darwin_neg_cpp.gguf_info import info
-
     found = info(args.file, n_ctx=args.n_ctx, n_parallel=args.n_parallel)
-    if args.json:
-        print(json.dumps({**asdict(found), "memory": {**asdict(found.memory), "total": found.memory.total}}))
-    else:
-        from darwin_neg_cpp.input_file import shown_path
-
-        print_fields(f"{shown_path(found.path)}  ({size(found.size_bytes)})", _fields(found))
+    print(json.dumps(asdict(found), indent=2) if args.json else describe(found))
     return 0
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if not 1 <= value < 1 << 31:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
-    return value
-
-
-def _fields(found: ModelInfo) -> Iterator[tuple[str, str]]:
-    from darwin_neg_cpp.input_file import shown
-
-    kind = "NEG side-car" if found.is_side_car else shown(found.architecture or "not told")
-    yield "architecture", f"{kind}, {shown(found.name)}" if found.name else kind
-    types = ", ".join(f"{name} {c.n_tensors}" for name, c in found.tensor_types.items())
-    yield "quantization", f"{found.quantization or 'not told'} (tensors: {types or 'none'})"
-    yield "parameters", f"{count(found.n_params)} in {found.n_tensors} tensors"
-    shape = [(found.n_layer, "layers"), (found.n_embd, "hidden"), (found.n_vocab, "tokens of vocabulary")]
-    yield "shape", ", ".join(f"{n:,} {what}" for n, what in shape if n is not None)
-    yield "context", f"{found.n_ctx_train:,} tokens trained" if found.n_ctx_train else ""
-    yield "chat template", "" if found.is_side_car else "yes" if found.has_chat_template else "none"
-    if found.split:
-        yield "split", f"file {found.split[0] + 1} of {found.split[1]}: the figures are this file's alone"
-    if not found.is_side_car:
-        yield "memory", _memory(found)
-    neg = found.neg
-    if neg is None:
-        yield "NEG head", "none; add one with `darwin-neg neg attach`"
-        return
-    yield "NEG head", f"{neg.n_embd} -> {neg.n_reduced} -> 1, threshold {neg.threshold:.4g} nats, top-k {neg.top_k}"
-    yield "temp scale", f"{neg.temp_scale:.4g} ({'on' if neg.temp_enabled else 'off unless asked for'})"
-    yield "source", shown(neg.source)
-
-
-def _memory(found: ModelInfo) -> str:
-    m = found.memory
-    parts = [f"weights {size(m.weights)}"]
-    parts.append(f"KV cache {size(m.kv_cache)}" if m.kv_cache is not None else "KV cache unknown")
-    if m.recurrent_state:
-        parts.append(f"recurrent state {size(m.recurrent_state)}")
-    return f"{size(m.total)} at n_ctx {m.n_ctx}, n_parallel {m.n_parallel} ({', '.join(parts)}) + compute buffers"
+def describe(m: ModelInfo) -> str:
+    """The report as aligned lines."""
+    rows = [
+        ("file", f"{m.path} ({human_bytes(m.size_bytes)})"),
+        ("name", m.name or "-"),
+        ("architecture", m.architecture),
+        ("quantization", f"{m.quantization} ({', '.join(f'{n} {t}' for t, n in m.tensor_types.items())})"),
+        ("parameters", f"{m.n_params / 1e9:.2f} B in {m.n_tensors} tensors" if m.n_params >= 1e8 else f"{m.n_params:,} in {m.n_tensors} tensors"),
+        ("shape", f"{m.n_layer} layers, hidden {m.n_embd}, vocabulary {m.n_vocab:,}, context {m.n_ctx_train:,}"),
+        ("chat template", "yes" if m.has_chat_template else "no"),
+    ]
+    if m.split_count > 1:
+        rows.append(("split", f"one of {m.split_count} files"))
+    if m.neg_error:
+        rows.append(("NEG head", f"unusable: {m.neg_error}"))
+    elif m.neg is None:
+        rows.append(("NEG head", "none (add one with `darwin-neg neg attach`)"))
+    else:
+        rows.append(("NEG head", f"{m.neg['n_embd']} -> {m.neg['n_reduced']} -> 1, threshold {m.neg['threshold']:.4f} nats, top {m.neg['top_k']}"))
+        rows.append(("NEG source", m.neg["source"] or "-"))
+    if m.memory is not None:
+        e = m.memory
+        rows.append(("memory", f"about {human_bytes(e.total)}: weights {human_bytes(e.weights)}, KV cache {human_bytes(e.kv_cache)}"
+                     + (f", recurrent state {human_bytes(e.recurrent)}" if e.recurrent else "") + f" at {e.n_ctx:,} tokens"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

