@@ -26,6 +26,15 @@ def kwargs_json(kwargs: Mapping[str, Any] | None) -> str:
     return json_text("chat_template_kwargs", dict(kwargs))
 
 
+def tools_json(tools: Sequence[Mapping[str, Any]] | None) -> str:
+    """OpenAI's list of tools, as JSON for the engine."""
+    if tools is None:
+        return ""
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise RequestError('tools must be a list like [{"type": "function", "function": {"name": ...}}]')
+    return json_text("tools", list(tools)) if tools else ""
+
+
 def check_messages(messages: Sequence[Message]) -> None:
     """OpenAI's shape: a list of {"role": ..., "content": ...}."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence) or not messages:

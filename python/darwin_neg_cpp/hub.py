@@ -3,55 +3,107 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import DarwinNegError, ModelFileError
 
 if TYPE_CHECKING:
-    from .llm import DarwinNEG
+    from typing_extensions import Unpack
+
+    from .llm import DarwinNEG, ModelOptions
 
 SIDE_CAR_SUFFIX = ".neg.gguf"
+SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+T = TypeVar("T")
 
 
-def fetch(repo: str, *, file: str | None = None, token: str | None = None, revision: str | None = None) -> tuple[str, str | None]:
+def load_darwin_neg(
+    path_or_repo: str | os.PathLike[str], hf_token: str | None = None, **options: Unpack[ModelOptions]
+) -> DarwinNEG:
+    """Loads a model from a GGUF file or a Hugging Face repository, like the helper on the model card."""
+    from .llm import DarwinNEG
+
+    name = os.fspath(path_or_repo)
+    if os.path.exists(name) or name.endswith(".gguf") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return DarwinNEG(name, **options)
+    return DarwinNEG.from_pretrained(name, token=hf_token, **options)
+
+
+def fetch(
+    repo: str,
+    *,
+    quant: str | None = None,
+    file: str | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    side_car: bool = True,
+) -> tuple[str, str | None]:
     """Downloads a GGUF model, and the NEG side-car `<model>.neg.gguf` beside it if there is one; returns their paths.
 
-    file: which GGUF of the repository; needed when it holds several. token: defaults to the one that `hf auth login` stored.
+    quant, file: which GGUF of the repository, when it holds several. token: defaults to the one that `hf auth login`
+    stored. side_car: False leaves it out. Files lie in Hugging Face's own cache.
     """
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        names = HfApi(token=token).list_repo_files(repo, revision=revision)
-        name = file or _only_model(repo, names)
-        if name not in names:
-            raise ModelFileError(f"{repo}: has no file {name}; it has {', '.join(_models(names)) or 'no GGUF file'}")
-        model = hf_hub_download(repo, name, token=token, revision=revision)
-        side_car = name.removesuffix(".gguf") + SIDE_CAR_SUFFIX
-        neg = hf_hub_download(repo, side_car, token=token, revision=revision) if side_car in names else None
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DarwinNegError(f"{repo}: cannot be downloaded: {first}; check the name, the network and your access token") from None
-    return model, neg
+    names = _asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision))
+    name = choose(repo, names, quant=quant, file=file)
+
+    def download(one: str) -> str:
+        return _asking(repo, lambda: str(hf_hub_download(repo, one, token=token, revision=revision)))
+
+    paths = [download(part) for part in _parts(name)]
+    beside = SPLIT.sub(".gguf", name).removesuffix(".gguf") + SIDE_CAR_SUFFIX
+    return paths[0], download(beside) if side_car and beside in names else None
 
 
-def _models(names: list[str]) -> list[str]:
-    return sorted(name for name in names if name.endswith(".gguf") and not name.endswith(SIDE_CAR_SUFFIX) and "mmproj" not in name)
-
-
-def _only_model(repo: str, names: list[str]) -> str:
-    models = _models(names)
+def choose(repo: str, names: list[str], *, quant: str | None, file: str | None) -> str:
+    """The model file among a repository's file names; of a split model its first part."""
+    models = [name for name in sorted(names) if _is_model(name)]
+    if file is not None:
+        if file not in names:
+            raise ModelFileError(f"{repo}: has no file {file}; it has {', '.join(models) or 'no GGUF file'}")
+        return file
     if not models:
-        raise ModelFileError(f"{repo}: has no GGUF file; download one, or convert the checkpoint with llama.cpp and run `darwin-neg neg attach`")
+        raise ModelFileError(
+            f"{repo}: has no GGUF file, and this version does not convert checkpoints; take a GGUF of the backbone "
+            "from another repository and join the head to it with `darwin-neg neg attach`"
+        )
+    if quant is not None:
+        pattern = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(quant)}(?![A-Za-z0-9_])", re.IGNORECASE)
+        fitting = [name for name in models if pattern.search(name)]
+        if not fitting:
+            raise ModelFileError(f"{repo}: has no file of quant {quant}; it has {', '.join(models)}")
+        models = fitting
     if len(models) > 1:
-        raise ModelFileError(f"{repo}: has several GGUF files; name one with file=: {', '.join(models)}")
+        raise ModelFileError(f"{repo}: has several GGUF files; choose one with quant= or file=: {', '.join(models)}")
     return models[0]
 
 
-def load_darwin_neg(path_or_repo: str, hf_token: str | None = None, **options: Any) -> DarwinNEG:
-    """Loads a model from a GGUF file or a repository, like the helper on the model card."""
-    from .llm import DarwinNEG
+def _is_model(name: str) -> bool:
+    if not name.endswith(".gguf") or name.endswith(SIDE_CAR_SUFFIX) or "mmproj" in name:
+        return False
+    split = SPLIT.search(name)
+    return split is None or split[1] == "00001"
 
-    if os.path.exists(path_or_repo) or path_or_repo.endswith(".gguf"):
-        return DarwinNEG(path_or_repo, **options)
-    return DarwinNEG.from_pretrained(path_or_repo, token=hf_token, **options)
+
+def _parts(name: str) -> list[str]:
+    split = SPLIT.search(name)
+    if split is None:
+        return [name]
+    return [SPLIT.sub(f"-{part:05d}-of-{split[2]}.gguf", name) for part in range(1, int(split[2]) + 1)]
+
+
+def _asking(repo: str, ask: Callable[[], T]) -> T:
+    """Runs a call to the hub; whatever goes wrong there becomes one line."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return ask()
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DarwinNegError(
+            f"{repo}: cannot be downloaded: {said[:200]}; check the name, the network and your access token"
+        ) from None

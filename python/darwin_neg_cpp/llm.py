@@ -19,7 +19,7 @@ from .errors import DarwinNegError, ModelFileError, RequestError
 from .input_file import open_input, shown_path
 from .prompts import is_one_prompt, token_list
 from .results import ChatChunk, Chunk, Generation
-from .sampling import Options, SamplingParams, encode, json_text, merge, submit_arguments
+from .sampling import MAX_INT32, Options, SamplingParams, check_integer, encode, json_text, merge, submit_arguments
 from .stream import POLL_SECONDS, Stream, release
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[int]
 Prompts = Sequence[str] | Sequence[Sequence[int]]
+
+MAX_THREADS = 512  # ggml's own limit
 
 _open_models: weakref.WeakSet[DarwinNEG] = weakref.WeakSet()
 
@@ -52,7 +54,7 @@ class ModelOptions(TypedDict, total=False):
     use_mmap: bool
     use_mlock: bool
     chat_template: str | None
-    progress: Callable[[float], bool] | None
+    progress: Callable[[float], bool | None] | None
 
 
 class DarwinNEG:
@@ -89,7 +91,7 @@ class DarwinNEG:
         use_mmap: bool = True,
         use_mlock: bool = False,
         chat_template: str | None = None,
-        progress: Callable[[float], bool] | None = None,
+        progress: Callable[[float], bool | None] | None = None,
     ) -> None:
         self._engine: Engine | None = None
         self._bridge: AsyncBridge | None = None
@@ -99,18 +101,17 @@ class DarwinNEG:
         core = _load_core()
         self._path = _input_path("model", model)
         neg_path = None if neg is None else _input_path("neg", neg)
-        for name, value, low in (
-            ("n_ctx", n_ctx, 0),
-            ("n_parallel", n_parallel, 1),
-            ("n_batch", n_batch, 1),
-            ("n_ubatch", n_ubatch, 1),
-            ("n_threads", n_threads, 0),
-            ("n_threads_batch", n_threads_batch, 0),
-            ("n_gpu_layers", n_gpu_layers, -1),
-            ("main_gpu", main_gpu, 0),
+        for name, value, low, high in (
+            ("n_ctx", n_ctx, 0, MAX_INT32),
+            ("n_parallel", n_parallel, 1, 255),
+            ("n_batch", n_batch, 1, MAX_INT32),
+            ("n_ubatch", n_ubatch, 1, MAX_INT32),
+            ("n_threads", n_threads, 0, MAX_THREADS),
+            ("n_threads_batch", n_threads_batch, 0, MAX_THREADS),
+            ("n_gpu_layers", n_gpu_layers, -1, MAX_INT32),
+            ("main_gpu", main_gpu, 0, MAX_INT32),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**31:
-                raise RequestError(f"{name} must be a whole number, at least {low}, got {value!r}")
+            check_integer(name, value, low=low, high=high)
         for name, text in (
             ("split_mode", split_mode),
             ("flash_attn", flash_attn),
@@ -120,6 +121,14 @@ class DarwinNEG:
             encode(name, text)
         if chat_template is not None:
             encode("chat_template", chat_template)
+        stopped = False
+
+        def watch(fraction: float) -> bool:
+            nonlocal stopped
+            # like tqdm's and most callbacks, one that returns nothing goes on
+            stopped = progress is not None and progress(fraction) is False
+            return not stopped
+
         try:
             self._engine = core.Engine(
                 self._path,
@@ -139,8 +148,14 @@ class DarwinNEG:
                 use_mmap=bool(use_mmap),
                 use_mlock=bool(use_mlock),
                 chat_template=chat_template,
-                progress=progress,
+                progress=None if progress is None else watch,
             )
+        except ModelFileError:
+            if stopped:
+                raise DarwinNegError(
+                    f"{shown_path(self._path)}: loading was stopped by the progress callback"
+                ) from None
+            raise
         finally:
             log.forward()
         self._info: dict[str, Any] = self._engine.model_info()
@@ -322,7 +337,7 @@ class DarwinNEG:
         chat_format.check_messages(messages)
         prompt = self._open().apply_chat_template(
             json_text("messages", list(messages)),
-            tools_json=json_text("tools", list(tools)) if tools else "",
+            tools_json=chat_format.tools_json(tools),
             enable_thinking=bool(enable_thinking),
             add_generation_prompt=bool(add_generation_prompt),
             template_kwargs_json=chat_format.kwargs_json(chat_template_kwargs),
@@ -413,7 +428,7 @@ class DarwinNEG:
         encode("tool_choice", tool_choice)
         prompt = self._open().apply_chat_template(
             json_text("messages", list(messages)),
-            tools_json=json_text("tools", list(tools)) if tools else "",
+            tools_json=chat_format.tools_json(tools),
             tool_choice=tool_choice,
             enable_thinking=bool(enable_thinking),
             template_kwargs_json=chat_format.kwargs_json(kwargs),

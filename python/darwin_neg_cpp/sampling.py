@@ -44,9 +44,9 @@ class Neg:
         if self.action not in get_args(NegActionName):
             raise RequestError(f"neg.action must be 'mask', 'sample' or 'off', got {_shown(self.action)}")
         if self.threshold is not None:
-            _number("neg.threshold", self.threshold, low=0.0, allow_inf=True)
+            _number("neg.threshold", self.threshold, low=0, allow_inf=True)
         if self.top_k is not None:
-            _integer("neg.top_k", self.top_k, low=1)
+            check_integer("neg.top_k", self.top_k, low=1)
         if self.use_temp_scale is not None:
             _flag("neg.use_temp_scale", self.use_temp_scale)
 
@@ -94,20 +94,20 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
-            _integer("max_tokens", self.max_tokens, low=0, hint=" (None: no limit)")
-        _number("temperature", self.temperature, low=0.0)
-        _integer("top_k", self.top_k, low=0)
+            check_integer("max_tokens", self.max_tokens, low=0, hint=" (None: no limit)")
+        _number("temperature", self.temperature, low=0)
+        check_integer("top_k", self.top_k, low=0)
         for name in ("top_p", "min_p", "typical_p"):
-            _number(name, getattr(self, name), low=0.0, high=1.0)
+            _number(name, getattr(self, name), low=0, high=1)
         _number("repeat_penalty", self.repeat_penalty, low=1e-6)
-        _integer("repeat_last_n", self.repeat_last_n, low=-1)
+        check_integer("repeat_last_n", self.repeat_last_n, low=-1)
         _number("frequency_penalty", self.frequency_penalty)
         _number("presence_penalty", self.presence_penalty)
         if self.seed is not None:
-            _integer("seed", self.seed, low=0, high=2**63 - 1, hint=" (None: draw one)")
-        _integer("n", self.n, low=1, high=4096)
+            check_integer("seed", self.seed, low=0, high=2**63 - 1, hint=" (None: draw one)")
+        check_integer("n", self.n, low=1, high=4096)
         if self.logprobs is not None:
-            _integer("logprobs", self.logprobs, low=0)
+            check_integer("logprobs", self.logprobs, low=0)
         _check_stop(self.stop)
         if self.grammar is not None and self.json_schema is not None:
             raise RequestError("grammar and json_schema are both given; give one")
@@ -265,7 +265,7 @@ def _check_bias(bias: object) -> None:
     if not isinstance(bias, Mapping):
         raise RequestError(f"logit_bias must be a dict of token id to number, got {type(bias).__name__}")
     for token, value in bias.items():
-        _integer("logit_bias: token id", token, low=0)
+        check_integer("logit_bias: token id", token, low=0)
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) < math.inf:
             raise RequestError(f"logit_bias of token {token} must be a number or -inf, got {_shown(value)}")
 
@@ -285,7 +285,8 @@ def _number(
         raise RequestError(f"{name} must be {_range(low, high)}, got {_shown(value)}")
 
 
-def _integer(name: str, value: object, *, low: int, high: int = MAX_INT32, hint: str = "") -> None:
+def check_integer(name: str, value: object, *, low: int, high: int = MAX_INT32, hint: str = "") -> None:
+    """Refuses, naming the argument, what is no whole number (of Python or NumPy) in the range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise RequestError(f"{name} must be a whole number, got {_shown(value)}")
     if not low <= int(value) <= high:
@@ -298,7 +299,7 @@ def _flag(name: str, value: object) -> None:
 
 
 def _range(low: float, high: float) -> str:
-    return f"at least {low:g}" if high == math.inf else f"between {low:.10g} and {high:.20g}"
+    return f"at least {low}" if high == math.inf else f"between {low} and {high}"
 
 
 def _shown(value: object) -> str:
