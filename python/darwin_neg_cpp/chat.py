@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import RequestError
@@ -62,7 +62,7 @@ def reply(engine: Engine, prompt: ChatPrompt, generation: Generation) -> ChatRep
     return ChatReply(text=text, reasoning=reasoning, generation=generation, tool_calls=calls)
 
 
-def stream(engine: Engine, prompt: ChatPrompt, chunks: Stream) -> Iterator[ChatChunk]:
+def stream(engine: Engine, prompt: ChatPrompt, chunks: Stream) -> Generator[ChatChunk, None, None]:
     """Splits a stream as it comes: each chunk carries what its text added to the reasoning and to the visible text."""
     splitter = StreamSplitter(engine, prompt)
     with chunks:

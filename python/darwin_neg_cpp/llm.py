@@ -9,7 +9,7 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
@@ -315,7 +315,7 @@ class DarwinNEG:
         tool_choice: str = "auto",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
-    ) -> Iterator[ChatChunk]:
+    ) -> Generator[ChatChunk, None, None]:
         """`chat` as a stream of chunks, each with what is new of the reasoning and of the visible text (n = 1 only)."""
         merged = merge(params, options)
         if merged.n != 1:

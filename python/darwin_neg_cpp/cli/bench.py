@@ -1,67 +1,153 @@
-"""`darwin-neg bench`: tokens per second with the gate on and off, at several batch sizes, interleaved."""
+"""`darwin-neg bench`: tokens per second with NEG on and off, at several batch sizes, interleaved."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
-import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..llm import DarwinNEG
 from ..sampling import Neg
 from .options import add_model_options, load_model
+
+if TYPE_CHECKING:
+    from ..llm import DarwinNEG
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of running the model: name, engine, and the gate's setting (None: the model has no head)."""
+
+    name: str
+    llm: DarwinNEG
+    neg: Neg | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """Median tokens per second over the rounds. neg is None for a model without a head."""
+    """Tokens per second of one test: the median over the rounds, and each round."""
 
+    test: str
     batch: int
-    neg: str
+    variant: str
     tokens_per_second: float
+    rounds: list[float]
 
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("bench", help="measure tokens per second", description="Greedy decoding with the gate on and off at several batch sizes; interleaved rounds, medians.")
+    parser = verbs.add_parser(
+        "bench",
+        help="measure tokens per second",
+        description="Measures prompt processing and generation at several batch sizes, with the gate on and off; rounds "
+        "are interleaved, medians reported. The head is evaluated in both; what it costs shows against the same model "
+        "without one: give the head as a --side-car, or that model as --base.",
+    )
     parser.add_argument("--batch", default="1,4,8", metavar="N,N", help="sequences side by side (default 1,4,8)")
-    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens per sequence (default 64)")
+    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens a sequence (default 64)")
+    parser.add_argument("--prompt-tokens", type=int, default=512, metavar="N", help="prompt to process (default 512)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds (default 3)")
+    parser.add_argument("--base", metavar="FILE", help="the same model without a head, to compare with")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        batches = [int(part) for part in args.batch.split(",")]
-    except ValueError:
-        raise RequestError(f"--batch must be whole numbers with commas, got {args.batch!r}") from None
-    if min(batches) < 1 or args.tokens < 2 or args.rounds < 1:
-        raise RequestError("--batch and --rounds must be at least 1, --tokens at least 2")
+    batches = _batches(args.batch)
+    if args.tokens < 2 or args.rounds < 1 or args.prompt_tokens < 1:
+        raise RequestError("--rounds and --prompt-tokens must be at least 1, --tokens at least 2")
     args.n_parallel = max(batches)
-    with load_model(args) as llm:
-        rows = measure(llm, batches, args.tokens, args.rounds)
+    args.n_ctx = max(args.n_ctx, args.prompt_tokens + 8, max(batches) * (args.tokens + 16)) if args.n_ctx else 0
+    with contextlib.ExitStack() as stack:
+        variants = open_variants(args, stack)
+        rows = measure(variants, batches, args.tokens, args.prompt_tokens, args.rounds)
+        report = {
+            "model": variants[0].llm.path,
+            "description": variants[0].llm.info["description"],
+            "n_threads": variants[0].llm.info["n_threads"],
+            "rows": [asdict(row) for row in rows],
+            "ratios": ratios(rows),
+        }
     if args.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-        return 0
-    print("batch  gate  tokens/s")
-    for row in rows:
-        print(f"{row.batch:>5}  {row.neg:<4}  {row.tokens_per_second:>8.1f}")
+        print(json.dumps(report, indent=2))
+    else:
+        _print(report)
     return 0
 
 
-def measure(llm: DarwinNEG, batches: list[int], tokens: int, rounds: int) -> list[Row]:
-    """Every setting once a round, so that a slow moment of the machine hits all alike."""
-    settings = [(batch, gate) for batch in batches for gate in (("on", "off") if llm.neg is not None else ("-",))]
-    seconds: dict[tuple[int, str], list[float]] = {setting: [] for setting in settings}
-    prompt = llm.tokenize("The quick brown fox jumps over the lazy dog.")
-    for _ in range(rounds):
-        for batch, gate in settings:
-            neg = None if gate == "-" else Neg(enabled=gate == "on")
-            begin = time.perf_counter()
-            llm.generate([prompt] * batch, temperature=0.0, max_tokens=tokens, ignore_eos=True, neg=neg)
-            seconds[batch, gate].append(time.perf_counter() - begin)
-    return [Row(batch, gate, batch * tokens / statistics.median(times)) for (batch, gate), times in seconds.items()]
+def open_variants(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Variant]:
+    """The model with its gate on and off, and without a head when a file for that was given."""
+    llm = stack.enter_context(load_model(args))
+    if llm.neg is None:
+        return [Variant("no head", llm, None)]
+    variants = [Variant("gate on", llm, Neg()), Variant("gate off", llm, Neg(enabled=False))]
+    without = args.base or (args.model if args.side_car else None)
+    if without:
+        base = argparse.Namespace(**{**vars(args), "model": without, "side_car": None, "demo": False})
+        bare = stack.enter_context(load_model(base))
+        if bare.neg is not None:
+            raise RequestError(f"--base {without}: has a NEG head; give the same model without one")
+        variants.append(Variant("no head", bare, None))
+    return variants
+
+
+def measure(variants: list[Variant], batches: list[int], tokens: int, prompt_tokens: int, rounds: int) -> list[Row]:
+    """Every setting once a round, so that a slow moment of the machine hits all alike; one more round warms up."""
+    settings = [("prompt", 1, v) for v in variants] + [("generate", b, v) for b in batches for v in variants]
+    rates: dict[tuple[str, int, str], list[float]] = {}
+    for number in range(rounds + 1):
+        for test, batch, variant in settings:
+            rate = prompt_rate(variant, prompt_tokens) if test == "prompt" else generate_rate(variant, batch, tokens)
+            if number > 0:
+                rates.setdefault((test, batch, variant.name), []).append(rate)
+    return [Row(test, batch, name, statistics.median(found), found) for (test, batch, name), found in rates.items()]
+
+
+def prompt_rate(variant: Variant, prompt_tokens: int) -> float:
+    """Prompt tokens per second."""
+    n_vocab = variant.llm.info["n_vocab"]
+    prompt = [(7 + 31 * i) % n_vocab for i in range(prompt_tokens)]
+    out = variant.llm.generate(prompt, max_tokens=1, temperature=0.0, neg=variant.neg)
+    return prompt_tokens / float(out.prompt_seconds)
+
+
+def generate_rate(variant: Variant, batch: int, tokens: int) -> float:
+    """Generated tokens per second of `batch` sequences; the first token of each comes out of its prompt."""
+    outs = variant.llm.generate(
+        "The quick brown fox", n=batch, seed=1, max_tokens=tokens, ignore_eos=True, neg=variant.neg
+    )
+    outs = outs if isinstance(outs, list) else [outs]
+    return float(batch * (tokens - 1) / outs[0].generate_seconds)
+
+
+def ratios(rows: list[Row]) -> dict[str, float]:
+    """Rate of each variant over that of the last one ("no head", or "gate off"), by test and batch size."""
+    out = {}
+    for test, batch in dict.fromkeys((row.test, row.batch) for row in rows):
+        group = [row for row in rows if (row.test, row.batch) == (test, batch)]
+        for row in group[:-1]:
+            name = f"{test} batch {batch}: {row.variant} / {group[-1].variant}"
+            out[name] = round(row.tokens_per_second / group[-1].tokens_per_second, 4)
+    return out
+
+
+def _batches(text: str) -> list[int]:
+    try:
+        batches = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"--batch must be whole numbers with commas, got {text!r}") from None
+    if not all(1 <= batch <= 255 for batch in batches):
+        raise RequestError(f"--batch must be between 1 and 255, got {text!r}")
+    return batches
+
+
+def _print(report: dict[str, Any]) -> None:
+    print(f"{report['description']}, {report['n_threads']} threads")
+    print(f"{'test':<9} {'batch':>5}  {'NEG':<9} {'tokens/s':>9}")
+    for row in report["rows"]:
+        print(f"{row['test']:<9} {row['batch']:>5}  {row['variant']:<9} {row['tokens_per_second']:>9.1f}")
+    for name, ratio in report["ratios"].items():
+        print(f"{name}: {ratio:.3f}")

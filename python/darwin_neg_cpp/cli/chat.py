@@ -7,113 +7,172 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cache import cache_root
-from ..errors import ContextFullError, RequestError
-from ..llm import DarwinNEG
-from ..results import Chunk
+from ..errors import ContextFullError, NegHeadError, RequestError
 from ..sampling import Neg, SamplingParams
-from .generate import stream_answer
-from .options import add_model_options, add_sampling_options, load_model, sampling_params
-from .terminal import use_colour
+from .options import add_colour_option, add_model_options, add_sampling_options, load_model, sampling_params
+from .terminal import AnswerWriter, closing_line, print_note, use_colour
 
-HELP = """/exit            leave (also Ctrl-D)
-/neg on|off      gate on or off for the next answers
-/reset           forget the conversation
-/help            this list
-Ctrl-C stops the answer that is being written."""
+if TYPE_CHECKING:
+    from ..llm import DarwinNEG
+
+HELP = """\
+/exit              leave (also Ctrl-D)
+/neg on|off        gate on or off from the next answer on; /neg alone tells
+/neg mask|sample   what the gate does where it is active
+/reset             forget the conversation
+/help              this list
+A line that ends in \\ goes on in the next one. Ctrl-C stops the answer that is being written."""
+
+HISTORY_LINES = 1000
 
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("chat", help="talk with the model", description="A conversation with the model. Commands: /exit, /neg on|off, /reset, /help.")
+    parser = verbs.add_parser(
+        "chat",
+        help="talk with the model",
+        description="A conversation with the model. Commands: /exit, /neg on|off, /reset, /help. Ctrl-C stops the "
+        "answer and not the program. With a pipe for input, every line is a message.",
+    )
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--no-think", action="store_true", help="switch the template's thinking off")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="colour gated tokens (default auto)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no closing lines")
+    add_colour_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    sampling_params(args)  # bad options are refused before the model is loaded
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None)
-        Conversation(llm, params, system=args.system, thinking=not args.no_think, colour=use_colour(sys.stdout, args.color)).loop()
+        conversation = Conversation(llm, params, system=args.system, thinking=not args.no_think)
+        conversation.colour = use_colour(sys.stdout, args.color)
+        conversation.quiet = args.quiet
+        interactive = sys.stdin.isatty()
+        if interactive:
+            print_note("Type a message; /help lists the commands, /exit leaves.")
+        with _history(interactive):
+            for line in read_messages(interactive):
+                if not conversation.take(line):
+                    break
     return 0
+
+
+def read_messages(interactive: bool) -> Iterator[str]:
+    """Messages as they are typed or piped in; a backslash at the end of a line joins the next one to it."""
+    parts: list[str] = []
+    while True:
+        try:
+            line = input(("> " if not parts else "… ") if interactive else "")
+        except EOFError:
+            if interactive:
+                print(file=sys.stderr)
+            if parts:
+                yield "\n".join(parts)
+            return
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            parts.clear()
+            print("\n(Ctrl-D or /exit leaves)", file=sys.stderr)
+            continue
+        except UnicodeDecodeError:
+            raise RequestError("standard input is not UTF-8 text; convert it") from None
+        if line.endswith("\\"):
+            parts.append(line[:-1])
+            continue
+        yield "\n".join([*parts, line])
+        parts.clear()
 
 
 class Conversation:
     """The messages so far and the settings that commands change."""
 
-    def __init__(self, llm: DarwinNEG, params: SamplingParams, *, system: str | None, thinking: bool, colour: bool) -> None:
+    def __init__(self, llm: DarwinNEG, params: SamplingParams, *, system: str | None, thinking: bool) -> None:
         self.llm = llm
         self.params = params
         self.thinking = thinking
-        self.colour = colour
-        self.start = [{"role": "system", "content": system}] if system else []
-        self.messages: list[dict[str, str]] = list(self.start)
+        self.colour = False
+        self.quiet = False
+        self._start = [{"role": "system", "content": system}] if system else []
+        self.messages: list[dict[str, str]] = list(self._start)
 
-    def loop(self) -> None:
-        if sys.stdin.isatty():
-            print("Type /help for commands, /exit to leave.", file=sys.stderr)
-        with _history():
-            while True:
-                try:
-                    line = input("> " if sys.stdin.isatty() else "")
-                except EOFError:
-                    return
-                except KeyboardInterrupt:
-                    print(file=sys.stderr)
-                    continue
-                if line.startswith("/"):
-                    if not self.command(line.split()):
-                        return
-                elif line.strip():
-                    self.answer(line)
+    def take(self, line: str) -> bool:
+        """Obeys a command or answers a message; False leaves."""
+        if line.startswith("/"):
+            return self.command(line.split())
+        if line.strip():
+            self.answer(line)
+        return True
 
     def command(self, words: list[str]) -> bool:
-        """Obeys a command; False leaves."""
         match words:
             case ["/exit"] | ["/quit"]:
                 return False
-            case ["/neg", ("on" | "off") as state]:
-                if self.llm.neg is None:
-                    print("this model has no NEG head", file=sys.stderr)
-                else:
-                    self.params = replace(self.params, neg=replace(self.params.neg or Neg(), enabled=state == "on"))
-                    print(f"gate {state}", file=sys.stderr)
+            case ["/neg", *rest]:
+                print_note(self.set_gate(rest))
             case ["/reset"]:
-                self.messages = list(self.start)
-                print("conversation forgotten", file=sys.stderr)
-            case _:
+                self.messages = list(self._start)
+                print_note("The conversation is forgotten.")
+            case ["/help"]:
                 print(HELP, file=sys.stderr)
+            case _:
+                print_note(f"{' '.join(words)}: no such command; /help lists them")
         return True
 
+    def set_gate(self, words: list[str]) -> str:
+        """Changes the gate for the answers to come and says how it stands."""
+        if self.llm.neg is None:
+            return "This model has no NEG head."
+        neg = self.params.neg or Neg()
+        match words:
+            case []:
+                pass
+            case ["on"]:
+                neg = replace(neg, enabled=True, action="mask" if neg.action == "off" else neg.action)
+            case ["off"]:
+                neg = replace(neg, enabled=False)
+            case ["mask" | "sample" as action]:
+                neg = replace(neg, enabled=True, action=action)
+            case _:
+                return "/neg takes on, off, mask or sample"
+        self.params = replace(self.params, neg=neg)
+        threshold = self.llm.neg["threshold"] if neg.threshold is None else neg.threshold
+        state = f"on ({neg.action}) above {threshold:.3g} nats" if neg.enabled and neg.action != "off" else "off"
+        return f"The gate is {state}."
+
     def answer(self, text: str) -> None:
+        """Shows the answer to a message. Ctrl-C stops it; what there is of it stays in the conversation."""
         self.messages.append({"role": "user", "content": text})
-        seen: list[Chunk] = []
-
-        def record(chunks: Iterator[Any]) -> Iterator[Chunk]:
-            for part in chunks:
-                seen.append(part)
-                yield part.chunk
-
+        writer = AnswerWriter(sys.stdout, colour=self.colour)
+        shown: list[str] = []
         try:
-            with contextlib.suppress(KeyboardInterrupt):
-                stream_answer(record(self.llm.stream_chat(self.messages, self.params, enable_thinking=self.thinking)), colour=self.colour)
-        except (RequestError, ContextFullError) as error:
+            stream = self.llm.stream_chat(self.messages, self.params, enable_thinking=self.thinking)
+            with contextlib.closing(stream) as parts, contextlib.suppress(KeyboardInterrupt):
+                for part in parts:
+                    writer.add(part.chunk, part.text, part.reasoning)
+                    shown.append(part.text)
+        except (RequestError, ContextFullError, NegHeadError) as error:
             # the conversation goes on without the message that could not be answered
-            print(f"darwin-neg: {error}; /reset forgets the conversation", file=sys.stderr)
+            print_note(f"darwin-neg: {' '.join(str(error).split())}; /reset forgets the conversation")
             self.messages.pop()
             return
-        # reasoning is not part of the history, as the templates expect
-        self.messages.append({"role": "assistant", "content": "".join(part.text for part in seen) or " "})
+        if writer.chunks:
+            writer.end()
+            if not self.quiet:
+                print_note(closing_line(writer.chunks))
+        # reasoning stays out of the history, as templates expect; an empty answer would be no message at all
+        self.messages.append({"role": "assistant", "content": "".join(shown) or " "})
 
 
 @contextlib.contextmanager
-def _history() -> Iterator[None]:
-    """Line editing with a history file, on a terminal that has readline."""
-    if not sys.stdin.isatty():
+def _history(interactive: bool) -> Iterator[None]:
+    """Line editing with a history file, on a terminal whose Python has readline."""
+    if not interactive:
         yield
         return
     try:
@@ -124,10 +183,11 @@ def _history() -> Iterator[None]:
     path = cache_root() / "chat_history"
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
-    readline.set_history_length(1000)
+    readline.set_history_length(HISTORY_LINES)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # what somebody typed is nobody else's business
             readline.write_history_file(path)

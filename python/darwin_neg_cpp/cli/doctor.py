@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import shutil
 import sys
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from ..cache import cache_root
 from .terminal import human_bytes
 
+PACKAGES = ("numpy", "gguf", "huggingface_hub", "tqdm")
+
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("doctor", help="check the installation", description="Build, backends and devices, CPU features, folders.")
+    parser = verbs.add_parser(
+        "doctor",
+        help="check the installation",
+        description="Shows how the engine was built, the devices it finds, CPU features, folders and package versions. "
+        "Exit code 1 when the engine cannot be loaded.",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -28,14 +39,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """Everything that a report about a problem should contain."""
+    """Everything that a report about a problem should contain; works without the compiled engine too."""
     from .. import __version__
 
     out: dict[str, Any] = {
         "version": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
-        "cache": str(cache_root()),
+        "cpus": os.cpu_count(),
+        "memory": _memory(),
+        "packages": {name: _package(name) for name in PACKAGES},
+        "cache": _folder(cache_root()),
         "core": "ok",
         "build": {},
         "devices": [],
@@ -52,18 +66,50 @@ def examine() -> dict[str, Any]:
     return out
 
 
+def _memory() -> int | None:
+    """Bytes of main memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _package(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """A folder that may not exist yet: whether it can be written, and the space where it is or would be."""
+    existing = next((p for p in (path, *path.parents) if p.is_dir()), None)
+    return {
+        "path": str(path),
+        "exists": path.is_dir(),
+        "writable": existing is not None and os.access(existing, os.W_OK),
+        "free": shutil.disk_usage(existing).free if existing is not None else None,
+    }
+
+
 def _print(found: dict[str, Any]) -> None:
-    build = found["build"]
-    print(f"darwin-neg    {found['version']}")
-    print(f"engine        {found['core']}")
+    build, cache = found["build"], found["cache"]
+    lines = [("darwin-neg", found["version"]), ("engine", found["core"])]
     if build:
-        print(f"llama.cpp     {build['llama_cpp_version']} ({build['llama_cpp_commit']}), NEG patch {build['patch_key']}")
-        print(f"built with    {build['compiler']}, {build['build_type']}")
-        print(f"CPU features  {build['cpu_features'].strip()}")
+        llama = f"{build['llama_cpp_version']} ({build['llama_cpp_commit']}), NEG patch {build['patch_key']}"
+        lines += [("llama.cpp", llama), ("built with", f"{build['compiler']}, {build['build_type']}")]
+        lines += [("CPU features", build["cpu_features"].strip())]
     for device in found["devices"]:
-        print(f"device        {device['type']}: {device['name']}, {device['description']}, {human_bytes(device['memory_total'])}")
+        memory = human_bytes(device["memory_total"])
+        lines.append(("device", f"{device['type']}: {device['name']}, {device['description']}, {memory}"))
     if build:
-        print(f"GPU offload   {'yes' if found['gpu_offload'] else 'no (rebuild with CMAKE_ARGS=-DGGML_CUDA=ON, -DGGML_METAL=ON or -DGGML_VULKAN=ON)'}")
-    print(f"python        {found['python']}")
-    print(f"platform      {found['platform']}")
-    print(f"cache         {found['cache']}")
+        how = "no (rebuild with CMAKE_ARGS=-DGGML_CUDA=ON, -DGGML_METAL=ON or -DGGML_VULKAN=ON)"
+        lines.append(("GPU offload", "yes" if found["gpu_offload"] else how))
+    lines.append(("python", found["python"]))
+    lines.append(("packages", ", ".join(f"{k} {v or 'MISSING'}" for k, v in found["packages"].items())))
+    memory = f", {human_bytes(found['memory'])} of memory" if found["memory"] else ""
+    lines.append(("platform", f"{found['platform']}, {found['cpus']} CPUs{memory}"))
+    free = f", {human_bytes(cache['free'])} free" if cache["free"] is not None else ""
+    lines.append(("cache", f"{cache['path']}{'' if cache['writable'] else ' (NOT WRITABLE)'}{free}"))
+    for label, value in lines:
+        print(f"{label:<13} {value}")

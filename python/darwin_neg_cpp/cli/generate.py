@@ -3,96 +3,117 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-import time
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..results import Chunk, NegTrace
-from .options import add_model_options, add_sampling_options, load_model, sampling_params
-from .terminal import DIM, RESET, closing_line, use_colour, write_chunk
+from .options import (
+    add_colour_option,
+    add_model_options,
+    add_sampling_options,
+    check_model_options,
+    load_model,
+    read_text,
+    sampling_params,
+)
+
+if TYPE_CHECKING:
+    from ..llm import DarwinNEG
+    from ..sampling import SamplingParams
 
 DEMO_PROMPT = "Why is the sky blue? Explain it to a child in three sentences."
 
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("generate", help="generate text from a prompt", description="Generates text; tokens at which the gate was active are coloured on a terminal.")
-    parser.add_argument("prompt", nargs="?", help="the prompt, or - to read it from standard input")
+    parser = verbs.add_parser(
+        "generate",
+        help="generate text from a prompt",
+        description="Generates text and shows it as it comes, tokens at which the gate was active in colour. "
+        "The answer goes to standard output, a closing line with figures to standard error.",
+    )
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt, or - to read it from standard input")
     parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
-    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    form.add_argument("--raw", action="store_true", help="continue the prompt as it is (default, except for --demo)")
     parser.add_argument("--no-think", action="store_true", help="with --chat: switch the template's thinking off")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to generate side by side (default 1)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a sample, when finished")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="colour gated tokens (default auto)")
+    parser.add_argument(
+        "--samples", "--n", type=int, default=1, metavar="N", help="answers to generate side by side (default 1)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object (OpenAI's form) a sample, at the end"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
+    add_colour_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    prompt, as_chat = read_prompt(args)
+    # bad options and prompts are refused before the model is loaded
+    check_model_options(args)
+    sampling_params(args, n=args.samples)
+    prompt = read_prompt(args)
+    as_chat = args.chat or (args.demo and not args.raw)
     with load_model(args) as llm:
-        params = sampling_params(args, has_head=llm.neg is not None)
+        params = sampling_params(args, has_head=llm.neg is not None, n=args.samples)
         if args.json or args.samples != 1:
-            messages = [{"role": "user", "content": prompt}]
-            options = {"n": args.samples}
-            out = llm.chat(messages, params, enable_thinking=not args.no_think, **options) if as_chat else llm.generate(prompt, params, **options)
-            for one in out if isinstance(out, list) else [out]:
-                print(json.dumps(one.to_openai(), ensure_ascii=False) if args.json else f"--- sample {one_index(one)}\n{one}")
-            return 0
-        if as_chat:
-            text = llm.apply_chat_template([{"role": "user", "content": prompt}], enable_thinking=not args.no_think)
-            chunks = llm.stream(text, params)
+            print_samples(args, llm, prompt, params, as_chat=as_chat)
         else:
-            chunks = llm.stream(prompt, params)
-        stream_answer(chunks, colour=use_colour(sys.stdout, args.color))
+            print_live(args, llm, prompt, params, as_chat=as_chat)
     return 0
 
 
-def one_index(one: Any) -> int:
-    return int(getattr(one, "generation", one).index)
+def print_samples(
+    args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool
+) -> None:
+    from .terminal import harmless
+
+    if as_chat:
+        out = llm.chat([{"role": "user", "content": prompt}], params, enable_thinking=not args.no_think)
+    else:
+        out = llm.generate(prompt, params)
+    clean = harmless if sys.stdout.isatty() else str
+    for k, one in enumerate(out if isinstance(out, list) else [out]):
+        print(json.dumps(one.to_openai(), ensure_ascii=False) if args.json else f"--- sample {k}\n{clean(str(one))}")
 
 
-def read_prompt(args: argparse.Namespace) -> tuple[str, bool]:
-    """(prompt, whether to use the chat template)."""
+def print_live(args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool) -> None:
+    from .terminal import AnswerWriter, closing_line, print_note, use_colour
+
+    writer = AnswerWriter(sys.stdout, colour=use_colour(sys.stdout, args.color))
+    try:
+        if as_chat:
+            messages = [{"role": "user", "content": prompt}]
+            with contextlib.closing(llm.stream_chat(messages, params, enable_thinking=not args.no_think)) as parts:
+                for part in parts:
+                    writer.add(part.chunk, part.text, part.reasoning)
+        else:
+            with llm.stream(prompt, params) as chunks:
+                for chunk in chunks:
+                    writer.add(chunk)
+    finally:
+        if writer.chunks:
+            writer.end()
+            if not args.quiet:
+                print_note(closing_line(writer.chunks))
+
+
+def read_prompt(args: argparse.Namespace) -> str:
     if args.prompt is not None and args.file is not None:
         raise RequestError("a prompt and --file are both given; give one")
     if args.file is not None:
+        return read_text(args.file)
+    if args.prompt == "-" or (args.prompt is None and not args.demo and not sys.stdin.isatty()):
         try:
-            return Path(args.file).read_text("utf-8"), args.chat
+            return sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError:
-            raise RequestError(f"{args.file}: is not UTF-8 text") from None
-    if args.prompt == "-" or (args.prompt is None and not sys.stdin.isatty() and not args.demo):
-        try:
-            return sys.stdin.buffer.read().decode("utf-8"), args.chat
-        except UnicodeDecodeError:
-            raise RequestError("standard input is not UTF-8 text") from None
+            raise RequestError("standard input is not UTF-8 text; convert it") from None
     if args.prompt is None:
         if args.demo:
-            return DEMO_PROMPT, True
-        raise RequestError("no prompt given; write it as an argument, or use -f FILE or - for standard input")
-    return args.prompt, args.chat
-
-
-def stream_answer(chunks: Any, *, colour: bool) -> list[Chunk]:
-    """Shows an answer as it comes and the closing line after it (on stderr, so that a pipe gets the text alone)."""
-    begin: float | None = None
-    seen: list[Chunk] = []
-    try:
-        for chunk in chunks:
-            begin = begin or time.perf_counter()
-            seen.append(chunk)
-            write_chunk(chunk, sys.stdout, colour=colour)
-    finally:
-        if seen:
-            print()
-        tokens = sum(len(chunk.token_ids) for chunk in seen)
-        negs = [chunk.neg for chunk in seen if chunk.neg is not None]
-        trace = NegTrace(np.concatenate([n.entropy for n in negs]), np.concatenate([n.active for n in negs])) if negs else None
-        line = closing_line(tokens, time.perf_counter() - begin if begin else 0.0, trace)
-        print(f"{DIM}{line}{RESET}" if use_colour(sys.stderr) else line, file=sys.stderr)
-    return seen
+            return DEMO_PROMPT
+        raise RequestError("no prompt given; write it as an argument, or use -f FILE, or - for standard input")
+    return str(args.prompt)

@@ -1,74 +1,115 @@
 """`darwin-neg`: one verb, one file; this one finds the verb and turns errors into exit codes.
 
-0 ok, 1 failure, 2 usage or bad input, 3 the machine's fault (disk full, I/O error), 130 interrupted.
+0 ok, 1 failure, 2 usage or bad input, 3 the machine's fault (disk full, I/O error, out of memory), 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any, NoReturn
 
 from ..errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, RequestError
 
 # in the order of the help text; each module has add_parser(subparsers), which sets `run`
 VERBS = ("generate", "chat", "info", "neg", "bench", "doctor")
 
-BAD_INPUT = (ModelFileError, NegHeadError, RequestError, ContextFullError)
-MACHINE_FAULTS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+OK, FAILURE, BAD_INPUT, MACHINE, INTERRUPTED = 0, 1, 2, 3, 130
 
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="darwin-neg",
-        description="Run language models with a NEG head: every token comes with its predicted entropy, and a gate may act on it.",
-    )
-    parser.add_argument("--version", action="version", version=f"darwin-neg {_version()}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name in VERBS:
-        import_module(f".{name}", __package__).add_parser(verbs)
-    return parser
-
-
-def _version() -> str:
-    from .. import __version__
-
-    return str(__version__)
+MACHINE_FAULTS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOMEM, errno.EMFILE}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
-    args = build_parser().parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal that cannot show a character gets a stand-in, not an error in the middle of an answer
+        with contextlib.suppress(AttributeError, OSError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
+        args = build_parser(_verbs_needed(argv)).parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # the reader of a pipe has gone; nothing more may be written, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILURE
     except DarwinNegError as error:
-        return _fail(str(error), 2 if isinstance(error, BAD_INPUT) or _is_usage(error) else 1)
+        return _fail(str(error), _code(error))
+    except MemoryError:
+        return _fail("out of memory; try a smaller n-ctx or n-parallel, or a smaller model", MACHINE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 3 if error.errno in MACHINE_FAULTS else 2)
+        return _fail(f"{where}{error.strerror or error}", MACHINE if error.errno in MACHINE_FAULTS else BAD_INPUT)
 
 
-def _is_usage(error: DarwinNegError) -> bool:
+def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="darwin-neg",
+        description="Run language models with a NEG head: every token comes with its predicted entropy, "
+        "and a gate may act on it.",
+    )
+    parser.add_argument("--version", action=Version, help="show the version and exit")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name in verbs:
+        import_module(f".{name}", __package__).add_parser(subparsers)
+    return parser
+
+
+def _verbs_needed(argv: Sequence[str]) -> Sequence[str]:
+    """The one verb named, or all, for help and errors: the others need not be imported."""
+    return (argv[0],) if argv and argv[0] in VERBS else VERBS
+
+
+def _code(error: DarwinNegError) -> int:
     from ..atomic_file import OutputError
 
-    return isinstance(error, OutputError)
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError) and cause.errno in MACHINE_FAULTS:
+        return MACHINE
+    bad_input = (ModelFileError, NegHeadError, RequestError, ContextFullError, OutputError)
+    return BAD_INPUT if isinstance(error, bad_input) else FAILURE
 
 
 def _fail(message: str, code: int) -> int:
+    from ..input_file import escaped
+
     # one line, whatever a file name or a library's message holds
-    print("darwin-neg: error: " + " ".join(message.split()), file=sys.stderr)
+    print("darwin-neg: error: " + escaped(" ".join(message.split())), file=sys.stderr)
     return code
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line and no guessing at abbreviated options. Its subparsers are of this class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message}; see `{self.prog} --help`", BAD_INPUT)
+        raise SystemExit(BAD_INPUT)
+
+
+class Version(argparse.Action):
+    """Prints the version when asked; looking it up costs too much to do it before."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from .. import __version__
+
+        print(f"darwin-neg {__version__}")
+        parser.exit()
 
 
 if __name__ == "__main__":

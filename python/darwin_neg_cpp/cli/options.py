@@ -3,69 +3,115 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from ..llm import DarwinNEG
 from ..sampling import Neg, SamplingParams
-from .terminal import progress_bar
+
+if TYPE_CHECKING:
+    from ..llm import DarwinNEG
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", metavar="FILE", help="GGUF model file")
     group.add_argument("--side-car", metavar="FILE", help="NEG side-car for a model file without a head")
-    group.add_argument("--demo", action="store_true", help="use the demo model (SmolLM2-135M, fetched once, 94 MB)")
-    group.add_argument("-c", "--n-ctx", type=int, default=4096, metavar="N", help="context in tokens, 0 for the model's own (default 4096)")
-    group.add_argument("-t", "--threads", type=int, default=0, metavar="N", help="CPU threads (default: all physical cores)")
-    group.add_argument("--n-parallel", type=int, default=8, metavar="N", help="sequences that generate side by side (default 8)")
-    group.add_argument("-ngl", "--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1 for all (default)")
+    group.add_argument(
+        "--demo", action="store_true", help="the demo model (SmolLM2-135M, fetched once, 94 MB) with a RANDOM head"
+    )
+    group.add_argument(
+        "-c",
+        "--n-ctx",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="context in tokens, 0: the model's own (default 4096)",
+    )
+    group.add_argument("-t", "--threads", type=int, default=0, metavar="N", help="CPU threads (default: chosen)")
+    group.add_argument(
+        "--n-parallel", type=int, default=8, metavar="N", help="sequences that generate side by side (default 8)"
+    )
+    group.add_argument(
+        "-ngl", "--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1 for all (default)"
+    )
+    group.add_argument("-fa", "--flash-attn", choices=("auto", "on", "off"), default="auto", help="flash attention")
+    group.add_argument("-ctk", "--type-k", default="f16", metavar="TYPE", help="type of the K cache (default f16)")
+    group.add_argument("-ctv", "--type-v", default="f16", metavar="TYPE", help="type of the V cache (default f16)")
+    group.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's log on stderr")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     d = SamplingParams()
     group = parser.add_argument_group("sampling")
-    group.add_argument("-n", "--max-tokens", type=int, metavar="N", help="most new tokens (default: to the end of the answer)")
-    group.add_argument("--temperature", "--temp", type=float, default=d.temperature, metavar="T", help=f"0 is greedy (default {d.temperature})")
-    group.add_argument("--top-k", type=int, default=d.top_k, metavar="K", help=f"0 is off (default {d.top_k})")
-    group.add_argument("--top-p", type=float, default=d.top_p, metavar="P", help=f"1 is off (default {d.top_p})")
-    group.add_argument("--min-p", type=float, default=d.min_p, metavar="P", help=f"0 is off (default {d.min_p})")
-    group.add_argument("--repeat-penalty", type=float, default=d.repeat_penalty, metavar="X", help="1 is off (default)")
-    group.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable (default: drawn, and reported with --json)")
-    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer where TEXT comes (repeatable)")
+
+    def number(name: str, *names: str, metavar: str, default: float, off: str, kind: type = float) -> None:
+        note = f"{off} (default {default:g})" if off else f"(default {default:g})"
+        group.add_argument(f"--{name}", *names, type=kind, default=default, metavar=metavar, help=note)
+
+    group.add_argument(
+        "-n", "--max-tokens", type=int, metavar="N", help="most new tokens (default: to the end of the answer)"
+    )
+    number("temperature", "--temp", metavar="T", default=d.temperature, off="0 is greedy")
+    number("top-k", metavar="K", default=d.top_k, off="0 is off", kind=int)
+    number("top-p", metavar="P", default=d.top_p, off="1 is off")
+    number("min-p", metavar="P", default=d.min_p, off="0 is off")
+    number("typical-p", metavar="P", default=d.typical_p, off="1 is off")
+    number("repeat-penalty", metavar="X", default=d.repeat_penalty, off="1 is off")
+    number("repeat-last-n", metavar="N", default=d.repeat_last_n, off="tokens that penalties look at", kind=int)
+    number("frequency-penalty", metavar="X", default=d.frequency_penalty, off="0 is off")
+    number("presence-penalty", metavar="X", default=d.presence_penalty, off="0 is off")
+    group.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable (default: drawn and reported)")
+    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer (repeatable)")
     group.add_argument("--grammar-file", metavar="FILE", help="GBNF grammar that the answer must follow")
-    group.add_argument("--json-schema", metavar="JSON", help="JSON schema that the answer must follow")
+    group.add_argument("--json-schema", metavar="JSON", help="JSON schema that the answer must follow, or @FILE")
+    group.add_argument("--ignore-eos", action="store_true", help="go on after the end of the answer")
     group = parser.add_argument_group("NEG gate")
     group.add_argument(
         "--neg",
         choices=("mask", "sample", "off"),
-        help="mask: keep the top tokens where the predicted entropy is high (default; changes nothing under greedy decoding); "
-        "sample: draw from them there, also under greedy; off: only report",
+        help="mask: keep the top tokens where the predicted entropy is high (default; changes nothing under greedy "
+        "decoding); sample: draw from them there, also under greedy; off: only report",
     )
-    group.add_argument("--neg-threshold", type=float, metavar="NATS", help="active above this predicted entropy (default: the model's)")
+    group.add_argument("--neg-threshold", type=float, metavar="NATS", help="active above this (default: the model's)")
     group.add_argument("--neg-top-k", type=int, metavar="K", help="tokens kept where active (default: the model's)")
     group.add_argument("--temp-scale", action="store_true", help="divide the kept logits by the model's temp_scale")
 
 
+def add_colour_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour gated tokens; auto: on a terminal, unless NO_COLOR is set (default)",
+    )
+
+
+def check_model_options(args: argparse.Namespace) -> None:
+    """Exactly one model must be named; told before anything is read from standard input."""
+    if args.demo and (args.model or args.side_car):
+        raise RequestError("--demo brings its own model; leave out --model and --side-car")
+    if not args.demo and not args.model:
+        raise RequestError("no model given; use --model FILE, or --demo to try the demo model")
+
+
 def load_model(args: argparse.Namespace) -> DarwinNEG:
     """The model that the options name. Prints the demo's notice to stderr."""
+    check_model_options(args)
+    from ..llm import DarwinNEG
+    from .terminal import progress_bar
+
+    if args.verbose:
+        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(message)s")
     path, side_car = args.model, args.side_car
     if args.demo:
-        if path or side_car:
-            raise RequestError("--demo brings its own model; leave out --model and --side-car")
         from .. import demo
 
         path = str(demo.model_with_head())
         print(f"darwin-neg: {demo.NOTICE}", file=sys.stderr)
-    if not path:
-        raise RequestError("no model given; use --model FILE, or --demo to try the demo model")
     with progress_bar("loading", unit="%") as progress:
-
-        def report(fraction: float) -> bool:
-            progress(int(fraction * 100), 100)
-            return True
-
         return DarwinNEG(
             path,
             side_car,
@@ -73,17 +119,18 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
             n_parallel=args.n_parallel,
             n_threads=args.threads,
             n_gpu_layers=args.n_gpu_layers,
-            progress=report,
+            flash_attn=args.flash_attn,
+            type_k=args.type_k,
+            type_v=args.type_v,
+            progress=lambda fraction: progress(int(fraction * 100), 100),
         )
 
 
-def sampling_params(args: argparse.Namespace, *, has_head: bool) -> SamplingParams:
-    """SamplingParams from the options; NEG options need a head."""
+def sampling_params(args: argparse.Namespace, *, has_head: bool = True, n: int = 1) -> SamplingParams:
+    """SamplingParams from the options; `--neg off` is granted to a model without a head, which never gates."""
     asked = args.neg is not None or args.neg_threshold is not None or args.neg_top_k is not None or args.temp_scale
-    if args.neg == "off" and not has_head:
-        asked = False  # off is what a model without a head does anyway
     neg = None
-    if asked:
+    if asked and (has_head or args.neg != "off"):
         neg = Neg(
             enabled=args.neg != "off",
             action=args.neg or "mask",
@@ -91,16 +138,33 @@ def sampling_params(args: argparse.Namespace, *, has_head: bool) -> SamplingPara
             top_k=args.neg_top_k,
             use_temp_scale=True if args.temp_scale else None,
         )
+    schema = args.json_schema
     return SamplingParams(
         max_tokens=args.max_tokens,
         temperature=args.temperature,
         top_k=args.top_k,
         top_p=args.top_p,
         min_p=args.min_p,
+        typical_p=args.typical_p,
         repeat_penalty=args.repeat_penalty,
+        repeat_last_n=args.repeat_last_n,
+        frequency_penalty=args.frequency_penalty,
+        presence_penalty=args.presence_penalty,
         seed=args.seed,
+        n=n,
         stop=args.stop,
-        grammar=Path(args.grammar_file).read_text("utf-8") if args.grammar_file else None,
-        json_schema=args.json_schema,
+        grammar=read_text(args.grammar_file) if args.grammar_file else None,
+        json_schema=read_text(schema[1:]) if schema and schema.startswith("@") else schema,
+        ignore_eos=args.ignore_eos,
         neg=neg,
     )
+
+
+def read_text(path: str) -> str:
+    """A file of UTF-8 text; RequestError names it when it is something else."""
+    try:
+        return Path(path).read_text("utf-8")
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: is not UTF-8 text; convert it") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); check the path") from None

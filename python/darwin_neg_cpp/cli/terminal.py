@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+import numpy as np
 
 from ..results import Chunk, NegTrace
 
 GATED = "\033[33m"
 DIM = "\033[2m"
 RESET = "\033[0m"
+
+# Writing-direction overrides: they would show text in another order than it was generated.
+BIDI_CONTROLS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def use_colour(stream: TextIO, choice: str = "auto") -> bool:
@@ -24,32 +30,101 @@ def use_colour(stream: TextIO, choice: str = "auto") -> bool:
 
 def harmless(text: str) -> str:
     """Model output for a terminal: control characters other than newline and tab are shown, not obeyed."""
-    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 0x7F <= ord(c) < 0xA0) else f"\\x{ord(c):02x}" for c in text)
+    return "".join(f"\\x{ord(c):02x}" if _is_control(c) else c for c in text)
 
 
-def write_chunk(chunk: Chunk, stream: TextIO, *, colour: bool) -> None:
-    """Writes a chunk's text; tokens at which the gate was active are coloured."""
-    clean = harmless if stream.isatty() else str
-    if chunk.neg is None or not colour:
-        stream.write(clean(chunk.text))
+def _is_control(c: str) -> bool:
+    code = ord(c)
+    return (code < 0x20 and c not in "\n\t") or 0x7F <= code < 0xA0 or code in BIDI_CONTROLS
+
+
+class AnswerWriter:
+    """Writes an answer as it comes and keeps the figures for the closing line.
+
+    Tokens at which the gate was active are coloured, where colour is wanted. Reasoning is shown dim on a terminal and
+    left out of a pipe, which gets the answer alone.
+    """
+
+    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+        self._stream = stream
+        self._colour = colour
+        self._terminal = stream.isatty()
+        self._raw: deque[tuple[str, bool]] = deque()  # generated characters that have not been shown yet
+        self._thought = False
+        self._last = ""
+        self.chunks: list[Chunk] = []
+
+    def add(self, chunk: Chunk, text: str | None = None, reasoning: str = "") -> None:
+        """text, reasoning: what of the chunk is visible, when a chat template's marks have been taken out of it."""
+        self.chunks.append(chunk)
+        active = chunk.neg.active if chunk.neg is not None else np.zeros(len(chunk.pieces), np.bool_)
+        for piece, gated in zip(chunk.pieces, active, strict=True):
+            self._raw.extend((c, bool(gated)) for c in piece)
+        thoughts = self._marked(reasoning)
+        if thoughts and self._terminal:
+            self._write(thoughts, DIM if self._colour else "")
+            self._thought = True
+        visible = chunk.text if text is None else text
+        if visible and self._thought:
+            self._stream.write("\n\n")
+            self._thought = False
+        self._write(self._marked(visible), "")
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Closes the last line."""
+        if self._last != "\n":
+            self._stream.write("\n")
+        self._stream.flush()
+
+    def _marked(self, text: str) -> list[tuple[str, bool]]:
+        """Characters of visible text, each with whether its token was gated: found again in what was generated."""
+        out = []
+        for c in text:
+            at = next((i for i, (raw, _) in enumerate(self._raw) if raw == c), None)
+            for _ in range(at or 0):
+                self._raw.popleft()
+            out.append(self._raw.popleft() if at is not None else (c, False))
+        return out
+
+    def _write(self, marked: list[tuple[str, bool]], style: str) -> None:
+        previous = False
+        parts = [style]
+        for c, gated in marked:
+            if self._colour and gated != previous:
+                parts.append(GATED if gated else RESET + style)
+                previous = gated
+            parts.append(harmless(c) if self._terminal else c)
+        if previous or style:
+            parts.append(RESET)
+        if marked:
+            self._stream.write("".join(parts))
+            self._last = marked[-1][0]
+
+
+def closing_line(chunks: list[Chunk]) -> str:
+    """Tokens, tokens/s, activation rate, mean predicted entropy and seed of an answer."""
+    tokens = sum(len(chunk.token_ids) for chunk in chunks)
+    seconds = chunks[-1].generate_seconds if chunks else 0.0
+    # the first token comes out of decoding the prompt, so it takes none of the time
+    rate = f"{(tokens - 1) / seconds:.1f} tokens/s" if tokens > 1 and seconds > 0 else "- tokens/s"
+    traces = [chunk.neg for chunk in chunks if chunk.neg is not None]
+    if traces:
+        trace = NegTrace(np.concatenate([t.entropy for t in traces]), np.concatenate([t.active for t in traces]))
+        neg = f"gate active {trace.activation_rate:.1%}, mean predicted entropy {trace.mean_entropy:.2f} nats"
     else:
-        for piece, active in zip(chunk.pieces, chunk.neg.active, strict=True):
-            stream.write(f"{GATED}{clean(piece)}{RESET}" if active and piece else clean(piece))
-    stream.flush()
+        neg = "no NEG head"
+    return f"[{tokens} tokens, {rate}, {neg}{f', seed {chunks[0].seed}' if chunks else ''}]"
 
 
-def closing_line(tokens: int, seconds: float, neg: NegTrace | None) -> str:
-    """tokens, tokens/s, activation rate and mean predicted entropy of an answer."""
-    rate = f"{tokens / seconds:.1f} tokens/s" if seconds > 0 and tokens > 1 else "- tokens/s"
-    line = f"[{tokens} tokens, {rate}"
-    if neg is None:
-        return line + ", no NEG head]"
-    return f"{line}, gate active {neg.activation_rate:.1%}, mean predicted entropy {neg.mean_entropy:.2f} nats]"
+def print_note(text: str) -> None:
+    """A line about the answer rather than of it: on stderr, dim on a terminal."""
+    print(f"{DIM}{text}{RESET}" if use_colour(sys.stderr) else text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress_bar(title: str, unit: str = "B") -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that draws a bar on stderr, on a terminal only."""
+    """A callback (done, total) that draws a bar on stderr, on a terminal only, after half a second."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
@@ -60,7 +135,7 @@ def progress_bar(title: str, unit: str = "B") -> Iterator[Callable[[int, int], N
     def update(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(total=total, desc=title, unit=unit, unit_scale=True, leave=False)
+            bar = tqdm(total=total, desc=title, unit=unit, unit_scale=True, leave=False, delay=0.5)
         bar.update(done - bar.n)
 
     try:
