@@ -4,11 +4,12 @@ A row's `make(folder, good_model)` writes one bad file from a good model and ret
 
 - "model": as the model; reading, attaching to, and loading it must fail;
 - "head": as a model that carries a head; inspecting and loading it must fail;
-- "side-car": as the head for `good_model`; attaching and loading it beside the model must fail, and inspecting it
-  too, unless `only_with_model` says that it is wrong for this model alone;
+- "side-car": as the head for `good_model`; attaching and loading it beside the model must fail, and inspecting it too,
+  unless `only_with_model` says that it is wrong for this model alone;
 - "safetensors": as the head for `good_model`, when attaching and inspecting.
 
-`words` stand in the error, which is one line and of class `error`. Files are written with gguf-py or by hand, never with the code under test.
+`words` stand in the error, which is one line and of class `error`. Files are written with gguf-py or by hand, never with the
+code under test.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from typing import Any, Literal
 
 import gguf
 import numpy as np
-
 from darwin_neg_cpp.errors import DarwinNegError, ModelFileError, NegHeadError
 
 REDUCED = 256  # a multiple of Q4_K's block, so that a quantized head is a sound GGUF file
@@ -114,14 +114,20 @@ def released_entries(hidden: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def write_safetensors(path: Path, entries: dict[str, np.ndarray], change: Callable[[dict[str, Any]], Any] | None = None) -> Path:
+def write_safetensors(
+    path: Path, entries: dict[str, np.ndarray], change: Callable[[dict[str, Any]], Any] | None = None
+) -> Path:
     """By hand, so that `change` can spoil the header (it gets the dict, and returns what to write as JSON)."""
     names = {"float32": "F32", "float16": "F16", "float64": "F64", "int32": "I32", "int64": "I64"}
     header: dict[str, Any] = {}
     data = b""
     for name, array in entries.items():
         raw = np.ascontiguousarray(array).tobytes()
-        header[name] = {"dtype": names[str(array.dtype)], "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        header[name] = {
+            "dtype": names[str(array.dtype)],
+            "shape": list(array.shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
         data += raw
     text = json.dumps(change(header) if change else header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
@@ -176,7 +182,9 @@ def _cut(part: float) -> Make:
     return _bytes(lambda good: good[: int(part * len(good))])
 
 
-def _head(tensors: Callable[[Tensors], object] = lambda t: None, keys: Callable[[Keys], object] = lambda k: None) -> Make:
+def _head(
+    tensors: Callable[[Tensors], object] = lambda t: None, keys: Callable[[Keys], object] = lambda k: None
+) -> Make:
     """The good model with a head that the two functions spoiled."""
 
     def make(folder: Path, good: Path) -> Path:
@@ -188,7 +196,9 @@ def _head(tensors: Callable[[Tensors], object] = lambda t: None, keys: Callable[
     return make
 
 
-def _side_car(tensors: Callable[[Tensors], object] = lambda t: None, keys: Callable[[Keys], object] = lambda k: None) -> Make:
+def _side_car(
+    tensors: Callable[[Tensors], object] = lambda t: None, keys: Callable[[Keys], object] = lambda k: None
+) -> Make:
     def make(folder: Path, good: Path) -> Path:
         t, k = head_parts(_hidden(good))
         k["neg.n_embd"] = (U32, _hidden(good))
@@ -200,7 +210,8 @@ def _side_car(tensors: Callable[[Tensors], object] = lambda t: None, keys: Calla
 
 
 def _modules(
-    entries: Callable[[dict[str, np.ndarray]], object] = lambda e: None, header: Callable[[dict[str, Any]], Any] | None = None
+    entries: Callable[[dict[str, np.ndarray]], object] = lambda e: None,
+    header: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Make:
     def make(folder: Path, good: Path) -> Path:
         e = released_entries(_hidden(good))
@@ -271,7 +282,10 @@ _NAN, _INF = float("nan"), float("inf")
 _TENSORS = ("neg.proj_down.w", "neg.proj_down.b", "neg.proj_out.w", "neg.proj_out.b")
 _MODULES = ("head.proj_down.weight", "head.proj_down.bias", "head.proj_out.weight", "head.proj_out.bias")
 _BAD_KEYS: dict[str, tuple[str, Callable[[Keys], object]]] = {
-    **{f"{key} missing": (key, _drop(key)) for key in ("neg.version", "neg.threshold", "neg.top_k", "neg.temp_scale", "neg.temp_enabled")},
+    **{
+        f"{key} missing": (key, _drop(key))
+        for key in ("neg.version", "neg.threshold", "neg.top_k", "neg.temp_scale", "neg.temp_enabled")
+    },
     "version of the future": ("neg.version", _set("neg.version", U32, 2)),
     "threshold NaN": ("neg.threshold", _set("neg.threshold", F32, _NAN)),
     "threshold negative": ("neg.threshold", _set("neg.threshold", F32, -0.5)),
@@ -294,15 +308,28 @@ MODELS = [
     Hostile("truncated by one byte of the last tensor", "model", _bytes(lambda good: good[:-1]), ModelFileError),
     Hostile("version 1", "model", _raw(0, 0, version=1), ModelFileError),
     Hostile("version 99", "model", _raw(0, 0, version=99), ModelFileError),
-    Hostile("big-endian", "model", _bytes(lambda _g: b"GGUF" + struct.pack(">IQQ", 3, 0, 1) + bytes(99)), ModelFileError),
+    Hostile(
+        "big-endian", "model", _bytes(lambda _g: b"GGUF" + struct.pack(">IQQ", 3, 0, 1) + bytes(99)), ModelFileError
+    ),
     Hostile("2^63 tensors", "model", _raw(1 << 63, 1, ARCH), ModelFileError),
     Hostile("2^60 keys", "model", _raw(0, 1 << 60, ARCH), ModelFileError),
     Hostile("key of 2^62 bytes", "model", _raw(0, 1, struct.pack("<Q", 1 << 62)), ModelFileError),
     Hostile("text of 2^63 bytes", "model", _raw(0, 1, _kv(b"a", STR, struct.pack("<Q", 1 << 63))), ModelFileError),
-    Hostile("array of 2^61 numbers", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", U32, 1 << 61))), ModelFileError),
-    Hostile("array of 2^61 texts", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", STR, 1 << 61))), ModelFileError),
-    Hostile("text in an array too long", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQQ", STR, 1, 1 << 50))), ModelFileError),
-    Hostile("array of arrays", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQIQ", ARR, 1, U8, 1))), ModelFileError),
+    Hostile(
+        "array of 2^61 numbers", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", U32, 1 << 61))), ModelFileError
+    ),
+    Hostile(
+        "array of 2^61 texts", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", STR, 1 << 61))), ModelFileError
+    ),
+    Hostile(
+        "text in an array too long",
+        "model",
+        _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQQ", STR, 1, 1 << 50))),
+        ModelFileError,
+    ),
+    Hostile(
+        "array of arrays", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQIQ", ARR, 1, U8, 1))), ModelFileError
+    ),
     Hostile("value of type 99", "model", _raw(0, 1, _kv(b"a", 99, b"")), ModelFileError),
     Hostile("key twice", "model", _raw(0, 2, ARCH + ARCH), ModelFileError, ("general.architecture",)),
     Hostile("key not UTF-8", "model", _raw(0, 1, _kv(b"\xff\xfe", U8, b"\x01")), ModelFileError),
@@ -313,8 +340,12 @@ MODELS = [
     Hostile("tensor of 5 dimensions", "model", _raw(1, 1, ARCH + _info(b"t", (1, 1, 1, 1, 1))), ModelFileError),
     Hostile("tensor of 2^32 - 1 dimensions", "model", _raw(1, 1, ARCH + _text(b"t") + b"\xff" * 4), ModelFileError),
     Hostile("tensor larger than memory", "model", _raw(1, 1, ARCH + _info(b"t", (1 << 31, 1 << 31))), ModelFileError),
-    Hostile("tensor with a negative extent", "model", _raw(1, 1, ARCH + _info(b"t", ((1 << 64) - 4, 2))), ModelFileError),
-    Hostile("tensor of 64-bit overflow", "model", _raw(1, 1, ARCH + _info(b"t", (1 << 32, 1 << 32, 4))), ModelFileError),
+    Hostile(
+        "tensor with a negative extent", "model", _raw(1, 1, ARCH + _info(b"t", ((1 << 64) - 4, 2))), ModelFileError
+    ),
+    Hostile(
+        "tensor of 64-bit overflow", "model", _raw(1, 1, ARCH + _info(b"t", (1 << 32, 1 << 32, 4))), ModelFileError
+    ),
     Hostile("half a quantized block", "model", _raw(1, 1, ARCH + _info(b"t", (16,), kind=2)), ModelFileError),
     Hostile("tensor not aligned", "model", _raw(1, 1, ARCH + _info(b"t", (1,), offset=4)), ModelFileError),
     Hostile("tensor behind the end", "model", _raw(1, 1, ARCH + _info(b"t", (4,), offset=1 << 40)), ModelFileError),
@@ -326,7 +357,11 @@ MODELS = [
 
 HEADS = [
     *(Hostile(f"{t} missing", "head", _head(_drop(t)), NegHeadError, (t,)) for t in _TENSORS),
-    *(Hostile(f"{t} {how}", "head", _head(_spoil(t, f)), NegHeadError, ("neg.proj_",)) for t in _TENSORS for how, f in SPOILED.items()),
+    *(
+        Hostile(f"{t} {how}", "head", _head(_spoil(t, f)), NegHeadError, ("neg.proj_",))
+        for t in _TENSORS
+        for how, f in SPOILED.items()
+    ),
     *(Hostile(what, "head", _head(keys=change), NegHeadError, (key,)) for what, (key, change) in _BAD_KEYS.items()),
     Hostile("keys without tensors", "head", _head(lambda t: t.clear()), NegHeadError, ("neg.proj_",)),
     Hostile("tensors without keys", "head", _head(keys=lambda k: k.clear()), NegHeadError, ("neg.",)),
@@ -339,64 +374,146 @@ SIDE_CARS = [
         for t in _TENSORS
         for how, f in SPOILED.items()
     ),
-    *(Hostile(f"side-car, {what}", "side-car", _side_car(keys=c), NegHeadError, (key,)) for what, (key, c) in _BAD_KEYS.items()),
+    *(
+        Hostile(f"side-car, {what}", "side-car", _side_car(keys=c), NegHeadError, (key,))
+        for what, (key, c) in _BAD_KEYS.items()
+    ),
     Hostile("side-car, missing", "side-car", _missing, NegHeadError),
     Hostile("side-car, empty", "side-car", _bytes(lambda _good: b""), NegHeadError),
     Hostile("side-car, a model without head", "side-car", _bytes(lambda good: good), NegHeadError),
     Hostile("side-car, truncated", "side-car", _cut(0.01), NegHeadError),
-    Hostile("side-car, other architecture", "side-car", _side_car(keys=_set("neg.base_arch", STR, "qwen35")), NegHeadError, ("neg.base_arch",), True),
     Hostile(
-        "side-car, other output norm", "side-car", _side_car(keys=_set("neg.base_norm_sha256", STR, "0" * 64)), NegHeadError,
-        ("neg.base_norm_sha256",), True,
+        "side-car, other architecture",
+        "side-car",
+        _side_car(keys=_set("neg.base_arch", STR, "qwen35")),
+        NegHeadError,
+        ("neg.base_arch",),
+        True,
     ),
     Hostile(
-        "side-car, other hidden size", "side-car",
-        _side_car(_spoil("neg.proj_down.w", lambda a: np.zeros((REDUCED, 32), np.float32)), _set("neg.n_embd", U32, 32)), NegHeadError, (), True,
+        "side-car, other output norm",
+        "side-car",
+        _side_car(keys=_set("neg.base_norm_sha256", STR, "0" * 64)),
+        NegHeadError,
+        ("neg.base_norm_sha256",),
+        True,
     ),
-]  # fmt: skip
+    Hostile(
+        "side-car, other hidden size",
+        "side-car",
+        _side_car(
+            _spoil("neg.proj_down.w", lambda a: np.zeros((REDUCED, 32), np.float32)), _set("neg.n_embd", U32, 32)
+        ),
+        NegHeadError,
+        (),
+        True,
+    ),
+]
 
 SAFETENSORS = [
-    *(Hostile(f"{m} missing", "safetensors", _modules(_drop(m)), NegHeadError, (m,)) for m in (*_MODULES, "gate.threshold")),
+    *(
+        Hostile(f"{m} missing", "safetensors", _modules(_drop(m)), NegHeadError, (m,))
+        for m in (*_MODULES, "gate.threshold")
+    ),
     *(Hostile(f"{m} NaN", "safetensors", _modules(_spoil(m, _with_nan)), NegHeadError) for m in _MODULES),
     *(Hostile(f"{m} transposed", "safetensors", _modules(_spoil(m, _transposed)), NegHeadError) for m in _MODULES),
     *(
-        Hostile(f"{m} of type {dtype}", "safetensors", _modules(_spoil(m, lambda a, d=dtype: a.astype(d))), NegHeadError, (m,))
+        Hostile(
+            f"{m} of type {dtype}",
+            "safetensors",
+            _modules(_spoil(m, lambda a, d=dtype: a.astype(d))),
+            NegHeadError,
+            (m,),
+        )
         for m in (*_MODULES, "gate.threshold", "gate.temp_scale")
         for dtype in ("int32", "float64")
     ),
-    Hostile("threshold NaN (safetensors)", "safetensors", _modules(_spoil("gate.threshold", lambda a: a * np.float32(_NAN))), NegHeadError),
-    Hostile("threshold negative (safetensors)", "safetensors", _modules(_spoil("gate.threshold", np.negative)), NegHeadError),
-    Hostile("two thresholds", "safetensors", _modules(_spoil("gate.threshold", lambda a: np.ones(2, np.float32))), NegHeadError),
-    Hostile("unknown tensor", "safetensors", _modules(lambda e: e.update(extra=np.ones(3, np.float32))), NegHeadError, ("extra",)),
+    Hostile(
+        "threshold NaN (safetensors)",
+        "safetensors",
+        _modules(_spoil("gate.threshold", lambda a: a * np.float32(_NAN))),
+        NegHeadError,
+    ),
+    Hostile(
+        "threshold negative (safetensors)", "safetensors", _modules(_spoil("gate.threshold", np.negative)), NegHeadError
+    ),
+    Hostile(
+        "two thresholds",
+        "safetensors",
+        _modules(_spoil("gate.threshold", lambda a: np.ones(2, np.float32))),
+        NegHeadError,
+    ),
+    Hostile(
+        "unknown tensor",
+        "safetensors",
+        _modules(lambda e: e.update(extra=np.ones(3, np.float32))),
+        NegHeadError,
+        ("extra",),
+    ),
     Hostile("no tensors", "safetensors", _modules(lambda e: e.clear()), NegHeadError),
     Hostile("safetensors, missing", "safetensors", lambda folder, _good: folder / "missing.safetensors", NegHeadError),
     Hostile("safetensors, empty", "safetensors", _modules_bytes(lambda b: b""), NegHeadError),
     *(
-        Hostile(f"safetensors, truncated at {10 * i + 5} %", "safetensors", _modules_bytes(lambda b, i=i: b[: (10 * i + 5) * len(b) // 100]), NegHeadError)
+        Hostile(
+            f"safetensors, truncated at {10 * i + 5} %",
+            "safetensors",
+            _modules_bytes(lambda b, i=i: b[: (10 * i + 5) * len(b) // 100]),
+            NegHeadError,
+        )
         for i in range(10)
     ),
     Hostile("safetensors, one byte too many", "safetensors", _modules_bytes(lambda b: b + b"\0"), NegHeadError),
-    Hostile("header of 2^63 bytes", "safetensors", _modules_bytes(lambda b: struct.pack("<Q", 1 << 63) + b[8:]), NegHeadError),
+    Hostile(
+        "header of 2^63 bytes",
+        "safetensors",
+        _modules_bytes(lambda b: struct.pack("<Q", 1 << 63) + b[8:]),
+        NegHeadError,
+    ),
     Hostile("header of no bytes", "safetensors", _modules_bytes(lambda b: bytes(8) + b[8:]), NegHeadError),
     Hostile("header no JSON", "safetensors", _modules_bytes(lambda b: b[:8] + b"{" * 8 + b[16:]), NegHeadError),
     Hostile("header not UTF-8", "safetensors", _modules_bytes(lambda b: b[:9] + b"\xff" + b[10:]), NegHeadError),
     Hostile("header a list", "safetensors", _modules(header=lambda h: [h]), NegHeadError),
-    Hostile("header nested deeply", "safetensors", _modules_bytes(lambda b: struct.pack("<Q", 100_000) + b"{\"a\":" * 20_000), NegHeadError),
     Hostile(
-        "header with a number of 9,000 digits", "safetensors",
-        _modules_bytes(lambda b: struct.pack("<Q", 9_005) + b'{"a":' + b"9" * 8_999 + b"}"), NegHeadError,
+        "header nested deeply",
+        "safetensors",
+        _modules_bytes(lambda b: struct.pack("<Q", 100_000) + b'{"a":' * 20_000),
+        NegHeadError,
+    ),
+    Hostile(
+        "header with a number of 9,000 digits",
+        "safetensors",
+        _modules_bytes(lambda b: struct.pack("<Q", 9_005) + b'{"a":' + b"9" * 8_999 + b"}"),
+        NegHeadError,
     ),
     Hostile("entry a number", "safetensors", _modules(header=lambda h: {**h, _MODULES[0]: 7}), NegHeadError),
-    Hostile("entry without offsets", "safetensors", _modules(header=lambda h: {**h, _MODULES[0]: {"dtype": "F32", "shape": [1]}}), NegHeadError),
+    Hostile(
+        "entry without offsets",
+        "safetensors",
+        _modules(header=lambda h: {**h, _MODULES[0]: {"dtype": "F32", "shape": [1]}}),
+        NegHeadError,
+    ),
     Hostile("type not known", "safetensors", _modules(header=_entry(_MODULES[0], dtype="F31")), NegHeadError),
     Hostile("type a list", "safetensors", _modules(header=_entry(_MODULES[0], dtype=["F32"])), NegHeadError),
     Hostile("shape negative", "safetensors", _modules(header=_entry(_MODULES[0], shape=[-256, -256])), NegHeadError),
     Hostile("shape a float", "safetensors", _modules(header=_entry(_MODULES[0], shape=[256.0, 256])), NegHeadError),
-    Hostile("shape of 2^60", "safetensors", _modules(header=_entry(_MODULES[0], shape=[1 << 30, 1 << 30])), NegHeadError),
-    Hostile("offsets negative", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[-262144, 0])), NegHeadError),
-    Hostile("offsets backwards", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[262144, 0])), NegHeadError),
-    Hostile("offsets behind the end", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[1 << 40, (1 << 40) + 262144])), NegHeadError),
-    Hostile("offsets overlap", "safetensors", _modules(header=_entry(_MODULES[1], data_offsets=[0, 1024])), NegHeadError),
-]  # fmt: skip
+    Hostile(
+        "shape of 2^60", "safetensors", _modules(header=_entry(_MODULES[0], shape=[1 << 30, 1 << 30])), NegHeadError
+    ),
+    Hostile(
+        "offsets negative", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[-262144, 0])), NegHeadError
+    ),
+    Hostile(
+        "offsets backwards", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[262144, 0])), NegHeadError
+    ),
+    Hostile(
+        "offsets behind the end",
+        "safetensors",
+        _modules(header=_entry(_MODULES[0], data_offsets=[1 << 40, (1 << 40) + 262144])),
+        NegHeadError,
+    ),
+    Hostile(
+        "offsets overlap", "safetensors", _modules(header=_entry(_MODULES[1], data_offsets=[0, 1024])), NegHeadError
+    ),
+]
 
 HOSTILE = [*MODELS, *HEADS, *SIDE_CARS, *SAFETENSORS]

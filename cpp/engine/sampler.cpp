@@ -14,17 +14,26 @@ namespace darwin_neg {
 
 namespace {
 
+// llama.cpp's parsers describe errors over several lines
+std::string one_line(const char * text) {
+    std::string out;
+    for (const char * c = text; *c != '\0'; ++c) {
+        out += *c == '\n' ? ' ' : *c;
+    }
+    return out;
+}
+
 std::string grammar_of_schema(const std::string & schema) {
     common_json parsed;
     try {
         parsed = common_json::parse(schema);
     } catch (const std::exception & e) {
-        throw RequestError(std::string("json_schema is not valid JSON: ") + e.what());
+        throw RequestError("json_schema is not valid JSON: " + one_line(e.what()));
     }
     try {
         return json_schema_to_grammar(parsed);
     } catch (const std::exception & e) {
-        throw RequestError(std::string("json_schema cannot be turned into a grammar: ") + e.what());
+        throw RequestError("json_schema cannot be turned into a grammar: " + one_line(e.what()));
     }
 }
 
@@ -82,7 +91,7 @@ common_sampler_ptr make_sampler(const Model & model, common_params_sampling base
     try {
         return common_sampler_ptr(common_sampler_init(model.get(), base));
     } catch (const std::exception & e) {
-        throw RequestError(std::string(base.grammar.empty() ? "sampling parameters" : "grammar") + " refused: " + e.what());
+        throw RequestError(std::string(base.grammar.empty() ? "sampling parameters" : "grammar") + " refused: " + one_line(e.what()));
     }
 }
 

@@ -47,7 +47,7 @@ def entropy_of(logits: np.ndarray) -> np.ndarray:
     return -(p * np.log(np.maximum(p, 1e-300))).sum(axis=-1)
 
 
-def random_released_head(path: Path, hidden: int, seed: int, threshold: float, reduced: int | None = None, gain: float = 2.0) -> dict[str, np.ndarray]:
+def random_released_head(path: Path, hidden: int, seed: int, threshold: float, reduced: int | None = None, gain: float = 2.0, bias: float = 0.5) -> dict[str, np.ndarray]:
     """Writes a seeded random head in the layout of the released neg_modules.safetensors and returns its tensors."""
     rng = np.random.default_rng(seed)
     r = reduced or hidden // 4
@@ -55,7 +55,7 @@ def random_released_head(path: Path, hidden: int, seed: int, threshold: float, r
         "head.proj_down.weight": (rng.standard_normal((r, hidden)) / math.sqrt(hidden)).astype(np.float32),
         "head.proj_down.bias": (rng.standard_normal(r) * 0.1).astype(np.float32),
         "head.proj_out.weight": (rng.standard_normal((1, r)) * gain / math.sqrt(r)).astype(np.float32),
-        "head.proj_out.bias": np.array([0.5], np.float32),
+        "head.proj_out.bias": np.array([bias], np.float32),
         "gate.threshold": np.array(threshold, np.float32),
         "gate.temp_scale": np.array(0.5983633399009705, np.float32),
     }

@@ -1,0 +1,121 @@
+"""Model files that tests share. What is slow to make is kept in the cache folder, keyed by what it is made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+sys.path.insert(0, str(TESTS))
+
+from darwin_neg_cpp import DarwinNEG, neg_files  # noqa: E402
+from darwin_neg_cpp.cache import cache_root  # noqa: E402
+
+
+def _key(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _made(name: str, key: str, make: object) -> Path:
+    """A cached folder, made in a temporary one and renamed, so that an interrupted run leaves nothing half-made."""
+    final = cache_root() / "tests" / f"{name}-{key}"
+    if not final.is_dir():
+        temp = final.with_name(f"{final.name}.tmp-{os.getpid()}")
+        shutil.rmtree(temp, ignore_errors=True)
+        temp.mkdir(parents=True)
+        assert callable(make)
+        make(temp)
+        temp.rename(final)
+    return final
+
+
+@pytest.fixture(scope="session")
+def llama_tree() -> Path:
+    """The pinned llama.cpp without the patch, with its converter and test vocabulary."""
+    command = [sys.executable, str(ROOT / "cmake" / "llama_source.py"), "--pristine", "--with-tests"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return Path(result.stdout.strip())
+
+
+@dataclass(frozen=True)
+class TinyQwen:
+    """checkpoint: folder in the released layout. base: F32 GGUF by llama.cpp's converter. model: with the head inside."""
+
+    checkpoint: Path
+    base: Path
+    model: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(llama_tree: Path) -> TinyQwen:
+    def make(folder: Path) -> None:
+        from oracles import tiny_qwen35
+
+        checkpoint = folder / "checkpoint"
+        tiny_qwen35.write_checkpoint(checkpoint, llama_tree)
+        tiny_qwen35.convert(checkpoint, folder / "base.gguf", llama_tree)
+        neg_files.attach(folder / "base.gguf", checkpoint / "neg_modules.safetensors", folder / "model.gguf")
+
+    oracles = TESTS / "oracles"
+    key = _key(oracles / "tiny_qwen35.py", oracles / "qwen_tokenizer.py", oracles / "neg_reference.py", ROOT / "cmake" / "llama_pin.json")
+    folder = _made("tiny-qwen35", key, make)
+    return TinyQwen(folder / "checkpoint", folder / "base.gguf", folder / "model.gguf")
+
+
+@dataclass(frozen=True)
+class SmolLM2:
+    """base: the Q4_1 file. model: with a seeded random head in the released layout (`head`). f32: the same, dequantised."""
+
+    base: Path
+    head: Path
+    model: Path
+    f32: Path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> SmolLM2:
+    from darwin_neg_cpp import demo
+
+    base = demo.model_path()
+
+    def make(folder: Path) -> None:
+        from oracles import neg_reference
+        from oracles import smollm2 as oracle
+
+        neg_reference.random_released_head(folder / "neg_modules.safetensors", demo.HIDDEN, 9, 1.0)
+        neg_files.attach(base, folder / "neg_modules.safetensors", folder / "model.gguf")
+        oracle.dequantized(base, folder / "f32-base.gguf")
+        neg_files.attach(folder / "f32-base.gguf", folder / "neg_modules.safetensors", folder / "f32.gguf")
+        (folder / "f32-base.gguf").unlink()
+
+    oracles = TESTS / "oracles"
+    folder = _made("smollm2", _key(oracles / "smollm2.py", oracles / "neg_reference.py", Path(__file__)), make)
+    return SmolLM2(base, folder / "neg_modules.safetensors", folder / "model.gguf", folder / "f32.gguf")
+
+
+@pytest.fixture(scope="session")
+def smol(smollm2: SmolLM2) -> Iterator[DarwinNEG]:
+    """SmolLM2 with its random head, loaded once; tests must leave no request behind."""
+    with DarwinNEG(smollm2.model, n_ctx=2048, n_parallel=8) as llm:
+        yield llm
+
+
+@pytest.fixture
+def tiny_llama(tmp_path: Path) -> Path:
+    """A fresh tiny model file (a few hundred kB) that loads and generates."""
+    from tiny_gguf import write_tiny_llama
+
+    return write_tiny_llama(tmp_path / "tiny.gguf")

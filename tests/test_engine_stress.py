@@ -1,0 +1,145 @@
+"""Many requests at once, some good, some bad, some cancelled: nobody disturbs anybody and nothing stays occupied."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+
+import psutil
+import pytest
+
+from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, RequestError
+
+
+@pytest.mark.slow
+def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
+    rng = random.Random(4)
+    with DarwinNEG(smollm2.model, n_ctx=1024, n_parallel=8) as llm:
+        engine = llm._engine
+        from darwin_neg_cpp.sampling import SamplingParams, submit_arguments
+
+        def wave() -> dict[str, int]:
+            good, cancelled, refused = [], [], 0
+            for i in range(200):
+                kind = rng.choice(["good", "good", "cancel", "bad"])
+                words = "hello " * rng.randint(1, 60)
+                if kind == "bad":
+                    bad = rng.choice([{"prompt": "word " * 2000}, {"grammar": "root ::= ("}, {"logit_bias": {10**8: 1.0}}])
+                    prompt = llm.tokenize(bad.pop("prompt", words))
+                    with pytest.raises((ContextFullError, RequestError)):
+                        engine.submit(prompt, **submit_arguments(SamplingParams(max_tokens=8, **bad), stream=False))
+                    refused += 1
+                    continue
+                params = SamplingParams(max_tokens=rng.randint(1, 24), n=rng.choice([1, 1, 1, 3, 10]), seed=i, ignore_eos=True)
+                request = engine.submit(llm.tokenize(words), **submit_arguments(params, stream=False))
+                (cancelled if kind == "cancel" else good).append((request, params))
+            for request, _ in rng.sample(cancelled, len(cancelled)):
+                time.sleep(rng.random() * 0.02)
+                engine.cancel(request)
+            for request, params in good + cancelled:
+                update = None
+                while update is None:
+                    update = engine.wait(request, 1.0)
+                reasons = {sample["finish_reason"] for sample in update["samples"]}
+                assert len(update["samples"]) == params.n
+                if (request, params) in good:
+                    assert reasons == {"length"}
+                    assert all(len(sample["token_ids"]) == params.max_tokens for sample in update["samples"])
+                else:
+                    assert reasons <= {"length", "cancelled"}
+                engine.release(request)
+            stats = llm.stats()
+            assert (stats["n_seq_used"], stats["kv_cells_used"], stats["n_waiting"], stats["n_running"]) == (0, 0, 0, 0)
+            return {"good": len(good), "cancelled": len(cancelled), "refused": refused}
+
+        counts = wave()
+        assert min(counts.values()) >= 30
+        level = psutil.Process().memory_info().rss
+        wave()
+        assert psutil.Process().memory_info().rss - level < 32 << 20
+
+
+def test_failing_grammar_in_a_batch_fails_alone(smol):
+    import math
+
+    good = smol.generate("The capital of France is", temperature=0.0, max_tokens=12)
+    results: dict[str, object] = {}
+
+    def bad() -> None:
+        ban = dict.fromkeys(range(0, smol.info["n_vocab"]), -math.inf)
+        try:
+            smol.generate("Hello", grammar='root ::= [a-z]+', logit_bias=ban, max_tokens=8)
+        except RequestError as error:
+            results["bad"] = str(error)
+
+    thread = threading.Thread(target=bad)
+    thread.start()
+    results["good"] = smol.generate("The capital of France is", temperature=0.0, max_tokens=12)
+    thread.join()
+    assert "no token" in str(results["bad"])
+    assert results["good"].text[:6] == good.text[:6]
+
+
+def test_closing_a_stream_frees_its_place_at_once(smol):
+    stream = smol.stream("Once upon a time", max_tokens=1000, ignore_eos=True)
+    next(stream)
+    assert smol.stats()["n_running"] == 1
+    stream.close()
+    for _ in range(100):
+        if smol.stats()["n_seq_used"] == 0:
+            return
+        time.sleep(0.02)
+    pytest.fail("the place is still occupied two seconds after the stream was closed")
+
+
+def test_hundred_async_requests_share_one_thread(smol):
+    async def main() -> list[int]:
+        before = threading.active_count()
+        jobs = [smol.agenerate(f"Number {i} is", max_tokens=6, temperature=0.0, ignore_eos=True) for i in range(100)]
+        running = asyncio.gather(*jobs)
+        await asyncio.sleep(0.05)
+        assert threading.active_count() <= before + 1
+        return [len(one.token_ids) for one in await running]
+
+    assert asyncio.run(main()) == [6] * 100
+
+
+def test_cancelling_a_task_cancels_its_request(smol):
+    async def main() -> None:
+        task = asyncio.ensure_future(smol.agenerate("Once", max_tokens=1500, ignore_eos=True))
+        await asyncio.sleep(0.2)
+        assert smol.stats()["n_running"] == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        text = ""
+        async for chunk in smol.astream("The capital of France is", max_tokens=8, temperature=0.0):
+            text += chunk.text
+        assert "Paris" in text
+
+    asyncio.run(main())
+    time.sleep(0.1)
+    assert smol.stats()["n_seq_used"] == 0
+
+
+def test_close_ends_what_runs_and_later_use_is_refused(smollm2):
+    llm = DarwinNEG(smollm2.model, n_ctx=1024, n_parallel=2)
+    outcome: list[object] = []
+
+    def work() -> None:
+        try:
+            outcome.append(llm.generate("Once", max_tokens=900, ignore_eos=True).finish_reason)
+        except DarwinNegError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.3)
+    llm.close()
+    llm.close()
+    thread.join(timeout=10)
+    assert not thread.is_alive() and outcome
+    with pytest.raises(DarwinNegError, match="closed"):
+        llm.generate("x")
