@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import DarwinNegError
+from .input_file import shown_path
 
 
 class OutputError(DarwinNegError):
@@ -18,12 +20,23 @@ class OutputError(DarwinNegError):
 
 def check_output(out: Path, inputs: list[Path], *, force: bool) -> None:
     """Refuses an output that is one of the inputs (also through links), or exists and may not be replaced."""
+    try:
+        os.stat(out)
+        exists = True
+    except FileNotFoundError:
+        exists = False
+    except NotADirectoryError:
+        raise OutputError(f"{shown_path(out)}: its folder is a file; choose another output name") from None
+    except (OSError, ValueError):  # too long, or a zero byte in it
+        raise OutputError(f"{shown_path(out)}: is no possible file name; choose another output name") from None
     for path in inputs:
-        if out.exists() and path.exists() and os.path.samefile(out, path):
+        if exists and path.exists() and os.path.samefile(out, path):
             raise OutputError(f"{out}: output and input are the same file; choose another output name")
     if out.is_dir():
         raise OutputError(f"{out}: is a folder; give a file name")
-    if out.exists() and not force:
+    if exists and not out.is_file():
+        raise OutputError(f"{out}: is a pipe or a device; give a file name")
+    if exists and not force:
         raise OutputError(f"{out}: exists already; choose another name or replace it with --force")
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent}: no such folder; create it first")
@@ -35,9 +48,10 @@ def replacing(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
     Whatever stood under `out` stays whole until the rename. Leftovers of killed processes are removed first.
     """
-    prefix = f".{out.name}.tmp-"
+    prefix = f".{out.name[:180]}.tmp-"  # with the rest still below the usual limit of 255 bytes
     _remove_stale(out.parent, prefix)
-    temp = out.parent / f"{prefix}{os.getpid()}"
+    # more than the process id: two threads may write the same output
+    temp = out.parent / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         file = temp.open("wb+")
     except OSError as error:
@@ -75,6 +89,7 @@ def _remove_stale(folder: Path, prefix: str) -> None:
 
 
 def _alive(pid: str) -> bool:
+    pid = pid.partition("-")[0]
     if not pid.isdigit():
         return False
     if sys.platform == "win32":

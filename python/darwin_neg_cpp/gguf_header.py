@@ -17,6 +17,7 @@ from typing import Any
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from .errors import ModelFileError
+from .input_file import open_input, shown, shown_path
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -104,7 +105,9 @@ class _Cursor:
         self.at = 0
 
     def fail(self, what: str) -> ModelFileError:
-        return ModelFileError(f"{self.path}: {what}; the file is damaged or not complete, download or convert it again")
+        # `what` holds names out of the file, which may hold what a terminal obeys
+        name = shown_path(self.path)
+        return ModelFileError(f"{name}: {shown(what)}; the file is damaged or not complete, download or convert it again")
 
     def skip(self, size: int, what: str) -> None:
         if size > len(self.buffer) - self.at:
@@ -167,19 +170,11 @@ class _Cursor:
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Reads and checks a GGUF header. Raises ModelFileError naming the file and what is wrong."""
     name = os.fspath(path)
-    try:
-        with open(name, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise ModelFileError(f"{name}: the file is empty; give a GGUF model file")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-                return _parse(name, buffer)
-    except IsADirectoryError:
-        raise ModelFileError(f"{name}: is a folder; give a GGUF file") from None
-    except FileNotFoundError:
-        raise ModelFileError(f"{name}: no such file; check the path") from None
-    except PermissionError:
-        raise ModelFileError(f"{name}: cannot be opened; check its permissions") from None
+    with open_input(name, ModelFileError) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ModelFileError(f"{shown_path(name)}: the file is empty; give a GGUF model file")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+            return _parse(name, buffer)
 
 
 def _parse(name: str, buffer: mmap.mmap) -> Header:

@@ -59,6 +59,7 @@ def detach(
 ) -> None:
     """Writes `out`: the model without its head, and the head as a side-car when asked to."""
     header = read_header(model)
+    hidden_size(header)  # refuses a side-car, of which nothing would be left
     if not neg_format.has_neg(header):
         raise NegHeadError(f"{header.path}: carries no NEG head; there is nothing to detach")
     check_output(Path(out), [Path(model)], force=force)

@@ -19,6 +19,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from .errors import ModelFileError, NegHeadError
 from .gguf_header import Header, read_header
+from .input_file import open_input, shown, shown_path
 
 VERSION = 1
 DEFAULT_TOP_K = 20
@@ -131,13 +132,8 @@ def sha256_file(path: str) -> str:
 def read_head(path: str | os.PathLike[str]) -> NegHead:
     """Reads a head from neg_modules.safetensors, a side-car, or a model file that carries one."""
     name = os.fspath(path)
-    try:
-        with open(name, "rb") as file:
-            magic = file.read(4)
-    except IsADirectoryError:
-        raise NegHeadError(f"{name}: is a folder; give neg_modules.safetensors or a NEG side-car") from None
-    except OSError as error:
-        raise NegHeadError(f"{name}: cannot be opened ({error.strerror}); check the path") from None
+    with open_input(name, NegHeadError) as file:
+        magic = file.read(4)
     if not magic:
         raise NegHeadError(f"{name}: the file is empty; get it again")
     return read_gguf(name) if magic == b"GGUF" else read_safetensors(name)
@@ -184,7 +180,7 @@ def section_of(header: Header) -> NegSection:
     if version != VERSION:
         raise NegHeadError(f"{path}: neg.version: is {version}, this version reads {VERSION}; update darwin-neg-cpp")
     if unknown := sorted(name for name in header.tensors if name.startswith("neg.") and name not in TENSORS):
-        raise NegHeadError(f"{path}: {unknown[0]}: is no tensor of a NEG head; {REATTACH}")
+        raise NegHeadError(f"{path}: {shown(unknown[0])}: is no tensor of a NEG head; {REATTACH}")
     n_embd, n_reduced = _sizes(header)
     section = NegSection(
         n_embd=n_embd,
@@ -287,11 +283,6 @@ def read_safetensors(path: str) -> NegHead:
         if released not in data:
             raise NegHeadError(f"{path}: {released}: the tensor is missing; get the released file again")
         tensors[name] = data[released]
-    known = {*RELEASED, RELEASED_THRESHOLD, RELEASED_TEMP_SCALE}
-    if unknown := sorted(set(data) - known):
-        raise NegHeadError(
-            f"{path}: {unknown[0]}: unknown tensor; this is not a neg_modules.safetensors that this version can read"
-        )
     down_w, out_w = tensors[DOWN_W], tensors[OUT_W]
     if down_w.ndim != 2:
         raise NegHeadError(f"{path}: head.proj_down.weight: has shape {list(down_w.shape)}, expected [reduced, hidden]")
@@ -320,24 +311,30 @@ def _scalar(path: str, data: dict[str, F32], name: str) -> float:
 
 def _safetensors(path: str) -> dict[str, F32]:
     """All tensors of a small safetensors file as float32. Format: https://huggingface.co/docs/safetensors"""
-    size = os.path.getsize(path)
 
     def damaged(what: str) -> NegHeadError:
-        return NegHeadError(f"{path}: {what}; the file is damaged or no safetensors file, get it again")
+        return NegHeadError(f"{shown_path(path)}: {shown(what)}; the file is damaged or no safetensors file, get it again")
 
-    with open(path, "rb") as file:
+    with open_input(path, NegHeadError) as file:
+        size = os.fstat(file.fileno()).st_size
         first = file.read(8)
         if len(first) < 8:
-            raise damaged("shorter than a safetensors header")
+            raise damaged("is not a GGUF file, and too short for safetensors")
         length = struct.unpack("<Q", first)[0]
         if length > min(size - 8, MAX_SAFETENSORS_HEADER):
-            raise damaged(f"the header claims {length} bytes")
+            raise damaged(f"is not a GGUF file, and as safetensors its header claims {length} bytes")
         try:
             header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_no_duplicates)
         except (UnicodeDecodeError, ValueError, RecursionError) as error:
             raise damaged(f"the header is not valid JSON ({error})") from None
         if not isinstance(header, dict):
             raise damaged("the header is not a JSON object")
+        # before anything is read: a shard of a model may have gigabytes
+        known = {*RELEASED, RELEASED_THRESHOLD, RELEASED_TEMP_SCALE, "__metadata__"}
+        if unknown := sorted(header.keys() - known):
+            raise NegHeadError(
+                f"{shown_path(path)}: {shown(unknown[0])}: unknown tensor; give neg_modules.safetensors, which holds the head alone"
+            )
         out: dict[str, F32] = {}
         spans: list[tuple[int, int]] = []
         for name, entry in header.items():
@@ -346,16 +343,23 @@ def _safetensors(path: str) -> dict[str, F32]:
             shape, dtype, begin, end = _entry(entry, name, damaged)
             width = {"F32": 4, "F16": 2, "BF16": 2}.get(dtype)
             if width is None:
-                raise NegHeadError(f"{path}: {name}: has type {dtype}, expected F32, F16 or BF16")
+                raise NegHeadError(f"{path}: {name}: has type {shown(dtype)}, expected F32, F16 or BF16")
             count = math.prod(shape)
+            if count > MAX_WEIGHTS:
+                raise damaged(f"{name}: has the impossible shape {list(shape)}")
             if not 0 <= begin <= end <= size - 8 - length or end - begin != count * width:
                 raise damaged(f"{name}: its offsets do not match its shape or the file's size")
             spans.append((begin, end))
             file.seek(8 + length + begin)
             out[name] = _to_f32(file.read(end - begin), dtype).reshape(shape)
-    spans.sort()
-    if any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)):
-        raise damaged("two tensors overlap")
+    # the format's own rule: the data has neither gaps nor overlaps, and nothing follows it
+    end = 0
+    for begin, next_end in sorted(spans):
+        if begin != end:
+            raise damaged(f"the tensors' data has a gap or an overlap at byte {end}")
+        end = next_end
+    if 8 + length + end != size:
+        raise damaged(f"the tensors end at byte {8 + length + end}, the file at {size}")
     return out
 
 
