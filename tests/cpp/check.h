@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cmath>
+#include <cstdio>
+
+// Counts failures and goes on, so that one run shows all of them; main returns check_result().
+
+inline int & check_failures() {
+    static int failures = 0;
+    return failures;
+}
+
+inline void check(bool ok, const char * what, const char * file, int line) {
+    if (!ok) {
+        std::fprintf(stderr, "%s:%d: failed: %s\n", file, line, what);
+        ++check_failures();
+    }
+}
+
+inline int check_result(const char * name) {
+    std::printf("%s: %s\n", name, check_failures() == 0 ? "ok" : "FAILED");
+    return check_failures() == 0 ? 0 : 1;
+}
+
+#define CHECK(condition) check((condition), #condition, __FILE__, __LINE__)
