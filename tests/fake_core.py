@@ -1,6 +1,7 @@
 """A scripted stand-in for `_core`, in plain Python, for tests of the API's and the CLI's plumbing alone.
 
-Tokens are the bytes of UTF-8. What a prompt answers stands in ANSWERS; a prompt that ends with "endless" is answered for ever.
+Tokens are the bytes of UTF-8. The answer to a prompt is in ANSWERS, or else its words, of which
+those in capitals are gated; a prompt that ends with "endless" is answered for ever.
 Run as a program it is `darwin-neg` with this engine: `python fake_core.py generate ...`.
 """
 
@@ -32,7 +33,7 @@ class ChatPrompt:
 
 class _Request:
     def __init__(self, prompt: str, params: dict[str, Any]) -> None:
-        last = prompt.split()[-1] if prompt.split() else ""
+        last = (prompt.split() or [""])[-1]
         self.endless = last == "endless"
         self.pieces = list(ANSWERS.get(last, [f"{word} " for word in prompt.split()]))
         self.params, self.prompt, self.cancelled, self.finished = params, prompt, False, False
@@ -42,12 +43,13 @@ class _Request:
         pieces = [piece for piece in pieces if not piece.startswith("!error")]
         m, neg, top = len(pieces), self.params["has_neg"], self.params["logprobs"]
         gate = self.params["neg_action"] != "off"
+        entropy = np.array([2.0 if piece.strip().isupper() else 0.0 for piece in pieces], np.float32)
         return {
             "index": index,
             "token_ids": np.array([len(piece) for piece in pieces], np.int32),
             "pieces": pieces,
-            "entropy": np.linspace(0, 2, m, dtype=np.float32) if neg else None,
-            "active": (np.linspace(0, 2, m) > 1) & gate if neg else None,
+            "entropy": entropy if neg else None,
+            "active": (entropy > 1) & gate if neg else None,
             "logprobs": np.full(m, -0.5, np.float32) if top >= 0 else None,
             "top_ids": np.zeros((m, top), np.int32) if top > 0 else None,
             "top_logprobs": np.zeros((m, top), np.float32) if top > 0 else None,

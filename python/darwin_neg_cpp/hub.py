@@ -27,7 +27,7 @@ def load_darwin_neg(
     from .llm import DarwinNEG
 
     name = os.fspath(path_or_repo)
-    if os.path.exists(name) or name.endswith(".gguf") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if os.path.exists(name) or name.endswith(".gguf") or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return DarwinNEG(name, **options)
     return DarwinNEG.from_pretrained(name, token=hf_token, **options)
 

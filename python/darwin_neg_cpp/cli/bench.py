@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "bench",
         help="measure tokens per second",
-        description="Measures prompt processing and generation at several batch sizes, with the gate on and off; rounds "
+        description="Measures prompt processing and generation at several batch sizes, gate on and off; rounds "
         "are interleaved, medians reported. The head is evaluated in both; what it costs shows against the same model "
         "without one: give the head as a --side-car, or that model as --base.",
     )

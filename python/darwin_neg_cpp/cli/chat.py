@@ -161,10 +161,13 @@ class Conversation:
             print_note(f"darwin-neg: {' '.join(str(error).split())}; /reset forgets the conversation")
             self.messages.pop()
             return
-        if writer.chunks:
-            writer.end()
-            if not self.quiet:
-                print_note(closing_line(writer.chunks))
+        if not writer.chunks:
+            print_note("Stopped before the first token; the message is forgotten.")
+            self.messages.pop()
+            return
+        writer.end()
+        if not self.quiet:
+            print_note(closing_line(writer.chunks))
         # reasoning stays out of the history, as templates expect; an empty answer would be no message at all
         self.messages.append({"role": "assistant", "content": "".join(shown) or " "})
 
