@@ -607,12 +607,36 @@ def test_from_pretrained_takes_the_model_and_the_side_car_beside_it(
 def test_a_repository_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
+    class TransportError(Exception):
+        """Stands for the HTTP library's own class, which is no OSError."""
+
     def fail(*_: Any, **__: Any) -> None:
-        raise OSError("no route\nto host")
+        raise TransportError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(DarwinNegError, match="some/repo: cannot be downloaded: no route to host; check"):
         load_darwin_neg("some/repo")
+
+
+def test_without_network_what_was_downloaded_before_is_used(
+    fake: type[fake_core.Engine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    def cached(repo: str, name: str, *, local_files_only: bool, **_: Any) -> str:
+        assert local_files_only
+        return str(tmp_path / name)
+
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
+    with load_darwin_neg("some/repo") as llm:
+        assert llm.path == str(tmp_path / "m.gguf")
 
 
 def test_a_path_that_does_not_exist_is_no_repository(fake: type[fake_core.Engine]) -> None:

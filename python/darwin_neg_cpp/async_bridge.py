@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from . import collect
-from .errors import DarwinNegError
+from .errors import DarwinNegError, one_line
 from .results import Chunk, Generation
 from .sampling import SamplingParams, submit_arguments
 from .stream import release
@@ -76,7 +76,8 @@ class AsyncBridge:
         self, tokens: list[int], params: SamplingParams, *, stream: bool
     ) -> AsyncGenerator[Update, None]:
         event = asyncio.Event()
-        request = self._engine.submit(tokens, **submit_arguments(params, stream=stream))
+        with one_line():
+            request = self._engine.submit(tokens, **submit_arguments(params, stream=stream))
         with self._lock:
             self._waiting[request] = (asyncio.get_running_loop(), event)
         try:

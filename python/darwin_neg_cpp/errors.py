@@ -3,6 +3,9 @@
 Every message names the file or argument, says what is wrong with it and what to do.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class DarwinNegError(Exception):
     """Base of all errors below; catch it to catch them all."""
@@ -22,3 +25,15 @@ class ContextFullError(DarwinNegError):
 
 class RequestError(DarwinNegError):
     """An argument of a generation request is out of range or contradictory."""
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Puts what llama.cpp's parsers say over several lines into one."""
+    try:
+        yield
+    except DarwinNegError as error:
+        text = " ".join(str(error).split())
+        if text == str(error):
+            raise
+        raise type(error)(text) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import DarwinNegError, ModelFileError
@@ -48,11 +49,20 @@ def fetch(
     """
     from huggingface_hub import HfApi, hf_hub_download
 
-    names = _asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision))
+    local = False
+    try:
+        names = _asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision))
+    except DarwinNegError:
+        # no network is no reason to refuse what has been downloaded before
+        if not (names := _downloaded(repo, revision)):
+            raise
+        local = True
     name = choose(repo, names, quant=quant, file=file)
 
     def download(one: str) -> str:
-        return _asking(repo, lambda: str(hf_hub_download(repo, one, token=token, revision=revision)))
+        return _asking(
+            repo, lambda: str(hf_hub_download(repo, one, token=token, revision=revision, local_files_only=local))
+        )
 
     paths = [download(part) for part in _parts(name)]
     beside = SPLIT.sub(".gguf", name).removesuffix(".gguf") + SIDE_CAR_SUFFIX
@@ -96,13 +106,22 @@ def _parts(name: str) -> list[str]:
     return [SPLIT.sub(f"-{part:05d}-of-{split[2]}.gguf", name) for part in range(1, int(split[2]) + 1)]
 
 
-def _asking(repo: str, ask: Callable[[], T]) -> T:
-    """Runs a call to the hub; whatever goes wrong there becomes one line."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+def _downloaded(repo: str, revision: str | None) -> list[str]:
+    """Names of a repository's GGUF files in Hugging Face's cache."""
+    from huggingface_hub import snapshot_download
 
     try:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except Exception:  # nothing of it is there, or the name is no name
+        return []
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
+
+
+def _asking(repo: str, ask: Callable[[], T]) -> T:
+    """Runs a call to the hub; whatever goes wrong there becomes one line."""
+    try:
         return ask()
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except Exception as error:  # the hub's own errors, and those of the HTTP library under it, which changes
         said = " ".join(str(error).split()) or type(error).__name__
         raise DarwinNegError(
             f"{repo}: cannot be downloaded: {said[:200]}; check the name, the network and your access token"

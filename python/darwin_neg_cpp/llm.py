@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
 from . import chat as chat_format
 from . import collect, log
-from .errors import DarwinNegError, ModelFileError, RequestError
+from .errors import DarwinNegError, ModelFileError, RequestError, one_line
 from .input_file import open_input, shown_path
 from .prompts import is_one_prompt, token_list
 from .results import ChatChunk, Chunk, Generation
@@ -125,7 +125,8 @@ class DarwinNEG:
 
         def watch(fraction: float) -> bool:
             nonlocal stopped
-            # like tqdm's and most callbacks, one that returns nothing goes on
+            # Called without a callback too: it is where Ctrl-C comes through while C++ loads.
+            # One that returns nothing, as tqdm's do, goes on.
             stopped = progress is not None and progress(fraction) is False
             return not stopped
 
@@ -148,7 +149,7 @@ class DarwinNEG:
                 use_mmap=bool(use_mmap),
                 use_mlock=bool(use_mlock),
                 chat_template=chat_template,
-                progress=None if progress is None else watch,
+                progress=watch,
             )
         except ModelFileError:
             if stopped:
@@ -335,13 +336,14 @@ class DarwinNEG:
     ) -> str:
         """The text that the template makes of a conversation."""
         chat_format.check_messages(messages)
-        prompt = self._open().apply_chat_template(
-            json_text("messages", list(messages)),
-            tools_json=chat_format.tools_json(tools),
-            enable_thinking=bool(enable_thinking),
-            add_generation_prompt=bool(add_generation_prompt),
-            template_kwargs_json=chat_format.kwargs_json(chat_template_kwargs),
-        )
+        with one_line():
+            prompt = self._open().apply_chat_template(
+                json_text("messages", list(messages)),
+                tools_json=chat_format.tools_json(tools),
+                enable_thinking=bool(enable_thinking),
+                add_generation_prompt=bool(add_generation_prompt),
+                template_kwargs_json=chat_format.kwargs_json(chat_template_kwargs),
+            )
         return prompt.prompt
 
     # --- end
@@ -426,21 +428,23 @@ class DarwinNEG:
         chat_format.check_messages(messages)
         schema = submit_arguments(params, stream=False)["json_schema"]
         encode("tool_choice", tool_choice)
-        prompt = self._open().apply_chat_template(
-            json_text("messages", list(messages)),
-            tools_json=chat_format.tools_json(tools),
-            tool_choice=tool_choice,
-            enable_thinking=bool(enable_thinking),
-            template_kwargs_json=chat_format.kwargs_json(kwargs),
-            json_schema=schema,
-        )
+        with one_line():
+            prompt = self._open().apply_chat_template(
+                json_text("messages", list(messages)),
+                tools_json=chat_format.tools_json(tools),
+                tool_choice=tool_choice,
+                enable_thinking=bool(enable_thinking),
+                template_kwargs_json=chat_format.kwargs_json(kwargs),
+                json_schema=schema,
+            )
         if schema:
             # the template has put the schema's grammar behind the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
         return prompt, params
 
     def _submit(self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None, *, stream: bool) -> int:
-        request = self._open().submit(tokens, chat=chat, **submit_arguments(params, stream=stream))
+        with one_line():
+            request = self._open().submit(tokens, chat=chat, **submit_arguments(params, stream=stream))
         with self._lock:
             self._running.add(request)
         return request

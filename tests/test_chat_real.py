@@ -1,0 +1,90 @@
+"""Chat through the family's own template: thinking on and off, reasoning apart from the answer, schemas, tools.
+
+The model's weights are random, so a grammar makes it say what the test needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from conftest import TinyQwen
+from darwin_neg_cpp import DarwinNEG, RequestError
+
+USER = [{"role": "user", "content": "What is six times seven?"}]
+THINKING = {"grammar": 'root ::= "six sevens\\n</think>\\n\\nIt is 42."', "max_tokens": 60, "temperature": 0.0}
+PLAIN = {"grammar": 'root ::= "It is 42."', "max_tokens": 60, "temperature": 0.0}
+
+
+@pytest.fixture(scope="module")
+def llm(tiny_qwen: TinyQwen) -> Iterator[DarwinNEG]:
+    with DarwinNEG(tiny_qwen.model, n_ctx=1024) as model:
+        yield model
+
+
+def test_thinking_is_switched_per_call(llm: DarwinNEG) -> None:
+    assert llm.info["supports_thinking"]
+    assert llm.apply_chat_template(USER, enable_thinking=True).endswith("<|im_start|>assistant\n<think>\n")
+    assert llm.apply_chat_template(USER, enable_thinking=False).endswith("<think>\n\n</think>\n\n")
+
+
+def test_reasoning_comes_apart_from_the_answer(llm: DarwinNEG) -> None:
+    reply = llm.chat(USER, enable_thinking=True, **THINKING)
+    assert (reply.reasoning.strip(), reply.text, reply.finish_reason) == ("six sevens", "It is 42.", "stop")
+    reply = llm.chat(USER, enable_thinking=False, **PLAIN)
+    assert (reply.reasoning, reply.text) == ("", "It is 42.")
+
+
+def test_a_stream_adds_up_to_the_reply(llm: DarwinNEG) -> None:
+    for thinking, options in ((True, THINKING), (False, PLAIN)):
+        whole = llm.chat(USER, enable_thinking=thinking, **options)
+        parts = list(llm.stream_chat(USER, enable_thinking=thinking, **options))
+        assert "".join(part.text for part in parts) == whole.text
+        assert "".join(part.reasoning for part in parts) == whole.reasoning
+        assert [part.finish_reason for part in parts][-1] == "stop"
+        assert sum(len(part.chunk.token_ids) for part in parts) == len(whole.token_ids)
+        assert not any(part.text and part.reasoning.strip() for part in parts[:-1])
+
+
+def test_an_answer_cut_off_while_thinking_is_all_reasoning(llm: DarwinNEG) -> None:
+    reply = llm.chat(USER, enable_thinking=True, **{**THINKING, "max_tokens": 2})
+    assert reply.finish_reason == "length" and reply.text == ""
+    assert reply.reasoning and "six sevens".startswith(reply.reasoning.strip())
+
+
+def test_a_schema_holds_behind_the_reasoning(llm: DarwinNEG) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    ban = {token: -30.0 for text in (" ", "\n", "\t", "  ") for token in llm.tokenize(text)}
+    reply = llm.chat(USER, enable_thinking=False, json_schema=schema, max_tokens=200, temperature=0.0, logit_bias=ban)
+    assert reply.finish_reason == "stop" and set(json.loads(reply.text)) == {"a"}
+
+
+def test_tools_reach_the_prompt(llm: DarwinNEG) -> None:
+    function = {"name": "weather", "description": "Looks it up.", "parameters": {"type": "object", "properties": {}}}
+    prompt = llm.apply_chat_template(USER, tools=[{"type": "function", "function": function}])
+    assert '"name": "weather"' in prompt and "Looks it up." in prompt
+    assert "weather" not in llm.apply_chat_template(USER)
+
+
+def test_template_arguments_reach_the_template(tiny_qwen: TinyQwen) -> None:
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}|{{ mood }}|"
+    with DarwinNEG(tiny_qwen.model, n_ctx=256, chat_template=template) as llm:
+        assert llm.apply_chat_template(USER, chat_template_kwargs={"mood": "glad"}).endswith("|glad|")
+
+
+def test_what_a_template_cannot_render_is_a_request_error_of_one_line(llm: DarwinNEG, tiny_qwen: TinyQwen) -> None:
+    for messages in (
+        [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}],
+        [{"role": "assistant", "content": "no user spoke"}],
+    ):
+        with pytest.raises(RequestError) as raised:
+            llm.chat(messages, max_tokens=1)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(RequestError, match="chat_template"):
+        DarwinNEG(tiny_qwen.model, chat_template="{% if")
