@@ -30,12 +30,13 @@ struct Scheduler::Sample {
     common_sampler_ptr sampler;
     std::vector<llama_token> generated;
     TextStream text;
-    llama_seq_id seq = -1;
-    int32_t n_past   = 0;  // tokens of prompt + generated that the sequence holds
-    int32_t n_shared = 0;  // of those, cells that belong to another sequence too
-    SampleUpdate fresh;    // not yet fetched by wait()
-    size_t n_held = 0;     // tokens in `held`, whose text is not certain yet
-    SampleUpdate held;     // tokens waiting for their text
+    llama_seq_id seq     = -1;
+    int32_t n_past       = 0;   // tokens of prompt + generated that the sequence holds
+    int32_t n_shared     = 0;   // of those, cells that belong to another sequence too
+    int64_t preempted_at = -1;  // value of n_finished_ when it last gave up its place
+    SampleUpdate fresh;         // not yet fetched by wait()
+    size_t n_held = 0;          // tokens in `held`, whose text is not certain yet
+    SampleUpdate held;          // tokens waiting for their text
 };
 
 struct Scheduler::Request {
@@ -244,7 +245,7 @@ Stats Scheduler::stats() const {
         }
     }
     out.n_seq_used    = static_cast<int64_t>(model_.params().n_parallel - free_seqs_.size()) + (holder_ != nullptr ? 1 : 0);
-    out.kv_cells_used = cells_used_locked();
+    out.kv_cells_used = cells_used_locked(false);
     return out;
 }
 
@@ -278,7 +279,8 @@ void Scheduler::run() {
     }
 }
 
-int64_t Scheduler::cells_used_locked() const {
+// Cells that hold tokens; `with_pending` adds what the placed sequences will need for their prompts and for their next token.
+int64_t Scheduler::cells_used_locked(bool with_pending) const {
     int64_t cells = 0;
     for (const auto & request : queue_) {
         bool prompt_held = request.get() == holder_;
@@ -286,7 +288,9 @@ int64_t Scheduler::cells_used_locked() const {
             if (sample->seq < 0) {
                 continue;
             }
-            cells += sample->n_past - sample->n_shared;
+            const bool prefill = sample->phase == Sample::Phase::prefill;
+            cells += (with_pending && prefill ? request->n_tokens(*sample) : sample->n_past) - sample->n_shared;
+            cells += with_pending ? 1 : 0;
             prompt_held = prompt_held || sample->n_shared > 0;
         }
         if (prompt_held) {
@@ -331,11 +335,13 @@ void Scheduler::admit_locked() {
 bool Scheduler::place_sample_locked(Sample & sample) {
     Request & request = sample.request;
     const bool copy   = holder_ == &request && sample.generated.size() == 1;
-    if (!copy) {
-        // everything it has so far must be decoded, with room for one more token of each that runs already
-        const int64_t running = static_cast<int64_t>(model_.params().n_parallel - free_seqs_.size());
-        const int64_t needed  = request.n_tokens(sample) + 1;
-        if (running > 0 && cells_used_locked() + running + needed > static_cast<int64_t>(model_.n_ctx())) {
+    const bool alone  = free_seqs_.size() == model_.params().n_parallel;
+    if (!alone) {
+        // Everything it has so far must be decoded beside what runs; a copy of the held prompt takes no cells but the next token's. One
+        // that had to give way waits until somebody is done, whatever the count says: the memory may be fuller than the count where an
+        // architecture pads or splits its cache.
+        const int64_t needed = copy ? 1 : request.n_tokens(sample) + 1;
+        if (cells_used_locked(true) + needed > static_cast<int64_t>(model_.n_ctx()) || sample.preempted_at == n_finished_) {
             return false;
         }
     }
@@ -480,7 +486,8 @@ bool Scheduler::make_room_locked() {
 void Scheduler::preempt_locked(Sample & sample) {
     ++stats_.n_preempted;
     drop_sequence_locked(sample);
-    sample.phase = Sample::Phase::waiting;
+    sample.phase        = Sample::Phase::waiting;
+    sample.preempted_at = n_finished_;
 }
 
 void Scheduler::drop_sequence_locked(Sample & sample) {
@@ -645,6 +652,7 @@ void Scheduler::finish_locked(Sample & sample, const std::string & reason, const
     drop_sequence_locked(sample);
     sample.sampler.reset();
     ++request.n_done;
+    ++n_finished_;
     if (request.finished()) {
         drop_holder_locked(request);
     }

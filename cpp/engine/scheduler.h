@@ -89,7 +89,7 @@ private:
     void apply_cancellations_locked();
     void fail_all_locked(const std::string & message);
     void copy_sequence(llama_seq_id from, llama_seq_id to);
-    int64_t cells_used_locked() const;
+    int64_t cells_used_locked(bool with_pending) const;
     void notify_locked(Request & request);
 
     const Model & model_;
@@ -110,7 +110,8 @@ private:
     std::vector<llama_seq_id> free_seqs_;
     Request * holder_ = nullptr;  // whose prompt sits in sequence n_parallel
     std::set<int64_t> fresh_;     // for wait_any
-    int64_t next_id_ = 1;
+    int64_t next_id_    = 1;
+    int64_t n_finished_ = 0;  // samples, ever
     Stats stats_;
     bool closing_                   = false;
     std::atomic<bool> abort_decode_ = false;

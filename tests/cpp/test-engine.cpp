@@ -83,7 +83,7 @@ int main() {
         std::mt19937 rng(1);
         std::vector<int64_t> ids;
         std::vector<int64_t> cancelled;
-        for (int i = 0; i < 120; ++i) {
+        for (int i = 0; i < 80; ++i) {
             RequestParams p;
             p.n           = 1 + static_cast<int>(rng() % 6);
             p.max_tokens  = static_cast<int>(rng() % 30);

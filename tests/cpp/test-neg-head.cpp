@@ -75,11 +75,7 @@ static void every_output_row_has_its_own_value(llama_model * model, const TinyHe
         double spread_low  = 1e9;
         double spread_high = -1e9;
         for (int i = 0; i < batch.b.n_tokens; ++i) {
-            const float got = llama_get_neg_ith(ctx.get(), i);
-            if (!batch.b.logits[i]) {
-                CHECK(std::isnan(got));
-                continue;
-            }
+            const float got   = llama_get_neg_ith(ctx.get(), i);
             const double want = reference_entropy(head, llama_get_embeddings_ith(ctx.get(), i));
             CHECK(std::fabs(got - want) < 1e-5);
             spread_low  = std::fmin(spread_low, want);
@@ -89,6 +85,14 @@ static void every_output_row_has_its_own_value(llama_model * model, const TinyHe
         CHECK(llama_get_neg_ith(ctx.get(), -1) == llama_get_neg_ith(ctx.get(), batch.b.n_tokens - 1));
         CHECK(std::isnan(llama_get_neg_ith(ctx.get(), 10'000)));
         CHECK(std::isnan(llama_get_neg_ith(ctx.get(), -10'000)));
+
+        // without embeddings the same rows give the same values, and only the rows asked for have one
+        const Context plain = context(model, false, n_ubatch);
+        CHECK(llama_decode(plain.get(), batch.b) == 0);
+        for (int i = 0; i < batch.b.n_tokens; ++i) {
+            const float value = llama_get_neg_ith(plain.get(), i);
+            CHECK(batch.b.logits[i] ? std::fabs(value - llama_get_neg_ith(ctx.get(), i)) < 1e-5 : std::isnan(value));
+        }
     }
 }
 
