@@ -121,7 +121,9 @@ def test_exit_codes_tell_whose_fault_it_is(
     assert err == "" if isinstance(error, (KeyboardInterrupt, BrokenPipeError)) else error_line(err)
 
 
-def test_an_error_line_shows_control_characters_and_does_not_obey_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_line_shows_control_characters_and_does_not_obey_them(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["generate", "-m", "/no/\x1b[2J\nfile.gguf", "x"]) == 2
     assert "\x1b" not in error_line(capsys.readouterr().err)
 
@@ -182,7 +184,9 @@ def test_json_has_one_object_a_sample_and_nothing_else_on_stdout(model: str) -> 
     for one in objects:
         assert {"id", "object", "created", "model", "seed", "choices", "usage"} <= set(one)
         assert {"text", "finish_reason", "neg"} <= set(one["choices"][0]) and one["seed"] == 3
-        assert set(one["choices"][0]["neg"]) == {"entropy", "active", "activation_rate", "mean_entropy"}
+        trace = one["choices"][0]["neg"]
+        assert set(trace) == {"tokens", "entropy", "active", "activation_rate", "mean_entropy"}
+        assert len(trace["tokens"]) == len(trace["entropy"]) == len(one["choices"][0]["token_ids"]) == 2
     chat = json.loads(run("generate", "-m", model, "--chat", "thinker", "--json").stdout)
     assert chat["choices"][0]["message"] == {"role": "assistant", "content": "42", "reasoning_content": "hm"}
 

@@ -196,10 +196,8 @@ def json_numbers(values: npt.NDArray[np.float32]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in map(float, values)]
 
 
-def neg_json(trace: NegTrace | None) -> dict[str, Any] | None:
-    """A trace as JSON-ready values; None without a NEG head."""
-    if trace is None:
-        return None
+def neg_json(trace: NegTrace) -> dict[str, Any]:
+    """A trace as JSON-ready values."""
     rate, mean = trace.activation_rate, trace.mean_entropy
     return {
         "entropy": json_numbers(trace.entropy),
@@ -212,8 +210,9 @@ def neg_json(trace: NegTrace | None) -> dict[str, Any] | None:
 def _envelope(generation: Generation, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
     tokens = len(generation.token_ids)
     choice = {"index": generation.index, **choice, "logprobs": None, "finish_reason": generation.finish_reason}
+    choice["token_ids"] = generation.token_ids.tolist()
     if generation.neg is not None:
-        choice["neg"] = neg_json(generation.neg)
+        choice["neg"] = {"tokens": list(generation.pieces), **neg_json(generation.neg)}
     return {
         "id": f"{'chatcmpl' if kind == 'chat.completion' else 'cmpl'}-{uuid.uuid4().hex}",
         "object": kind,
