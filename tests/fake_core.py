@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
 from darwin_neg_cpp.errors import DarwinNegError, NegHeadError, RequestError
 
 ANSWERS = {

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import darwin_neg_cpp
-import fake_core
 import numpy as np
 import pytest
+
+import darwin_neg_cpp
+import fake_core
 from darwin_neg_cpp import (
     DarwinNEG,
     DarwinNegError,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+
 from conftest import TinyQwen
 from darwin_neg_cpp import DarwinNEG, RequestError
 

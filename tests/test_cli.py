@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import darwin_neg_cpp
-import fake_core
 import numpy as np
 import pytest
+
+import darwin_neg_cpp
+import fake_core
 from darwin_neg_cpp import DarwinNegError, ModelFileError
 from darwin_neg_cpp.cli import docs, generate
 from darwin_neg_cpp.cli.main import VERBS, build_parser, main

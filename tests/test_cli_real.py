@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+
 from conftest import SmolLM2
 from darwin_neg_cpp import DarwinNegError, demo
 
