@@ -1,9 +1,9 @@
 """`neg attach` against `cp` of the same file: python benchmarks/attach.py [--model FILE] [--gigabytes 2] [--rounds 5]
 
-Three ways, interleaved, medians: `cp` (which returns while the kernel still holds the bytes), `cp` and then fsync of the
-copy (what attach does, so that a power failure cannot leave a damaged file), and attach. The disk is idle before each
-measurement (`sync`), the source is in the page cache. attach is timed inside a running process: starting Python takes
-another 0.3 s.
+Three ways, interleaved, medians: `cp` (which returns while the kernel still holds the bytes), `cp` and then fsync of
+the copy (what attach does, so that a power failure cannot leave a damaged file), and attach. The disk is idle before
+each measurement (`sync`), the source is in the page cache. attach is timed inside a running process: starting Python
+takes another 0.3 s.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def main() -> int:
                 out.unlink()
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(
-        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
+        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} CPUs, "
+        f"{platform.system()} {platform.release()}"
     )
     print(f"{header.file_size / 1e9:.3f} GB, {len(header.tensors)} tensors, median of {args.rounds} interleaved rounds")
     for name, median in medians.items():

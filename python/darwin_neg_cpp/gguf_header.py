@@ -1,7 +1,8 @@
 """The header of a GGUF file: where its keys, tensor infos and data lie.
 
-The gguf package decodes every array into Python objects, which takes seconds for a vocabulary of 248,320 strings. Editing needs
-only byte ranges, so this reads spans and decodes single values on demand. Every count and length is checked against the file.
+The gguf package decodes every array into Python objects, which takes seconds for a vocabulary of 248,320 strings. Editing
+needs only byte ranges, so this reads spans and decodes single values on demand. Every count and length is checked against
+the file.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -22,6 +23,7 @@ from .input_file import open_input, shown, shown_path
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
+MAX_LISTED = 4096  # elements of an array that is decoded: one for each layer, not one for each token
 MAX_NAME = 65535  # bytes of a key; ggml's own limit for tensor names is 64
 
 _SCALARS = {
@@ -97,6 +99,16 @@ class Header:
             return None
         return int(struct.unpack_from("<Q", self.raw, entry.value_at + 4)[0])
 
+    def integers(self, key: str) -> list[int] | None:
+        """A short array of integers; None when the key is absent, another type, or as long as a vocabulary."""
+        entry, count = self.keys.get(key), self.array_length(key)
+        if entry is None or count is None or count > MAX_LISTED:
+            return None
+        form = _SCALARS.get(GGUFValueType(struct.unpack_from("<I", self.raw, entry.value_at)[0]), "<f")
+        if form in ("<f", "<d"):
+            return None
+        return [int(n) for n in struct.unpack_from(f"<{count}{form[1]}", self.raw, entry.value_at + 12)]
+
 
 class _Cursor:
     def __init__(self, path: str, buffer: mmap.mmap) -> None:
@@ -107,7 +119,8 @@ class _Cursor:
     def fail(self, what: str) -> ModelFileError:
         # `what` holds names out of the file, which may hold what a terminal obeys
         name = shown_path(self.path)
-        return ModelFileError(f"{name}: {shown(what)}; the file is damaged or not complete, download or convert it again")
+        remedy = "the file is damaged or not complete, download or convert it again"
+        return ModelFileError(f"{name}: {shown(what)}; {remedy}")
 
     def skip(self, size: int, what: str) -> None:
         if size > len(self.buffer) - self.at:
