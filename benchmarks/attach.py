@@ -22,6 +22,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+
 from darwin_neg_cpp import neg_files, neg_format
 from darwin_neg_cpp.gguf_header import read_header
 

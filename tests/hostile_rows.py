@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import gguf
 import numpy as np
+
 from darwin_neg_cpp.errors import DarwinNegError, ModelFileError, NegHeadError
 
 REDUCED = 256  # a multiple of Q4_K's block, so that a quantized head is a sound GGUF file

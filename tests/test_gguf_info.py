@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gguf
 import pytest
+
 from darwin_neg_cpp import neg_files, neg_format
 from darwin_neg_cpp.gguf_info import info
 from hostile_rows import write_gguf

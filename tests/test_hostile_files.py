@@ -17,13 +17,14 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from darwin_neg_cpp import gguf_info, neg_files, neg_format
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.errors import DarwinNegError, ModelFileError, NegHeadError
 from darwin_neg_cpp.gguf_header import read_header
 from hostile_rows import HOSTILE, Hostile, good_side_car, released_entries, write_gguf, write_safetensors
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny_gguf import HIDDEN, write_tiny_llama
 
 

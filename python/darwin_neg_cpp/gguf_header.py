@@ -8,6 +8,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import struct
@@ -266,6 +267,6 @@ def _tensor_info(cursor: _Cursor, alignment: int) -> TensorInfo:
 
 def _check_overlap(cursor: _Cursor, tensors: list[TensorInfo]) -> None:
     tensors.sort(key=lambda info: info.offset)
-    for before, after in zip(tensors, tensors[1:], strict=False):
+    for before, after in itertools.pairwise(tensors):
         if before.offset + before.size > after.offset:
             raise cursor.fail(f"tensors '{before.name}' and '{after.name}' overlap")
