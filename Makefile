@@ -51,6 +51,7 @@ format: $(VENV)/.tests
 
 # the C++ tests and all they call, llama.cpp's patched files included, with AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize: $(VENV)/.tools
+	mkdir -p build
 	cmake -G Ninja -S . -B $(SANITIZED) -DDARWIN_NEG_SANITIZE=ON -DDARWIN_NEG_BUILD_TESTS=ON -DDARWIN_NEG_BUILD_PYTHON=OFF > $(SANITIZED).log 2>&1 || { cat $(SANITIZED).log; exit 1; }
 	cmake --build $(SANITIZED) --target cpp-tests > $(SANITIZED).log 2>&1 || { tail -50 $(SANITIZED).log; exit 1; }
 	ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error

@@ -20,16 +20,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from oracles import stock  # noqa: E402
-
-from darwin_neg_cpp import DarwinNEG, Neg, demo, neg_files, neg_format  # noqa: E402
+from darwin_neg_cpp import DarwinNEG, Neg, demo, neg_files, neg_format
+from oracles import stock
 
 PROMPT_TOKENS = 32
 
 
 def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int) -> float:
     """Generated tokens per second of llama-batched-bench."""
-    command = [binary, "-m", str(model), "-c", "4096", "-b", "512", "-ub", "512", "-npp", str(PROMPT_TOKENS), "-ntg", str(tokens)]
+    command = [
+        binary,
+        "-m",
+        str(model),
+        "-c",
+        "4096",
+        "-b",
+        "512",
+        "-ub",
+        "512",
+        "-npp",
+        str(PROMPT_TOKENS),
+        "-ntg",
+        str(tokens),
+    ]
     command += ["-npl", str(batch), "-t", str(threads), "-tb", str(threads), "-kvu", "--output-format", "jsonl"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     line = next(line for line in result.stdout.splitlines() if line.startswith("{"))
@@ -38,7 +51,7 @@ def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int)
 
 def engine_speed(llm: DarwinNEG, batch: int, tokens: int, neg: Neg | None) -> float:
     """Tokens per second from the end of the prompts to the last token."""
-    prompt = [llm.tokenize("word " * (PROMPT_TOKENS - 2)) + [100 + i] for i in range(batch)]
+    prompt = [[*llm.tokenize("word " * (PROMPT_TOKENS - 2)), 100 + i] for i in range(batch)]
     options = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True, "neg": neg}
     results = llm.generate(prompt, **options)
     return batch * (tokens - 1) / max(one.generate_seconds for one in results)
@@ -69,9 +82,14 @@ def main() -> None:
 
     neg_files.attach(base, neg_format.random_head(neg_files.hidden_size(read_header(base)), 0), with_head, force=True)
     binary = stock.binaries()["llama-batched-bench"]
-    print(f"{base.name}, {platform.processor() or platform.machine()}, {datetime.date.today()}, {args.rounds} rounds, {args.tokens} tokens")
+    print(
+        f"{base.name}, {platform.processor() or platform.machine()}, {datetime.date.today()}, {args.rounds} rounds, {args.tokens} tokens"
+    )
     try:
-        with DarwinNEG(base, n_ctx=4096, n_parallel=16) as plain, DarwinNEG(with_head, n_ctx=4096, n_parallel=16) as neg:
+        with (
+            DarwinNEG(base, n_ctx=4096, n_parallel=16) as plain,
+            DarwinNEG(with_head, n_ctx=4096, n_parallel=16) as neg,
+        ):
             threads = int(plain.info["n_threads"])
             for batch in map(int, args.batches.split(",")):
                 speeds: dict[str, list[float]] = {"stock": [], "engine, no head": [], "engine, NEG on": []}

@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from apply_patch import patched_texts  # noqa: E402
+from apply_patch import patched_texts
 
 ROOT = Path(__file__).resolve().parent.parent
 PIN = json.loads((ROOT / "cmake" / "llama_pin.json").read_text("utf-8"))
@@ -84,7 +84,15 @@ def download_with_pip(folder: Path) -> Path:
     requirement = f"{PIN['package']}=={PIN['version']} --hash=sha256:{PIN['sha256']}\n"
     (folder / "requirements.txt").write_text(requirement, "utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-binary", PIN["package"], "--require-hashes", "-r", str(folder / "requirements.txt"), "-d", str(folder)]
+    command += [
+        "--no-binary",
+        PIN["package"],
+        "--require-hashes",
+        "-r",
+        str(folder / "requirements.txt"),
+        "-d",
+        str(folder),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(folder.glob("*.tar.gz"))
     if result.returncode != 0 or not found:
@@ -136,13 +144,17 @@ def unpack(tarball: Path, target: Path, with_tests: bool) -> None:
             if member.mode & 0o100:
                 path.chmod(0o755)
     if not (target / "CMakeLists.txt").is_file():
-        raise SourceError(f"{tarball}: holds no {PIN['subfolder']}; give the sdist of {PIN['package']} {PIN['version']}")
+        raise SourceError(
+            f"{tarball}: holds no {PIN['subfolder']}; give the sdist of {PIN['package']} {PIN['version']}"
+        )
 
 
 def copy_checkout(checkout: Path, target: Path) -> None:
     """A user's checkout is copied, never written to."""
     if not (checkout / "src" / "llama-model.cpp").is_file():
-        raise SourceError(f"{checkout}: not a llama.cpp checkout (src/llama-model.cpp is missing); correct DARWIN_NEG_LLAMA_DIR")
+        raise SourceError(
+            f"{checkout}: not a llama.cpp checkout (src/llama-model.cpp is missing); correct DARWIN_NEG_LLAMA_DIR"
+        )
     skipped = {checkout / part for part in SKIPPED} | {checkout / "build"}
 
     def ignore(folder: str, names: list[str]) -> list[str]:
@@ -200,7 +212,9 @@ def tree_name(checkout: Path | None, pristine: bool, with_tests: bool) -> str:
     return key + ("-tests" if with_tests else "")
 
 
-def prepare(checkout: Path | None = None, tarball: Path | None = None, pristine: bool = False, with_tests: bool = False) -> Path:
+def prepare(
+    checkout: Path | None = None, tarball: Path | None = None, pristine: bool = False, with_tests: bool = False
+) -> Path:
     """Path of a complete tree. The second call does no work and touches no network."""
     if checkout is not None and not pristine and is_patched(checkout):
         return checkout
@@ -235,8 +249,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--llama-dir", type=Path, help="a checkout of the same commit instead of the download")
     parser.add_argument("--tarball", type=Path, help="the sdist, already downloaded")
     parser.add_argument("--pristine", action="store_true", help="without the patch")
-    parser.add_argument("--with-tests", action="store_true", help="with llama.cpp's converter and the files that tests use")
-    parser.add_argument("--check-against", type=Path, metavar="CHECKOUT", help="only report what of the patch does not fit there")
+    parser.add_argument(
+        "--with-tests", action="store_true", help="with llama.cpp's converter and the files that tests use"
+    )
+    parser.add_argument(
+        "--check-against", type=Path, metavar="CHECKOUT", help="only report what of the patch does not fit there"
+    )
     parser.add_argument("--key", action="store_true", help="only print the key of the patched tree")
     args = parser.parse_args(argv)
     try:

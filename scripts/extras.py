@@ -19,7 +19,13 @@ def requirements(text: str, extra: str) -> list[str]:
 def main() -> None:
     text = (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text("utf-8")
     base = re.search(r"^dependencies = \[(.*?)\]$", text, re.MULTILINE)
-    print(" ".join(sum((requirements(text, extra) for extra in sys.argv[1:]), re.findall(r'"([^"]+)"', base[1] if base else ""))))
+    print(
+        " ".join(
+            sum(
+                (requirements(text, extra) for extra in sys.argv[1:]), re.findall(r'"([^"]+)"', base[1] if base else "")
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

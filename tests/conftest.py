@@ -70,7 +70,12 @@ def tiny_qwen(llama_tree: Path) -> TinyQwen:
         neg_files.attach(folder / "base.gguf", checkpoint / "neg_modules.safetensors", folder / "model.gguf")
 
     oracles = TESTS / "oracles"
-    key = _key(oracles / "tiny_qwen35.py", oracles / "qwen_tokenizer.py", oracles / "neg_reference.py", ROOT / "cmake" / "llama_pin.json")
+    key = _key(
+        oracles / "tiny_qwen35.py",
+        oracles / "qwen_tokenizer.py",
+        oracles / "neg_reference.py",
+        ROOT / "cmake" / "llama_pin.json",
+    )
     folder = _made("tiny-qwen35", key, make)
     return TinyQwen(folder / "checkpoint", folder / "base.gguf", folder / "model.gguf")
 

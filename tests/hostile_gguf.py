@@ -26,7 +26,13 @@ class Kind:
     words: str
 
 
-def rewrite(good: Path, out: Path, *, tensor: Callable[[str, np.ndarray], tuple[np.ndarray, int | None] | None] | None = None, keys: dict[str, object] | None = None) -> Path:
+def rewrite(
+    good: Path,
+    out: Path,
+    *,
+    tensor: Callable[[str, np.ndarray], tuple[np.ndarray, int | None] | None] | None = None,
+    keys: dict[str, object] | None = None,
+) -> Path:
     """Copies `good` with the gguf package, changing tensors (None drops one) and keys (None drops one)."""
     reader = gguf.GGUFReader(good)
     writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
@@ -66,8 +72,12 @@ def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Path, Path], Path]:
     return make
 
 
-def _tensor(name: str, change: Callable[[np.ndarray], tuple[np.ndarray, int | None] | None]) -> Callable[[Path, Path], Path]:
-    return lambda good, folder: rewrite(good, folder / "bad.gguf", tensor=lambda n, d: change(d) if n == name else (d, None))
+def _tensor(
+    name: str, change: Callable[[np.ndarray], tuple[np.ndarray, int | None] | None]
+) -> Callable[[Path, Path], Path]:
+    return lambda good, folder: rewrite(
+        good, folder / "bad.gguf", tensor=lambda n, d: change(d) if n == name else (d, None)
+    )
 
 
 def _key(key: str, value: object) -> Callable[[Path, Path], Path]:
@@ -95,14 +105,23 @@ def _whole_file_kinds() -> list[Kind]:
         Kind("not GGUF", _bytes(lambda _b: b"PK\x03\x04" * 100), "ModelFileError", "not a GGUF"),
         Kind("three bytes", _bytes(lambda b: b[:3]), "ModelFileError", "not a GGUF"),
         Kind("version 99", _bytes(lambda b: b[:4] + struct.pack("<I", 99) + b[8:]), "ModelFileError", "bad.gguf"),
-        Kind("big-endian version", _bytes(lambda b: b[:4] + struct.pack(">I", 3) + b[8:]), "ModelFileError", "bad.gguf"),
+        Kind(
+            "big-endian version", _bytes(lambda b: b[:4] + struct.pack(">I", 3) + b[8:]), "ModelFileError", "bad.gguf"
+        ),
         Kind("2^62 tensors", _bytes(lambda b: b[:8] + huge + b[16:]), "ModelFileError", "bad.gguf"),
         Kind("2^62 keys", _bytes(lambda b: b[:16] + huge + b[24:]), "ModelFileError", "bad.gguf"),
         Kind("first key 2^62 long", _bytes(lambda b: b[:24] + huge + b[32:]), "ModelFileError", "bad.gguf"),
     ]
     for i in range(20):
         share = (i + 0.5) / 20
-        kinds.append(Kind(f"truncated at {share:.1%}", _bytes(lambda b, s=share: b[: int(len(b) * s)]), "ModelFileError", "bad.gguf"))
+        kinds.append(
+            Kind(
+                f"truncated at {share:.1%}",
+                _bytes(lambda b, s=share: b[: int(len(b) * s)]),
+                "ModelFileError",
+                "bad.gguf",
+            )
+        )
     return kinds
 
 
@@ -119,9 +138,24 @@ def _head_kinds() -> list[Kind]:
             Kind(f"{name} too long", _tensor(name, lambda d: (np.concatenate([d, d]), None)), "NegHeadError", "neg.proj_"),
         ]  # fmt: skip
     kinds += [
-        Kind("neg.proj_down.w transposed", _tensor("neg.proj_down.w", lambda d: (np.ascontiguousarray(d.T), None)), "NegHeadError", "neg.proj_"),
-        Kind("neg.proj_out.w transposed", _tensor("neg.proj_out.w", lambda d: (d.reshape(-1, 1), None)), "NegHeadError", "neg.proj_out.w"),
-        Kind("neg.proj_down.w of another width", _tensor("neg.proj_down.w", lambda d: (d[:, :32].copy(), None)), "NegHeadError", "neg.proj_down.w"),
+        Kind(
+            "neg.proj_down.w transposed",
+            _tensor("neg.proj_down.w", lambda d: (np.ascontiguousarray(d.T), None)),
+            "NegHeadError",
+            "neg.proj_",
+        ),
+        Kind(
+            "neg.proj_out.w transposed",
+            _tensor("neg.proj_out.w", lambda d: (d.reshape(-1, 1), None)),
+            "NegHeadError",
+            "neg.proj_out.w",
+        ),
+        Kind(
+            "neg.proj_down.w of another width",
+            _tensor("neg.proj_down.w", lambda d: (d[:, :32].copy(), None)),
+            "NegHeadError",
+            "neg.proj_down.w",
+        ),
     ]
     for key, bad in {
         "neg.threshold": [float("nan"), -1.0, None, ("1.0", gguf.GGUFValueType.STRING)],
@@ -132,7 +166,12 @@ def _head_kinds() -> list[Kind]:
     }.items():
         kinds += [Kind(f"{key} = {value}", _key(key, value), "NegHeadError", key) for value in bad]
     kinds.append(
-        Kind("keys without tensors", lambda good, folder: rewrite(good, folder / "bad.gguf", tensor=lambda _n, _d: None), "NegHeadError", "neg.proj_down.w")
+        Kind(
+            "keys without tensors",
+            lambda good, folder: rewrite(good, folder / "bad.gguf", tensor=lambda _n, _d: None),
+            "NegHeadError",
+            "neg.proj_down.w",
+        )
     )
     return kinds
 

@@ -7,9 +7,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from oracles import stock
 
 from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError
+from oracles import stock
 
 PROMPTS = [
     "The capital of France is", "Once upon a time", "def fibonacci(n):", "Water boils at", "The three laws of motion are",
@@ -48,7 +48,21 @@ def test_model_without_head_equals_stock_llama_completion(smollm2):
     binary = stock.binaries()["llama-completion"]
     with DarwinNEG(smollm2.base, n_ctx=512, n_parallel=1) as llm:
         for prompt in PROMPTS[:5]:
-            command = [binary, "-m", str(smollm2.base), "-p", prompt, "-n", "48", "--temp", "0", "-no-cnv", "-c", "512", "--no-display-prompt"]
+            command = [
+                binary,
+                "-m",
+                str(smollm2.base),
+                "-p",
+                prompt,
+                "-n",
+                "48",
+                "--temp",
+                "0",
+                "-no-cnv",
+                "-c",
+                "512",
+                "--no-display-prompt",
+            ]
             result = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
             assert result.returncode == 0, result.stderr[-500:]
             mine = llm.generate(prompt, max_tokens=48, temperature=0)
@@ -62,11 +76,18 @@ def test_quantizing_with_stock_tools_leaves_the_head_bit_equal(smollm2, tmp_path
     from darwin_neg_cpp import neg_format
 
     out = tmp_path / "q4_k_m.gguf"
-    subprocess.run([stock.binaries()["llama-quantize"], str(smollm2.f32), str(out), "Q4_K_M"], check=True, capture_output=True)
+    subprocess.run(
+        [stock.binaries()["llama-quantize"], str(smollm2.f32), str(out), "Q4_K_M"], check=True, capture_output=True
+    )
     before, after = neg_format.read_head(smollm2.f32), neg_format.read_head(out)
     for name, tensor in before.tensors().items():
         assert tensor.tobytes() == after.tensors()[name].tobytes()
-    assert (after.threshold, after.top_k, after.temp_scale, after.source) == (before.threshold, before.top_k, before.temp_scale, before.source)
+    assert (after.threshold, after.top_k, after.temp_scale, after.source) == (
+        before.threshold,
+        before.top_k,
+        before.temp_scale,
+        before.source,
+    )
     with DarwinNEG(out, n_ctx=256) as llm:
         assert llm.generate("Hello", max_tokens=4).neg is not None
 
@@ -78,5 +99,3 @@ def test_neg_options_without_a_head_are_refused(smollm2):
             llm.generate("Hello", neg=Neg(threshold=1.0))
     with pytest.raises(NegHeadError, match="no neg"):
         DarwinNEG(smollm2.base, smollm2.base, n_ctx=256)
-
-

@@ -26,13 +26,17 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
                 kind = rng.choice(["good", "good", "cancel", "bad"])
                 words = "hello " * rng.randint(1, 60)
                 if kind == "bad":
-                    bad = rng.choice([{"prompt": "word " * 2000}, {"grammar": "root ::= ("}, {"logit_bias": {10**8: 1.0}}])
+                    bad = rng.choice(
+                        [{"prompt": "word " * 2000}, {"grammar": "root ::= ("}, {"logit_bias": {10**8: 1.0}}]
+                    )
                     prompt = llm.tokenize(bad.pop("prompt", words))
                     with pytest.raises((ContextFullError, RequestError)):
                         engine.submit(prompt, **submit_arguments(SamplingParams(max_tokens=8, **bad), stream=False))
                     refused += 1
                     continue
-                params = SamplingParams(max_tokens=rng.randint(1, 24), n=rng.choice([1, 1, 1, 3, 10]), seed=i, ignore_eos=True)
+                params = SamplingParams(
+                    max_tokens=rng.randint(1, 24), n=rng.choice([1, 1, 1, 3, 10]), seed=i, ignore_eos=True
+                )
                 request = engine.submit(llm.tokenize(words), **submit_arguments(params, stream=False))
                 (cancelled if kind == "cancel" else good).append((request, params))
             for request, _ in rng.sample(cancelled, len(cancelled)):
@@ -70,7 +74,7 @@ def test_failing_grammar_in_a_batch_fails_alone(smol):
     def bad() -> None:
         ban = dict.fromkeys(range(0, smol.info["n_vocab"]), -math.inf)
         try:
-            smol.generate("Hello", grammar='root ::= [a-z]+', logit_bias=ban, max_tokens=8)
+            smol.generate("Hello", grammar="root ::= [a-z]+", logit_bias=ban, max_tokens=8)
         except RequestError as error:
             results["bad"] = str(error)
 

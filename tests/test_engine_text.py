@@ -83,7 +83,9 @@ def test_full_context_ends_with_length_and_leaves_neighbours_alone(smollm2):
         alone = llm.generate(endless, temperature=0.0, ignore_eos=True)
         assert alone.finish_reason == "length"
         assert len(endless) + len(alone.token_ids) == 257  # the last token needs no cell of its own
-        first, second = llm.generate(["Hello, my name is", "The sky is"], temperature=0.0, max_tokens=150, ignore_eos=True)
+        first, second = llm.generate(
+            ["Hello, my name is", "The sky is"], temperature=0.0, max_tokens=150, ignore_eos=True
+        )
         assert len(first.token_ids) == len(second.token_ids) == 150
         assert llm.stats()["n_preempted"] >= 1, "two of 150 tokens cannot fit 256 cells at once"
         assert llm.stats()["n_seq_used"] == 0 and llm.stats()["kv_cells_used"] == 0
@@ -94,10 +96,16 @@ def test_full_context_ends_with_length_and_leaves_neighbours_alone(smollm2):
 
 def test_logprobs_are_those_of_the_plain_distribution(smol):
     prompt = smol.tokenize("The opposite of hot is")
-    out = smol.generate(prompt, temperature=0.9, seed=2, max_tokens=12, logprobs=4, repeat_penalty=1.5, neg=Neg(threshold=0.0, top_k=3))
+    out = smol.generate(
+        prompt, temperature=0.9, seed=2, max_tokens=12, logprobs=4, repeat_penalty=1.5, neg=Neg(threshold=0.0, top_k=3)
+    )
     logits = smol._engine.evaluate(prompt + out.token_ids.tolist(), logits=True)["logits"].astype(np.float64)
     logits = logits[len(prompt) - 1 : len(prompt) - 1 + len(out.token_ids)]
-    log_p = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)) - logits.max(1, keepdims=True)
+    log_p = (
+        logits
+        - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+        - logits.max(1, keepdims=True)
+    )
     # Q4_1 kernels round differently in another batch shape
     np.testing.assert_allclose(out.logprobs.chosen, log_p[np.arange(len(out.token_ids)), out.token_ids], atol=0.15)
     assert (np.diff(out.logprobs.top, axis=1) <= 0).all()
@@ -105,7 +113,11 @@ def test_logprobs_are_those_of_the_plain_distribution(smol):
 
 
 def test_json_schema_and_grammar_are_followed(smol):
-    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "people": {"type": "integer"}}, "required": ["city", "people"]}
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "people": {"type": "integer"}},
+        "required": ["city", "people"],
+    }
     for seed in range(3):
         out = smol.generate("Paris as JSON:", json_schema=schema, temperature=1.0, seed=seed, max_tokens=200)
         if out.finish_reason == "stop":
@@ -116,7 +128,14 @@ def test_json_schema_and_grammar_are_followed(smol):
 
 
 def test_gate_never_empties_what_a_grammar_allows(smol):
-    out = smol.generate("Once", grammar='root ::= "zzqx" [0-9]+ "!"', neg=Neg(threshold=0.0, top_k=1), temperature=1.5, seed=1, max_tokens=12)
+    out = smol.generate(
+        "Once",
+        grammar='root ::= "zzqx" [0-9]+ "!"',
+        neg=Neg(threshold=0.0, top_k=1),
+        temperature=1.5,
+        seed=1,
+        max_tokens=12,
+    )
     assert out.text.startswith("zzqx")
 
 
@@ -129,7 +148,14 @@ def test_gate_never_empties_what_a_grammar_allows(smol):
         ({"grammar": "(" * 5000}, "nested"),
         ({"json_schema": "{not json"}, "json_schema"),
         ({"json_schema": {"type": "no such type"}}, "json_schema"),
-        ({"json_schema": json.dumps({"type": "array", "items": {}}).replace("{}", '{"not":' * 300 + "{}" + "}" * 300)}, "nested"),
+        (
+            {
+                "json_schema": json.dumps({"type": "array", "items": {}}).replace(
+                    "{}", '{"not":' * 300 + "{}" + "}" * 300
+                )
+            },
+            "nested",
+        ),
         ({"logit_bias": {10**7: 1.0}}, "vocabulary"),
         ({"logprobs": 10**7}, "logprobs"),
         ({"stop": [""]}, "stop"),
@@ -154,13 +180,22 @@ def test_impossible_grammar_is_an_error_of_that_request(tiny_llama):
 
 def test_logit_bias_and_penalties_act(smol):
     first = smol.generate("The capital of France is", temperature=0.0, max_tokens=1)
-    banned = smol.generate("The capital of France is", temperature=0.0, max_tokens=1, logit_bias={int(first.token_ids[0]): -math.inf})
+    banned = smol.generate(
+        "The capital of France is", temperature=0.0, max_tokens=1, logit_bias={int(first.token_ids[0]): -math.inf}
+    )
     assert banned.token_ids[0] != first.token_ids[0]
     # the gate comes before biases, as it acts on the model's own logits; off, so that a token outside its top k can win
     wanted = smol.tokenize("zebra", add_special=False)[0]
-    assert smol.generate("Hi", temperature=0.0, max_tokens=1, logit_bias={wanted: 100.0}, neg=Neg(enabled=False)).token_ids[0] == wanted
+    assert (
+        smol.generate(
+            "Hi", temperature=0.0, max_tokens=1, logit_bias={wanted: 100.0}, neg=Neg(enabled=False)
+        ).token_ids[0]
+        == wanted
+    )
     loop = smol.generate("la la la la la", temperature=0.0, max_tokens=40, ignore_eos=True)
-    varied = smol.generate("la la la la la", temperature=0.0, max_tokens=40, ignore_eos=True, repeat_penalty=1.8, repeat_last_n=-1)
+    varied = smol.generate(
+        "la la la la la", temperature=0.0, max_tokens=40, ignore_eos=True, repeat_penalty=1.8, repeat_last_n=-1
+    )
     assert len(set(varied.token_ids.tolist())) > len(set(loop.token_ids.tolist()))
 
 
@@ -169,13 +204,29 @@ def test_logit_bias_and_penalties_act(smol):
 def test_chat_template_equals_transformers_rendering(tiny_qwen, thinking):
     from transformers import AutoTokenizer
 
-    tools = [{"type": "function", "function": {"name": "add", "description": "adds", "parameters": {"type": "object", "properties": {"a": {"type": "number"}}}}}]
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "안녕 <b>"}]
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": "add",
+                "description": "adds",
+                "parameters": {"type": "object", "properties": {"a": {"type": "number"}}},
+            },
+        }
+    ]
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "안녕 <b>"},
+    ]
     tokenizer = AutoTokenizer.from_pretrained(tiny_qwen.checkpoint)
     with DarwinNEG(tiny_qwen.model, n_ctx=256, n_parallel=1) as llm:
         assert llm.info["supports_thinking"]
         for given in (None, tools):
-            expected = tokenizer.apply_chat_template(messages, tools=given, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+            expected = tokenizer.apply_chat_template(
+                messages, tools=given, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+            )
             assert llm.apply_chat_template(messages, tools=given, enable_thinking=thinking) == expected
 
 
@@ -184,7 +235,9 @@ def test_reasoning_is_split_from_the_answer(tiny_qwen):
 
     with DarwinNEG(tiny_qwen.model, n_ctx=256, n_parallel=1) as llm:
         prompt = llm._engine.apply_chat_template('[{"role": "user", "content": "hi"}]', enable_thinking=True)
-        reasoning, text, calls = chat.split(llm._engine, prompt, "Let me think.\n</think>\n\nThe answer is 4.", partial=False)
+        reasoning, text, calls = chat.split(
+            llm._engine, prompt, "Let me think.\n</think>\n\nThe answer is 4.", partial=False
+        )
         assert (reasoning.strip(), text.strip(), calls) == ("Let me think.", "The answer is 4.", ())
         reasoning, text, _ = chat.split(llm._engine, prompt, "Let me thi", partial=True)
         assert (reasoning, text) == ("Let me thi", "")

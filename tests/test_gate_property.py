@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import neg_reference
 
 from darwin_neg_cpp import _core
+from oracles import neg_reference
 
 ROWS, EXAMPLES = 64, 200  # 12,800 rows an example set
 

@@ -14,18 +14,18 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from hostile_gguf import FILE_KINDS, HEAD_KINDS, Kind, rewrite
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracles import neg_reference
 from safetensors.numpy import load_file, save_file
-from tiny_gguf import HIDDEN, write_tiny_llama
 
 from darwin_neg_cpp import DarwinNEG, DarwinNegError, errors, neg_files, neg_format
 from darwin_neg_cpp.atomic_file import OutputError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.errors import ModelFileError, NegHeadError
 from darwin_neg_cpp.gguf_header import read_header
+from hostile_gguf import FILE_KINDS, HEAD_KINDS, Kind, rewrite
+from oracles import neg_reference
+from tiny_gguf import HIDDEN, write_tiny_llama
 
 THRESHOLD = 1.175187349319458
 RELEASED = ("neg.proj_down.w", "neg.proj_down.b", "neg.proj_out.w", "neg.proj_out.b")
@@ -57,7 +57,9 @@ def test_attach_keeps_every_key_and_tensor_and_adds_the_head_bit_for_bit(tiny_ll
         assert new[tensor.name].data.tobytes() == tensor.data.tobytes()
         assert (new[tensor.name].tensor_type, list(new[tensor.name].shape)) == (tensor.tensor_type, list(tensor.shape))
     source = load_file(released)
-    for name, theirs in zip(RELEASED, ("proj_down.weight", "proj_down.bias", "proj_out.weight", "proj_out.bias"), strict=True):
+    for name, theirs in zip(
+        RELEASED, ("proj_down.weight", "proj_down.bias", "proj_out.weight", "proj_out.bias"), strict=True
+    ):
         assert new[name].tensor_type == gguf.GGMLQuantizationType.F32
         assert new[name].data.tobytes() == source[f"head.{theirs}"].tobytes()
     keys = {key: after.fields[key].contents() for key in after.fields if key.startswith("neg.")}
@@ -77,20 +79,31 @@ def test_detach_gives_back_the_original_bytes_and_the_head(tiny_llama, with_head
     assert [(t.name, t.data.tobytes()) for t in bare.tensors] == [(t.name, t.data.tobytes()) for t in original.tensors]
     assert not any(key.startswith("neg.") for key in bare.fields)
     one, other = neg_format.read_head(with_head), neg_format.read_head(tmp_path / "side.gguf")
-    assert all(a.tobytes() == b.tobytes() for a, b in zip(one.tensors().values(), other.tensors().values(), strict=True))
+    assert all(
+        a.tobytes() == b.tobytes() for a, b in zip(one.tensors().values(), other.tensors().values(), strict=True)
+    )
     assert other.base_arch == "llama" and len(other.base_norm_sha256) == 64
     neg_files.attach(tiny_llama, tmp_path / "side.gguf", tmp_path / "again.gguf")
-    assert {t.name for t in gguf.GGUFReader(tmp_path / "again.gguf").tensors} == {t.name for t in gguf.GGUFReader(with_head).tensors}
+    assert {t.name for t in gguf.GGUFReader(tmp_path / "again.gguf").tensors} == {
+        t.name for t in gguf.GGUFReader(with_head).tensors
+    }
 
 
 def test_attached_head_predicts_what_the_reference_predicts(with_head, released):
     with DarwinNEG(with_head, n_ctx=64, n_parallel=1) as llm:
         out = llm._engine.evaluate(llm.tokenize("hello there"), hidden=True)
-        np.testing.assert_allclose(out["predicted_entropy"], neg_reference.head_entropy(load_file(released), out["hidden"]), atol=1e-4)
+        np.testing.assert_allclose(
+            out["predicted_entropy"], neg_reference.head_entropy(load_file(released), out["hidden"]), atol=1e-4
+        )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(reduced=st.integers(1, 40), threshold=st.floats(0, 100, width=32), scale=st.floats(0.015625, 8, width=32), seed=st.integers(0, 9))
+@given(
+    reduced=st.integers(1, 40),
+    threshold=st.floats(0, 100, width=32),
+    scale=st.floats(0.015625, 8, width=32),
+    seed=st.integers(0, 9),
+)
 def test_any_head_survives_the_round_trip(tiny_llama, tmp_path, reduced, threshold, scale, seed):
     path = tmp_path / "head.safetensors"
     tensors = neg_reference.random_released_head(path, HIDDEN, seed, threshold, reduced=reduced)
@@ -113,7 +126,7 @@ def test_bad_file_is_one_clear_error_for_every_tool(kind: Kind, with_head, tmp_p
     with pytest.raises(NegHeadError if kind.error == "NegHeadError" else DarwinNegError):
         neg_files.attach(base, bad, out)
     if kind.error == "ModelFileError":
-        with pytest.raises(ModelFileError, match="(?s).*"):
+        with pytest.raises(ModelFileError):
             neg_files.attach(bad, with_head, out)
     assert main(["neg", "inspect", str(bad)]) == 2
     said = capfd.readouterr().err
@@ -238,7 +251,15 @@ def test_sigkill_at_random_moments_leaves_the_name_absent_or_whole(smollm2, tmp_
         time.sleep(took * rng.uniform(0.3, 1.1))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        state = "absent" if not out.exists() else "whole" if out.read_bytes() == whole else "old" if out.read_bytes() == b"old" else "TORN"
+        state = (
+            "absent"
+            if not out.exists()
+            else "whole"
+            if out.read_bytes() == whole
+            else "old"
+            if out.read_bytes() == b"old"
+            else "TORN"
+        )
         assert state == "whole" or state == ("old" if i % 2 else "absent")
         outcomes.add(state)
     neg_files.attach(smollm2.base, smollm2.head, out, force=True)
@@ -257,7 +278,18 @@ def test_full_disk_leaves_the_old_output_and_no_leftovers(with_head, tiny_llama,
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-        command = [sys.executable, "-m", "darwin_neg_cpp", "neg", "attach", str(tiny_llama), str(released), "-o", str(out), "--force"]
+        command = [
+            sys.executable,
+            "-m",
+            "darwin_neg_cpp",
+            "neg",
+            "attach",
+            str(tiny_llama),
+            str(released),
+            "-o",
+            str(out),
+            "--force",
+        ]
         result = subprocess.run(command, preexec_fn=shrink, capture_output=True, text=True, check=False)
         assert result.returncode == 3, result.stderr
         assert result.stderr.count("\n") == 1

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import TinyQwen
-from oracles import neg_reference, torch_pipeline
 from safetensors.numpy import load_file
 
+from conftest import TinyQwen
 from darwin_neg_cpp import DarwinNEG
+from oracles import neg_reference, torch_pipeline
 
 PROMPTS = ["The quick brown fox, 你好 안녕 😀 def f(x):", "Solve: If f(x) = x³ − 3x + 2, find all critical points."]
 
@@ -20,7 +20,9 @@ PROMPTS = ["The quick brown fox, 你好 안녕 😀 def f(x):", "Solve: If f(x) 
 def torch_model(tiny_qwen: TinyQwen):
     from transformers import Qwen3_5ForConditionalGeneration
 
-    return Qwen3_5ForConditionalGeneration.from_pretrained(tiny_qwen.checkpoint, dtype="float32", attn_implementation="eager").eval()
+    return Qwen3_5ForConditionalGeneration.from_pretrained(
+        tiny_qwen.checkpoint, dtype="float32", attn_implementation="eager"
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,8 @@ def test_side_car_gives_the_same_entropies_as_the_one_file_form(tiny_qwen, llm, 
     neg_files.write_side_car(tiny_qwen.model, tiny_qwen.base, tmp_path / "side-car.gguf")
     prompt = llm.tokenize(PROMPTS[1])
     expected = llm.generate(prompt, max_tokens=16, temperature=0, ignore_eos=True)
-    with DarwinNEG(tiny_qwen.base, tmp_path / "side-car.gguf", n_ctx=512, n_parallel=4, type_k="f32", type_v="f32") as other:
+    with DarwinNEG(
+        tiny_qwen.base, tmp_path / "side-car.gguf", n_ctx=512, n_parallel=4, type_k="f32", type_v="f32"
+    ) as other:
         got = other.generate(prompt, max_tokens=16, temperature=0, ignore_eos=True)
     np.testing.assert_array_equal(got.neg.entropy, expected.neg.entropy)

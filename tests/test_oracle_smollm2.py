@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracles import neg_reference, torch_pipeline
-from oracles import smollm2 as oracle
 from safetensors.numpy import load_file
 
 from darwin_neg_cpp import DarwinNEG
+from oracles import neg_reference, torch_pipeline
+from oracles import smollm2 as oracle
 
 
 @pytest.mark.slow
@@ -30,7 +30,9 @@ def test_f32_weights_equal_transformers(smollm2):
 
 
 def test_q4_1_file_equals_float64_head_on_its_own_hidden_states(smollm2, smol):
-    out = smol._engine.evaluate(smol.tokenize("The capital of France is Paris, and the capital of Italy is Rome."), hidden=True, logits=True)
+    out = smol._engine.evaluate(
+        smol.tokenize("The capital of France is Paris, and the capital of Italy is Rome."), hidden=True, logits=True
+    )
     expected = neg_reference.head_entropy(load_file(smollm2.head), out["hidden"])
     assert np.ptp(expected) > 0.5
     np.testing.assert_allclose(out["predicted_entropy"], expected, atol=1e-4)

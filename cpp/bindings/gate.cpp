@@ -85,6 +85,7 @@ Rows gate_apply_graph(const Rows & logits, const Rows & entropy, float threshold
     ggml_build_forward_expand(graph, io.logits);
 
     ggml_backend_ptr backend(ggml_backend_cpu_init());
+    ggml_backend_cpu_set_n_threads(backend.get(), 1);
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(context.get(), backend.get()));
     for (py::ssize_t r = 0; r < rows; ++r) {
         ggml_backend_tensor_set(in, logits.data(r, 0), 0, n * sizeof(float));

@@ -79,6 +79,14 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
     } else if (r.chat) {
         r.chat->apply_to(model, s);
     }
+    if (!s.grammar.empty() && !s.grammar_lazy) {
+        // tried on its own first: common_sampler_init would lose the chain it has begun when the grammar cannot be parsed
+        llama_sampler * trial = llama_sampler_init_grammar(model.vocab(), common_grammar_value(s.grammar).c_str(), "root");
+        if (trial == nullptr) {
+            throw RequestError("grammar cannot be parsed (GBNF with a rule `root` is expected, without left recursion)");
+        }
+        llama_sampler_free(trial);
+    }
     s.neg.action    = neg_action(r.neg_action);
     s.neg.threshold = r.neg_threshold;
     s.neg.top_k     = r.neg_top_k;

@@ -313,7 +313,9 @@ def _safetensors(path: str) -> dict[str, F32]:
     """All tensors of a small safetensors file as float32. Format: https://huggingface.co/docs/safetensors"""
 
     def damaged(what: str) -> NegHeadError:
-        return NegHeadError(f"{shown_path(path)}: {shown(what)}; the file is damaged or no safetensors file, get it again")
+        return NegHeadError(
+            f"{shown_path(path)}: {shown(what)}; the file is damaged or no safetensors file, get it again"
+        )
 
     with open_input(path, NegHeadError) as file:
         size = os.fstat(file.fileno()).st_size

@@ -122,6 +122,7 @@ static void graph_form_equals_host_form() {
     std::normal_distribution<float> normal(0.0f, 3.0f);
     std::uniform_real_distribution<float> uniform(0.0f, 2.0f);
     const ggml_backend_ptr backend(ggml_backend_cpu_init());
+    ggml_backend_cpu_set_n_threads(backend.get(), 1);
     for (const int n : {1, 5, 20, 21, 300, 5000}) {
         for (const llama_neg_gate_params & p : {llama_neg_gate_params{1.0f, 20, 1.0f}, llama_neg_gate_params{0.5f, 1, 0.6f}}) {
             const Sampler gate(llama_sampler_init_neg_gate(p));

@@ -1,8 +1,8 @@
 """The NEG head and gate in float64 NumPy, written from their definition and sharing no code with the package.
 
-    u = gelu(W_down h + b_down)       exact (erf) GELU
-    e = softplus(W_out u + b_out)     predicted entropy, nats
-    active = e > threshold; where active only the top_k largest logits stay, ties to the lowest index, divided by temp_scale
+u = gelu(W_down h + b_down)       exact (erf) GELU
+e = softplus(W_out u + b_out)     predicted entropy, nats
+active = e > threshold; where active only the top_k largest logits stay, ties to the lowest index, divided by temp_scale
 """
 
 from __future__ import annotations
@@ -47,7 +47,15 @@ def entropy_of(logits: np.ndarray) -> np.ndarray:
     return -(p * np.log(np.maximum(p, 1e-300))).sum(axis=-1)
 
 
-def random_released_head(path: Path, hidden: int, seed: int, threshold: float, reduced: int | None = None, gain: float = 2.0, bias: float = 0.5) -> dict[str, np.ndarray]:
+def random_released_head(
+    path: Path,
+    hidden: int,
+    seed: int,
+    threshold: float,
+    reduced: int | None = None,
+    gain: float = 2.0,
+    bias: float = 0.5,
+) -> dict[str, np.ndarray]:
     """Writes a seeded random head in the layout of the released neg_modules.safetensors and returns its tensors."""
     rng = np.random.default_rng(seed)
     r = reduced or hidden // 4

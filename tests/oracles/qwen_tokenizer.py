@@ -33,7 +33,10 @@ def write_tokenizer(gguf_vocab: Path, folder: Path, chat_template: str) -> PreTr
     tokenizer = Tokenizer(models.BPE(vocab=normal, merges=merges))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     # the GGUF file stores nothing after the control tokens but padding, so their ids follow the normal ones

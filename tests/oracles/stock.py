@@ -18,7 +18,10 @@ def binaries() -> dict[str, str]:
     if folder := os.environ.get("DARWIN_NEG_STOCK_BIN"):
         return {tool: str(Path(folder) / tool) for tool in TOOLS}
     source = subprocess.run(
-        [sys.executable, str(ROOT / "cmake" / "llama_source.py"), "--pristine", "--with-tests"], capture_output=True, text=True, check=True
+        [sys.executable, str(ROOT / "cmake" / "llama_source.py"), "--pristine", "--with-tests"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     build = cache_root() / "tests" / f"stock-{Path(source).name}"
     found = {tool: str(build / "bin" / tool) for tool in TOOLS}
@@ -27,6 +30,8 @@ def binaries() -> dict[str, str]:
         options = [f"-D{name}=OFF" for name in (*off.split(), "BUILD_SHARED_LIBS", "GGML_CCACHE")]
         options += ["-DLLAMA_BUILD_COMMON=ON", "-DLLAMA_BUILD_TOOLS=ON", "-DCMAKE_BUILD_TYPE=Release"]
         options += ["-DLLAMA_BUILD_COMMIT=stock", "-DLLAMA_BUILD_NUMBER=1"]
-        subprocess.run(["cmake", "-G", "Ninja", "-S", source, "-B", str(build), *options], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["cmake", "-G", "Ninja", "-S", source, "-B", str(build), *options], check=True, stdout=subprocess.DEVNULL
+        )
         subprocess.run(["cmake", "--build", str(build), "--target", *TOOLS], check=True, stdout=subprocess.DEVNULL)
     return found

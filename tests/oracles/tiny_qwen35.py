@@ -86,7 +86,9 @@ def build_model(seed: int) -> Qwen3_5ForConditionalGeneration:
     return model.eval()
 
 
-def write_checkpoint(folder: Path, llama_tree: Path, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Qwen3_5ForConditionalGeneration:
+def write_checkpoint(
+    folder: Path, llama_tree: Path, seed: int = 0, dtype: torch.dtype = torch.bfloat16
+) -> Qwen3_5ForConditionalGeneration:
     """Writes config, two shards with their index, tokenizer and neg_modules.safetensors; returns the model in float32."""
     folder.mkdir(parents=True, exist_ok=True)
     model = build_model(seed)
@@ -114,7 +116,11 @@ def write_checkpoint(folder: Path, llama_tree: Path, seed: int = 0, dtype: torch
 def _mtp_block(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The multi-token-prediction block that the released shards hold: a full-attention layer with its norms and projection."""
     layer = "model.language_model.layers.3."
-    block = {f"mtp.layers.0.{name.removeprefix(layer)}": value.clone() for name, value in tensors.items() if name.startswith(layer)}
+    block = {
+        f"mtp.layers.0.{name.removeprefix(layer)}": value.clone()
+        for name, value in tensors.items()
+        if name.startswith(layer)
+    }
     for name in ("mtp.norm.weight", "mtp.pre_fc_norm_embedding.weight", "mtp.pre_fc_norm_hidden.weight"):
         block[name] = torch.zeros(HIDDEN)
     block["mtp.fc.weight"] = torch.randn(HIDDEN, 2 * HIDDEN) * 0.05
@@ -123,7 +129,15 @@ def _mtp_block(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def convert(folder: Path, out: Path, llama_tree: Path, outtype: str = "f32") -> None:
     """llama.cpp's own converter of the pinned tree."""
-    command = [sys.executable, str(llama_tree / "convert_hf_to_gguf.py"), str(folder), "--outfile", str(out), "--outtype", outtype]
+    command = [
+        sys.executable,
+        str(llama_tree / "convert_hf_to_gguf.py"),
+        str(folder),
+        "--outfile",
+        str(out),
+        "--outtype",
+        outtype,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise RuntimeError(f"llama.cpp's converter failed:\n{result.stderr[-3000:]}")

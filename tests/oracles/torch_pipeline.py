@@ -40,6 +40,8 @@ def torch_head(tensors: dict[str, np.ndarray], hidden: np.ndarray) -> np.ndarray
     """The NEG head as PyTorch users would write it."""
     x = torch.from_numpy(np.ascontiguousarray(hidden))
     weight = {name: torch.from_numpy(value) for name, value in tensors.items()}
-    u = torch.nn.functional.gelu(torch.nn.functional.linear(x, weight["head.proj_down.weight"], weight["head.proj_down.bias"]))
+    u = torch.nn.functional.gelu(
+        torch.nn.functional.linear(x, weight["head.proj_down.weight"], weight["head.proj_down.bias"])
+    )
     z = torch.nn.functional.linear(u, weight["head.proj_out.weight"], weight["head.proj_out.bias"])
     return torch.nn.functional.softplus(z)[:, 0].numpy()

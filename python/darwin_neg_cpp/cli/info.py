@@ -12,10 +12,18 @@ from .terminal import human_bytes
 
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("info", help="describe a GGUF file", description="Architecture, quantization, tensors, NEG head and expected memory of a GGUF file.")
+    parser = verbs.add_parser(
+        "info",
+        help="describe a GGUF file",
+        description="Architecture, quantization, tensors, NEG head and expected memory of a GGUF file.",
+    )
     parser.add_argument("file", metavar="FILE", help="GGUF model file or NEG side-car")
-    parser.add_argument("-c", "--n-ctx", type=int, default=4096, metavar="N", help="context that memory is estimated for (default 4096)")
-    parser.add_argument("--n-parallel", type=int, default=8, metavar="N", help="sequences that memory is estimated for (default 8)")
+    parser.add_argument(
+        "-c", "--n-ctx", type=int, default=4096, metavar="N", help="context that memory is estimated for (default 4096)"
+    )
+    parser.add_argument(
+        "--n-parallel", type=int, default=8, metavar="N", help="sequences that memory is estimated for (default 8)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -33,7 +41,12 @@ def describe(m: ModelInfo) -> str:
         ("name", m.name or "-"),
         ("architecture", m.architecture),
         ("quantization", f"{m.quantization} ({', '.join(f'{n} {t}' for t, n in m.tensor_types.items())})"),
-        ("parameters", f"{m.n_params / 1e9:.2f} B in {m.n_tensors} tensors" if m.n_params >= 1e8 else f"{m.n_params:,} in {m.n_tensors} tensors"),
+        (
+            "parameters",
+            f"{m.n_params / 1e9:.2f} B in {m.n_tensors} tensors"
+            if m.n_params >= 1e8
+            else f"{m.n_params:,} in {m.n_tensors} tensors",
+        ),
         ("shape", f"{m.n_layer} layers, hidden {m.n_embd}, vocabulary {m.n_vocab:,}, context {m.n_ctx_train:,}"),
         ("chat template", "yes" if m.has_chat_template else "no"),
     ]
@@ -44,11 +57,22 @@ def describe(m: ModelInfo) -> str:
     elif m.neg is None:
         rows.append(("NEG head", "none (add one with `darwin-neg neg attach`)"))
     else:
-        rows.append(("NEG head", f"{m.neg['n_embd']} -> {m.neg['n_reduced']} -> 1, threshold {m.neg['threshold']:.4f} nats, top {m.neg['top_k']}"))
+        rows.append(
+            (
+                "NEG head",
+                f"{m.neg['n_embd']} -> {m.neg['n_reduced']} -> 1, threshold {m.neg['threshold']:.4f} nats, top {m.neg['top_k']}",
+            )
+        )
         rows.append(("NEG source", m.neg["source"] or "-"))
     if m.memory is not None:
         e = m.memory
-        rows.append(("memory", f"about {human_bytes(e.total)}: weights {human_bytes(e.weights)}, KV cache {human_bytes(e.kv_cache)}"
-                     + (f", recurrent state {human_bytes(e.recurrent)}" if e.recurrent else "") + f" at {e.n_ctx:,} tokens"))
+        rows.append(
+            (
+                "memory",
+                f"about {human_bytes(e.total)}: weights {human_bytes(e.weights)}, KV cache {human_bytes(e.kv_cache)}"
+                + (f", recurrent state {human_bytes(e.recurrent)}" if e.recurrent else "")
+                + f" at {e.n_ctx:,} tokens",
+            )
+        )
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

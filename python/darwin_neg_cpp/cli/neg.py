@@ -15,27 +15,48 @@ from .terminal import progress_bar
 
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("neg", help="attach, detach or inspect a NEG head", description="Work on the NEG head of model files.")
+    parser = verbs.add_parser(
+        "neg", help="attach, detach or inspect a NEG head", description="Work on the NEG head of model files."
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    attach = actions.add_parser("attach", help="join a head to a model file", description="Writes a copy of the model with the head inside, or the head as a side-car for this model.")
+    attach = actions.add_parser(
+        "attach",
+        help="join a head to a model file",
+        description="Writes a copy of the model with the head inside, or the head as a side-car for this model.",
+    )
     attach.add_argument("model", metavar="MODEL", help="GGUF model file, any quantization")
-    attach.add_argument("neg", metavar="NEG", nargs="?", help="neg_modules.safetensors, a side-car, or a model with a head")
+    attach.add_argument(
+        "neg", metavar="NEG", nargs="?", help="neg_modules.safetensors, a side-car, or a model with a head"
+    )
     attach.add_argument("-o", "--out", metavar="FILE", help="output (default: MODEL's name with -neg before .gguf)")
-    attach.add_argument("--side-car", metavar="FILE", help="write only the head, as a side-car for MODEL (about 17 MB for the 9B model)")
-    attach.add_argument("--random", type=int, metavar="SEED", help="instead of NEG: a random head, for trying the machinery; its predictions mean nothing")
+    attach.add_argument(
+        "--side-car", metavar="FILE", help="write only the head, as a side-car for MODEL (about 17 MB for the 9B model)"
+    )
+    attach.add_argument(
+        "--random",
+        type=int,
+        metavar="SEED",
+        help="instead of NEG: a random head, for trying the machinery; its predictions mean nothing",
+    )
     attach.add_argument("--replace", action="store_true", help="MODEL may carry a head already, which is dropped")
     attach.add_argument("--force", action="store_true", help="replace an existing output file")
     attach.set_defaults(run=run_attach)
 
-    detach = actions.add_parser("detach", help="take the head off a model file", description="Writes a copy of the model without its head; other llama.cpp builds open that.")
+    detach = actions.add_parser(
+        "detach",
+        help="take the head off a model file",
+        description="Writes a copy of the model without its head; other llama.cpp builds open that.",
+    )
     detach.add_argument("model", metavar="MODEL", help="GGUF model file with a head")
     detach.add_argument("-o", "--out", metavar="FILE", required=True, help="output")
     detach.add_argument("--side-car", metavar="FILE", help="keep the head in this side-car")
     detach.add_argument("--force", action="store_true", help="replace existing output files")
     detach.set_defaults(run=run_detach)
 
-    inspect = actions.add_parser("inspect", help="show a head", description="Reads and checks the head of a model, side-car or safetensors file.")
+    inspect = actions.add_parser(
+        "inspect", help="show a head", description="Reads and checks the head of a model, side-car or safetensors file."
+    )
     inspect.add_argument("file", metavar="FILE", help="GGUF model, side-car, or neg_modules.safetensors")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=run_inspect)
