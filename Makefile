@@ -9,7 +9,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.n
 SANITIZED := build/sanitize
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format dev docs bench sanitize pytest install clean
+.PHONY: demo test lint format dev docs bench gpu sanitize pytest install clean
 
 demo: install
 	darwin-neg generate --demo
@@ -70,6 +70,12 @@ docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
 
 bench: install
+	$(BIN)/python benchmarks/decode.py
+
+# on a machine with an NVIDIA card and the CUDA toolkit: build for it, check gate and head on it, measure
+gpu: $(VENV)/.tests
+	CMAKE_ARGS=-DGGML_CUDA=ON $(PIP) install --no-build-isolation --config-settings=build-dir=build/cuda .
+	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/decode.py
 
 clean:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from darwin_neg_cpp import ContextFullError, DarwinNEG, Neg, RequestError
+from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, Neg, RequestError
 
 GREEDY = {"temperature": 0.0, "max_tokens": 40}
 
@@ -251,3 +251,22 @@ def test_token_prompts_equal_text_prompts(smol):
     by_tokens = smol.generate(np.array(smol.tokenize(text)), **GREEDY)
     assert by_text.token_ids.tolist() == by_tokens.token_ids.tolist()
     assert smol.detokenize(smol.tokenize(text)) == text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_ctx": 1}, {"n_ctx": 2}, {"n_ctx": 0}, {"n_ctx": 2**31 - 1}, {"n_batch": 1}, {"n_batch": 8, "n_parallel": 8}, {"n_ubatch": 1},
+        {"n_batch": 3, "n_ubatch": 7, "n_parallel": 2}, {"n_parallel": 255}, {"n_parallel": 256}, {"type_k": "q8_0"}, {"type_k": "nonsense"},
+        {"type_v": "q4_0", "flash_attn": "off"}, {"flash_attn": "on"}, {"split_mode": "row"}, {"split_mode": "none", "main_gpu": 3},
+        {"use_mmap": False}, {"chat_template": "{{ broken"}, {"n_gpu_layers": 99},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_any_model_argument_is_used_or_refused_but_never_aborts(tiny_llama, options):
+    try:
+        with DarwinNEG(tiny_llama, **options) as llm:
+            for one in llm.generate([[104], [105, 106]], max_tokens=5):
+                assert one.token_ids.size <= 5
+    except DarwinNegError as error:
+        assert "\n" not in str(error) and len(str(error)) > 20

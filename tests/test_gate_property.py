@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darwin_neg_cpp import _core
+from darwin_neg_cpp import RequestError, _core
 from oracles import neg_reference
 
 ROWS, EXAMPLES = 64, 200  # 12,800 rows an example set
@@ -63,3 +63,9 @@ def test_large_vocabulary_rows_agree():
     expected = neg_reference.gate(logits, entropy, 1.175187349319458, 20)
     for form in FORMS.values():
         np.testing.assert_array_equal(form(logits, entropy, 1.175187349319458, 20, 1.0), expected)
+
+
+def test_graph_form_refuses_a_device_that_does_not_exist():
+    rows = np.zeros((1, 4), np.float32)
+    with pytest.raises(RequestError, match="NOPE"):
+        _core.gate_apply_graph(rows, np.ones(1, np.float32), 0.5, 2, 1.0, "NOPE")

@@ -63,7 +63,8 @@ Rows gate_apply(const Rows & logits, const Rows & entropy, float threshold, int3
     return out;
 }
 
-Rows gate_apply_graph(const Rows & logits, const Rows & entropy, float threshold, int32_t top_k, float temp_scale) {
+Rows gate_apply_graph(const Rows & logits, const Rows & entropy, float threshold, int32_t top_k, float temp_scale,
+                      const std::string & device) {
     check_shapes(logits, entropy);
     const auto rows = logits.shape(0);
     const auto n    = logits.shape(1);
@@ -83,9 +84,14 @@ Rows gate_apply_graph(const Rows & logits, const Rows & entropy, float threshold
     ggml_set_input(io.neg);
     gate->iface->backend_apply(gate.get(), context.get(), graph, &io);
     ggml_build_forward_expand(graph, io.logits);
-
-    ggml_backend_ptr backend(ggml_backend_cpu_init());
-    ggml_backend_cpu_set_n_threads(backend.get(), 1);
+    ggml_backend_dev_t found = ggml_backend_dev_by_name(device.c_str());
+    if (found == nullptr) {
+        throw RequestError("device '" + device + "' does not exist; darwin_neg_cpp._core.devices() lists those that do");
+    }
+    ggml_backend_ptr backend(ggml_backend_dev_init(found, nullptr));
+    if (ggml_backend_is_cpu(backend.get())) {
+        ggml_backend_cpu_set_n_threads(backend.get(), 1);  // the rows are small
+    }
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(context.get(), backend.get()));
     for (py::ssize_t r = 0; r < rows; ++r) {
         ggml_backend_tensor_set(in, logits.data(r, 0), 0, n * sizeof(float));
@@ -102,7 +108,7 @@ void bind_gate(py::module_ & m) {
     m.def("gate_apply", &gate_apply, py::arg("logits"), py::arg("entropy"), py::arg("threshold"), py::arg("top_k"), py::arg("temp_scale"),
           "The gate on the host: logits [rows, n], entropy [rows] -> [rows, n] with -inf for dropped tokens.");
     m.def("gate_apply_graph", &gate_apply_graph, py::arg("logits"), py::arg("entropy"), py::arg("threshold"), py::arg("top_k"),
-          py::arg("temp_scale"), "The same through the gate's ggml graph on the CPU backend.");
+          py::arg("temp_scale"), py::arg("device") = "CPU", "The same through the gate's ggml graph on a device, named as devices() does.");
 }
 
 }  // namespace darwin_neg

@@ -57,7 +57,7 @@ Evaluation Engine::evaluate(const std::vector<llama_token> & tokens, bool hidden
     out.n_embd   = llama_model_n_embd(model_.get());
     out.n_vocab  = model_.n_vocab();
 
-    const auto n_batch = static_cast<int32_t>(params.n_batch);
+    const auto n_batch = static_cast<int32_t>(llama_n_batch(context.get()));
     const std::unique_ptr<llama_batch, BatchDeleter> batch(new llama_batch(llama_batch_init(n_batch, 0, 1)));
     for (int32_t from = 0; from < n; from += n_batch) {
         const int32_t count = std::min(n_batch, n - from);

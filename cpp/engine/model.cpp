@@ -116,8 +116,8 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     if (params_.n_batch < 1 || params_.n_ubatch < 1) {
         throw RequestError("n_batch and n_ubatch must be at least 1");
     }
-    // a step decodes one token of every running sequence
-    params_.n_batch  = std::max(params_.n_batch, params_.n_parallel);
+    // a step decodes one token of every running sequence, and llama.cpp wants room for an output of every sequence it has
+    params_.n_batch  = std::max(params_.n_batch, params_.n_parallel + 1);
     params_.n_ubatch = std::min(params_.n_ubatch, params_.n_batch);
     if (params_.n_threads <= 0) {
         params_.n_threads = common_cpu_get_num_math();
@@ -183,18 +183,19 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
 
 LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq, bool embeddings) const {
     llama_context_params p = llama_context_default_params();
-    p.n_ctx                = n_ctx;
-    p.n_batch              = n_batch;
-    p.n_ubatch             = n_ubatch;
-    p.n_seq_max            = n_seq;
-    p.n_threads            = params_.n_threads;
-    p.n_threads_batch      = params_.n_threads_batch;
-    p.flash_attn_type      = flash_attn_type(params_.flash_attn);
-    p.type_k               = cache_type("type_k", params_.type_k);
-    p.type_v               = cache_type("type_v", params_.type_v);
-    p.kv_unified           = true;
-    p.embeddings           = embeddings;
-    p.no_perf              = true;
+    // llama.cpp cuts the batch to the context, and asserts on a batch smaller than the number of sequences
+    p.n_ctx           = std::max(n_ctx, n_seq);
+    p.n_batch         = n_batch;
+    p.n_ubatch        = n_ubatch;
+    p.n_seq_max       = n_seq;
+    p.n_threads       = params_.n_threads;
+    p.n_threads_batch = params_.n_threads_batch;
+    p.flash_attn_type = flash_attn_type(params_.flash_attn);
+    p.type_k          = cache_type("type_k", params_.type_k);
+    p.type_v          = cache_type("type_v", params_.type_v);
+    p.kv_unified      = true;
+    p.embeddings      = embeddings;
+    p.no_perf         = true;
     if (embeddings) {
         p.pooling_type = LLAMA_POOLING_TYPE_NONE;
     }

@@ -77,7 +77,8 @@ Scheduler::Scheduler(const Model & model) : model_(model) {
     // one sequence more than can generate: it holds a prompt for samples that wait for a place
     context_ = model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, p.n_parallel + 1, false);
     memory_  = llama_get_memory(context_.get());
-    batch_   = llama_batch_init(static_cast<int32_t>(p.n_batch), 0, 1);
+    n_batch_ = static_cast<int32_t>(llama_n_batch(context_.get()));  // may be less than asked for in a small context
+    batch_   = llama_batch_init(n_batch_, 0, 1);
     for (uint32_t i = 0; i < p.n_parallel; ++i) {
         free_seqs_.push_back(static_cast<llama_seq_id>(p.n_parallel - 1 - i));
     }
@@ -393,7 +394,7 @@ void Scheduler::build_batch() {
         }
     }
     const bool alone = batch_.n_tokens == 0;
-    int32_t budget   = static_cast<int32_t>(model_.params().n_batch) - batch_.n_tokens;
+    int32_t budget   = n_batch_ - batch_.n_tokens;
     if (!alone) {
         budget = std::min(budget, k_prefill_beside_generation);
     }

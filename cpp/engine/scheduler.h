@@ -95,6 +95,7 @@ private:
     const Model & model_;
     LlamaContextPtr context_;
     llama_memory_t memory_ = nullptr;
+    int32_t n_batch_       = 0;
     llama_batch batch_     = {};
     std::vector<Sample *> batch_rows_;      // for each output row of the batch in order: whose it is
     std::vector<int32_t> batch_row_index_;  // its index in the batch

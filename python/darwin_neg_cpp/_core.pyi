@@ -120,5 +120,10 @@ def gate_apply(
     logits: npt.NDArray[np.float32], entropy: npt.NDArray[np.float32], threshold: float, top_k: int, temp_scale: float
 ) -> npt.NDArray[np.float32]: ...
 def gate_apply_graph(
-    logits: npt.NDArray[np.float32], entropy: npt.NDArray[np.float32], threshold: float, top_k: int, temp_scale: float
+    logits: npt.NDArray[np.float32],
+    entropy: npt.NDArray[np.float32],
+    threshold: float,
+    top_k: int,
+    temp_scale: float,
+    device: str = "CPU",
 ) -> npt.NDArray[np.float32]: ...
