@@ -35,3 +35,7 @@ def binaries() -> dict[str, str]:
         )
         subprocess.run(["cmake", "--build", str(build), "--target", *TOOLS], check=True, stdout=subprocess.DEVNULL)
     return found
+
+
+if __name__ == "__main__":
+    print("\n".join(binaries().values()))
