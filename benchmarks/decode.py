@@ -3,7 +3,8 @@
     python benchmarks/decode.py [--model FILE] [--rounds N] [--tokens N]
 
 Interleaved rounds, medians, ratios. Stock is llama-batched-bench of the unpatched tree (built into the cache on first use): it decodes the
-same number of tokens per sequence and does not sample; `engine` is this package's whole path (sampling, text, Python included), greedy.
+same number of tokens per sequence and does not sample. `same tool, NEG on` is the patched tree's llama-batched-bench on the file with a head: the
+price of evaluating the head. `engine` is this package's whole path, greedy: sampling, text and Python included.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from darwin_neg_cpp import DarwinNEG, Neg, demo, neg_files, neg_format
+from darwin_neg_cpp import DarwinNEG, demo, neg_files, neg_format
+from darwin_neg_cpp.gguf_header import read_header
 from oracles import stock
 
 PROMPT_TOKENS = 32
@@ -49,12 +51,22 @@ def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int)
     return float(json.loads(line)["speed_tg"])
 
 
-def engine_speed(llm: DarwinNEG, batch: int, tokens: int, neg: Neg | None) -> float:
-    """Tokens per second from the end of the prompts to the last token."""
-    prompt = [[*llm.tokenize("word " * (PROMPT_TOKENS - 2)), 100 + i] for i in range(batch)]
-    options = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True, "neg": neg}
-    results = llm.generate(prompt, **options)
-    return batch * (tokens - 1) / max(one.generate_seconds for one in results)
+def engine_speed(model: Path, batch: int, tokens: int) -> float:
+    """Tokens per second of this package from the end of the prompts to the last token, in a process of its own like stock's.
+
+    Two engines in one process would each keep a team of OpenMP threads spinning on the same cores.
+    """
+    command = [sys.executable, __file__, "--engine", str(model), "--batches", str(batch), "--tokens", str(tokens)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(result.stdout)
+
+
+def run_engine(model: Path, batch: int, tokens: int) -> float:
+    with DarwinNEG(model, n_ctx=4096, n_parallel=batch) as llm:
+        prompt = [[*llm.tokenize("word " * (PROMPT_TOKENS - 2)), 100 + i] for i in range(batch)]
+        results = llm.generate(prompt, temperature=0.0, max_tokens=tokens, ignore_eos=True)
+        results = results if isinstance(results, list) else [results]
+        return batch * (tokens - 1) / max(one.generate_seconds for one in results)
 
 
 def sixteen(llm: DarwinNEG, tokens: int) -> tuple[float, float]:
@@ -72,38 +84,52 @@ def sixteen(llm: DarwinNEG, tokens: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, help="GGUF without a head (default: the demo model)")
+    parser.add_argument(
+        "--patched-bin",
+        type=Path,
+        help="folder with llama-batched-bench of the patched tree (-DDARWIN_NEG_BUILD_TOOLS=ON)",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batches", default="1,4,16")
+    parser.add_argument("--engine", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.engine:
+        print(run_engine(args.engine, int(args.batches), args.tokens))
+        return
     base = args.model or demo.model_path()
     with_head = base.with_name(base.stem + "-bench-neg.gguf")
-    from darwin_neg_cpp.gguf_header import read_header
-
-    neg_files.attach(base, neg_format.random_head(neg_files.hidden_size(read_header(base)), 0), with_head, force=True)
+    head = neg_format.random_head(neg_files.hidden_size(read_header(base)), 0)
+    neg_files.attach(base, head, with_head, force=True)
     binary = stock.binaries()["llama-batched-bench"]
+    with DarwinNEG(base, n_ctx=512, n_parallel=1) as llm:
+        threads = int(llm.info["n_threads"])
     print(
-        f"{base.name}, {platform.processor() or platform.machine()}, {datetime.date.today()}, {args.rounds} rounds, {args.tokens} tokens"
+        f"{base.name}, {platform.machine()}, {threads} threads, {datetime.date.today()}, {args.rounds} rounds, {args.tokens} tokens"
     )
     try:
-        with (
-            DarwinNEG(base, n_ctx=4096, n_parallel=16) as plain,
-            DarwinNEG(with_head, n_ctx=4096, n_parallel=16) as neg,
-        ):
-            threads = int(plain.info["n_threads"])
-            for batch in map(int, args.batches.split(",")):
-                speeds: dict[str, list[float]] = {"stock": [], "engine, no head": [], "engine, NEG on": []}
-                for _ in range(args.rounds):
-                    speeds["stock"].append(stock_speed(binary, base, batch, args.tokens, threads))
-                    speeds["engine, no head"].append(engine_speed(plain, batch, args.tokens, None))
-                    speeds["engine, NEG on"].append(engine_speed(neg, batch, args.tokens, Neg()))
-                reference = statistics.median(speeds["stock"])
-                for name, values in speeds.items():
-                    median = statistics.median(values)
-                    print(f"batch {batch:>2}  {name:<16} {median:8.1f} tokens/s  {median / reference:.3f} of stock")
-            pairs = [sixteen(neg, args.tokens) for _ in range(max(1, args.rounds // 2))]
-            one, many = (statistics.median(column) for column in zip(*pairs, strict=True))
-            print(f"16 samples: one call {one:.2f} s, 16 calls {many:.2f} s, {many / one:.2f}x")
+        for batch in map(int, args.batches.split(",")):
+            speeds: dict[str, list[float]] = {}
+            for _ in range(args.rounds):
+                speeds.setdefault("stock", []).append(stock_speed(binary, base, batch, args.tokens, threads))
+                if args.patched_bin:
+                    patched = str(args.patched_bin / "llama-batched-bench")
+                    speeds.setdefault("same tool, NEG on", []).append(
+                        stock_speed(patched, with_head, batch, args.tokens, threads)
+                    )
+                speeds.setdefault("engine, no head", []).append(engine_speed(base, batch, args.tokens))
+                speeds.setdefault("engine, NEG on", []).append(engine_speed(with_head, batch, args.tokens))
+            reference = statistics.median(speeds["stock"])
+            for name, values in speeds.items():
+                median = statistics.median(values)
+                print(
+                    f"batch {batch:>2}  {name:<18} {median:8.1f} tokens/s  {median / reference:.3f} of stock",
+                    flush=True,
+                )
+        with DarwinNEG(with_head, n_ctx=4096, n_parallel=16) as llm:
+            pairs = [sixteen(llm, args.tokens) for _ in range(max(1, args.rounds // 2))]
+        one, many = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(f"16 samples: one call {one:.2f} s, 16 calls {many:.2f} s, {many / one:.2f}x")
     finally:
         with_head.unlink(missing_ok=True)
 

@@ -64,7 +64,11 @@ def main() -> None:
         write_tokenizer(tree / "models" / "ggml-vocab-qwen35.gguf", folder, "")
         convert = [sys.executable, str(tree / "convert_hf_to_gguf.py"), str(folder), "--no-mtp", "--outtype", "f16"]
         subprocess.run([*convert, "--outfile", str(Path(temp) / "f16.gguf")], check=True, capture_output=True)
-        subprocess.run([stock.binaries()["llama-quantize"], str(Path(temp) / "f16.gguf"), str(out), "Q4_K_M"], check=True, capture_output=True)
+        subprocess.run(
+            [stock.binaries()["llama-quantize"], str(Path(temp) / "f16.gguf"), str(out), "Q4_K_M"],
+            check=True,
+            capture_output=True,
+        )
     print(f"{out}: {out.stat().st_size / 1e6:.0f} MB")
 
 
