@@ -102,17 +102,20 @@ class Engine:
     def detokenize(self, tokens: list[int], special: bool) -> bytes:
         return bytes(tokens)
 
-    def submit(self, prompt: list[int], **params: Any) -> int:
+    def submit(self, prompts: list[list[int]], **params: Any) -> list[int]:
         self._check()
-        if not prompt:
+        if not all(prompts):
             raise RequestError("prompt has no tokens")
         if not self.with_neg and params["neg_action"] in ("mask", "sample"):
             raise NegHeadError("has no NEG head")
+        numbers = []
         with self.lock:
-            number = len(self.calls) + 1
-            self.calls.append(("submit", params))
-            self.requests[number] = _Request(bytes(prompt).decode(), {**params, "has_neg": self.with_neg})
-        return number
+            for prompt in prompts:
+                number = len(self.calls) + 1
+                self.calls.append(("submit", params))
+                self.requests[number] = _Request(bytes(prompt).decode(), {**params, "has_neg": self.with_neg})
+                numbers.append(number)
+        return numbers
 
     def wait(self, request_id: int, timeout: float) -> dict[str, Any] | None:
         self._check()
@@ -152,6 +155,10 @@ class Engine:
         self.calls.append(("cancel", request_id))
         if request_id in self.requests:
             self.requests[request_id].cancelled = True
+
+    def cancel_all(self) -> None:
+        for request_id in list(self.requests):
+            self.cancel(request_id)
 
     def release(self, request_id: int) -> None:
         self._check()

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError
+from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, RequestError
 from oracles import stock
 
 PROMPTS = [
@@ -20,6 +20,7 @@ PROMPTS = [
 
 
 def test_gate_on_equals_gate_off_token_for_token(smol):
+    # ignore_eos is a bias, and with a bias the rows where the gate fires go through gate and chain, not past them
     common = {"max_tokens": 64, "temperature": 0.0, "ignore_eos": True}
     for prompt in PROMPTS:
         # one at a time, so that both runs see the same batch shapes
@@ -29,6 +30,30 @@ def test_gate_on_equals_gate_off_token_for_token(smol):
         assert on.neg.active.mean() > 0.2, "the gate must fire for this to mean anything"
         assert not off.neg.active.any()
         np.testing.assert_array_equal(on.neg.entropy, off.neg.entropy)
+
+
+def test_the_greedy_shortcut_equals_the_whole_chain(smol):
+    # a penalty too small to change an order keeps the engine off its shortcut
+    whole = {"repeat_penalty": 1.0 + 1e-7, "repeat_last_n": 1}
+    common = {"max_tokens": 48, "temperature": 0.0, "logprobs": 2}
+    banned = [smol.generate(PROMPTS[1], temperature=0.0, max_tokens=1).token_ids[0], smol.info["n_vocab"] - 1, 0]
+    for bias in ({}, {int(banned[0]): -math.inf}, {int(b): 1.5 * (i - 1) for i, b in enumerate(banned)}):
+        for neg in (Neg(enabled=False), Neg(threshold=0.5), Neg(threshold=0.5, top_k=2)):
+            for prompt in PROMPTS[:3]:
+                quick = smol.generate(prompt, logit_bias=bias, neg=neg, **common)
+                chain = smol.generate(prompt, logit_bias=bias, neg=neg, **common, **whole)
+                assert quick.token_ids.tolist() == chain.token_ids.tolist(), (bias, neg, prompt)
+                np.testing.assert_array_equal(quick.neg.entropy, chain.neg.entropy)
+                np.testing.assert_array_equal(quick.neg.active, chain.neg.active)
+                np.testing.assert_array_equal(quick.logprobs.chosen, chain.logprobs.chosen)
+
+
+def test_bans_that_leave_nothing_of_what_the_gate_kept_are_named(smol):
+    first = int(smol.generate(PROMPTS[1], temperature=0.0, max_tokens=1).token_ids[0])
+    with pytest.raises(RequestError, match=r"gate kept.*top_k"):
+        smol.generate(
+            PROMPTS[1], temperature=0.0, logit_bias={first: -math.inf}, max_tokens=32, neg=Neg(threshold=0, top_k=1)
+        )
 
 
 def test_action_sample_departs_from_greedy_where_the_gate_fires(smol):

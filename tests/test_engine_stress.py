@@ -31,13 +31,13 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
                     )
                     prompt = llm.tokenize(bad.pop("prompt", words))
                     with pytest.raises((ContextFullError, RequestError)):
-                        engine.submit(prompt, **submit_arguments(SamplingParams(max_tokens=8, **bad), stream=False))
+                        engine.submit([prompt], **submit_arguments(SamplingParams(max_tokens=8, **bad), stream=False))
                     refused += 1
                     continue
                 params = SamplingParams(
                     max_tokens=rng.randint(1, 24), n=rng.choice([1, 1, 1, 3, 10]), seed=i, ignore_eos=True
                 )
-                request = engine.submit(llm.tokenize(words), **submit_arguments(params, stream=False))
+                (request,) = engine.submit([llm.tokenize(words)], **submit_arguments(params, stream=False))
                 (cancelled if kind == "cancel" else good).append((request, params))
             for request, _ in rng.sample(cancelled, len(cancelled)):
                 time.sleep(rng.random() * 0.02)
@@ -147,3 +147,13 @@ def test_close_ends_what_runs_and_later_use_is_refused(smollm2):
     assert not thread.is_alive() and outcome
     with pytest.raises(DarwinNegError, match="closed"):
         llm.generate("x")
+
+
+def test_the_prompts_of_one_call_begin_in_one_step(smol):
+    before = smol.stats()["n_steps"]
+    results = smol.generate([f"number {i} is" for i in range(8)], max_tokens=6, temperature=0.0, ignore_eos=True)
+    assert [len(one.token_ids) for one in results] == [6] * 8
+    assert smol.stats()["n_steps"] - before == 6
+    asked = asyncio.run(smol.agenerate(["a", "b", "c"], max_tokens=6, temperature=0.0, ignore_eos=True))
+    assert [len(one.token_ids) for one in asked] == [6] * 3
+    assert smol.stats()["n_steps"] - before == 12

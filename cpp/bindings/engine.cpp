@@ -269,9 +269,9 @@ void bind_engine(py::module_ & m) {
             py::arg("tokens"), py::arg("special"))
         .def(
             "submit",
-            [](const Handle & h, std::vector<llama_token> prompt, int32_t n, int32_t max_tokens, float temperature, int32_t top_k,
-               float top_p, float min_p, float typical_p, float repeat_penalty, int32_t repeat_last_n, float frequency_penalty,
-               float presence_penalty, int64_t seed, const std::vector<py::bytes> & stop,
+            [](const Handle & h, std::vector<std::vector<llama_token>> prompts, int32_t n, int32_t max_tokens, float temperature,
+               int32_t top_k, float top_p, float min_p, float typical_p, float repeat_penalty, int32_t repeat_last_n,
+               float frequency_penalty, float presence_penalty, int64_t seed, const std::vector<py::bytes> & stop,
                const std::vector<std::pair<llama_token, float>> & logit_bias, int32_t logprobs, const std::string & grammar,
                const std::string & json_schema, bool ignore_eos, const std::string & neg_action, std::optional<float> neg_threshold,
                int32_t neg_top_k, int32_t neg_use_temp_scale, bool stream, std::shared_ptr<ChatPrompt> chat) {
@@ -307,9 +307,9 @@ void bind_engine(py::module_ & m) {
                 p.chat               = std::move(chat);
                 const auto engine    = h.get();
                 const py::gil_scoped_release unlocked;
-                return engine->scheduler().submit(std::move(prompt), std::move(p));
+                return engine->scheduler().submit(std::move(prompts), p);
             },
-            py::arg("prompt"), py::kw_only(), py::arg("n"), py::arg("max_tokens"), py::arg("temperature"), py::arg("top_k"),
+            py::arg("prompts"), py::kw_only(), py::arg("n"), py::arg("max_tokens"), py::arg("temperature"), py::arg("top_k"),
             py::arg("top_p"), py::arg("min_p"), py::arg("typical_p"), py::arg("repeat_penalty"), py::arg("repeat_last_n"),
             py::arg("frequency_penalty"), py::arg("presence_penalty"), py::arg("seed"), py::arg("stop"), py::arg("logit_bias"),
             py::arg("logprobs"), py::arg("grammar"), py::arg("json_schema"), py::arg("ignore_eos"), py::arg("neg_action"),
@@ -342,6 +342,12 @@ void bind_engine(py::module_ & m) {
                 engine->scheduler().cancel(id);
             },
             py::arg("request_id"))
+        .def("cancel_all",
+             [](const Handle & h) {
+                 const auto engine = h.get();
+                 const py::gil_scoped_release unlocked;
+                 engine->scheduler().cancel_all();
+             })
         .def(
             "release",
             [](const Handle & h, int64_t id) {

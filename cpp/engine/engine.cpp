@@ -1,27 +1,13 @@
 #include "engine.h"
 
 #include "errors.h"
+#include "logits.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace darwin_neg {
 
 namespace {
-
-// -sum p log p over the row, in nats. With s = sum exp(l - max) and t = sum (l - max) exp(l - max): log s - t / s.
-double entropy_of(const float * logits, int32_t n) {
-    const float largest = *std::max_element(logits, logits + n);
-    double sum          = 0.0;
-    double weighted     = 0.0;
-    for (int32_t i = 0; i < n; ++i) {
-        const double d = static_cast<double>(logits[i]) - largest;
-        const double e = std::exp(d);
-        sum += e;
-        weighted += e > 0.0 ? d * e : 0.0;  // -inf * 0 would be NaN
-    }
-    return std::max(0.0, std::log(sum) - weighted / sum);
-}
 
 struct BatchDeleter {
     void operator()(llama_batch * batch) const {
@@ -75,7 +61,7 @@ Evaluation Engine::evaluate(const std::vector<llama_token> & tokens, bool hidden
         }
         for (int32_t i = 0; i < count; ++i) {
             const float * row = llama_get_logits_ith(context.get(), i);
-            out.true_entropy.push_back(static_cast<float>(entropy_of(row, out.n_vocab)));
+            out.true_entropy.push_back(static_cast<float>(row_entropy(row, out.n_vocab)));
             if (model_.neg().present) {
                 out.predicted_entropy.push_back(llama_get_neg_ith(context.get(), i));
             }

@@ -2,13 +2,14 @@
 
 #include "chat_template.h"
 #include "errors.h"
+#include "logits.h"
 
 #include "json-schema-to-grammar.h"
 #include "json.h"
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <map>
 
 namespace darwin_neg {
 
@@ -94,52 +95,113 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
     return s;
 }
 
-common_sampler_ptr make_sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index) {
+namespace {
+
+// Temperature 0 takes the largest logit whatever truncates the candidates before it, as long as nothing reorders them.
+bool is_greedy(const common_params_sampling & s) {
+    const bool penalties = s.penalty_repeat != 1.0f || s.penalty_freq != 0.0f || s.penalty_present != 0.0f;
+    const bool budget    = s.reasoning_budget_tokens >= 0 || s.reasoning_control;
+    return s.temp <= 0.0f && s.grammar.empty() && !penalties && !budget && s.neg.action != LLAMA_NEG_SAMPLE;
+}
+
+std::vector<std::pair<llama_token, float>> all_biases(const Model & model, const common_params_sampling & s) {
+    std::map<llama_token, float> sums;
+    for (const llama_logit_bias & bias : s.logit_bias) {
+        sums[bias.token] += bias.bias;
+    }
+    int32_t n_suppressed           = 0;
+    const llama_token * suppressed = llama_vocab_get_suppress_tokens(model.vocab(), &n_suppressed);
+    for (int32_t i = 0; i < n_suppressed; ++i) {
+        sums[suppressed[i]] = -INFINITY;
+    }
+    return {sums.begin(), sums.end()};
+}
+
+}  // namespace
+
+Sampler::Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index) : model_(model), greedy_(is_greedy(base)) {
     base.seed = sample_seed(seed, index);
     try {
-        return common_sampler_ptr(common_sampler_init(model.get(), base));
+        chain_.reset(common_sampler_init(model.get(), base));
     } catch (const std::exception & e) {
         throw RequestError(std::string(base.grammar.empty() ? "sampling parameters" : "grammar") + " refused: " + one_line(e.what()));
     }
+    neg_.init(model.get(), base.neg);
+    if (greedy_) {
+        biases_ = all_biases(model, base);
+    }
 }
 
-llama_token sample_token(common_sampler * sampler, llama_context * context, int32_t row) {
-    const llama_token token = common_sampler_sample(sampler, context, row);
-    // When a grammar (or NaN logits) leaves nothing, the chain still "chooses" one of the tokens at -inf.
-    const llama_token_data_array * candidates = common_sampler_get_candidates(sampler, false);
-    const float logit                         = candidates->selected >= 0 ? candidates->data[candidates->selected].logit : -INFINITY;
-    if (!(logit > -INFINITY)) {
-        throw RequestError(
-            "no token can be chosen: the grammar or logit_bias excludes every token (or the model's logits are not numbers)");
+// The largest of logit + bias, ties to the lower id; LLAMA_TOKEN_NULL when there is none.
+llama_token Sampler::best(const float * logits) const {
+    llama_token token = LLAMA_TOKEN_NULL;
+    float largest     = -INFINITY;
+    const auto offer  = [&](llama_token candidate, float value) {
+        if (value > largest) {
+            token   = candidate;
+            largest = value;
+        }
+    };
+    llama_token from = 0;
+    for (const auto & [biased, bias] : biases_) {
+        const llama_token candidate = row_argmax(logits + from, biased - from);
+        if (candidate >= 0) {
+            offer(from + candidate, logits[from + candidate]);
+        }
+        offer(biased, logits[biased] + bias);
+        from = biased + 1;
+    }
+    const llama_token candidate = row_argmax(logits + from, model_.n_vocab() - from);
+    if (candidate >= 0) {
+        offer(from + candidate, logits[from + candidate]);
     }
     return token;
 }
 
-double log_sum_exp(const float * logits, int32_t n) {
-    const float largest = *std::max_element(logits, logits + n);
-    double sum          = 0.0;
-    for (int32_t i = 0; i < n; ++i) {
-        sum += std::exp(static_cast<double>(logits[i] - largest));
+RequestError Sampler::nothing_left() const {
+    if (neg_.current.active) {
+        return RequestError("no token can be chosen: the grammar or logit_bias excludes every token that the NEG gate kept (its top_k is " +
+                            std::to_string(neg_.gate.top_k) + "; raise it, or the threshold)");
     }
-    return static_cast<double>(largest) + std::log(sum);
+    return RequestError("no token can be chosen: the grammar or logit_bias excludes every token (or the model's logits are not numbers)");
 }
 
-void append_logprobs(const Model & model, llama_context * context, int32_t row, llama_token token, int32_t k, SampleUpdate & out) {
+Drawn Sampler::draw(llama_context * context, int32_t row, int32_t n_logprobs) {
     const float * logits = llama_get_logits_ith(context, row);
-    const int32_t n      = model.n_vocab();
-    const double total   = log_sum_exp(logits, n);
-    out.logprobs.push_back(static_cast<float>(logits[token] - total));
-    if (k <= 0) {
-        return;
+    Drawn out;
+    neg_.observe(context, row, nullptr);
+    // An active gate keeps the largest logit, so it changes nothing here, unless a bias lifts a token that the gate has dropped.
+    if (greedy_ && (biases_.empty() || !neg_.current.active)) {
+        out.token = best(logits);
+        out.neg   = neg_.current;
+        if (out.token == LLAMA_TOKEN_NULL) {
+            throw nothing_left();
+        }
+    } else {
+        out.token = common_sampler_sample(chain_.get(), context, row);
+        // When a grammar (or NaN logits) leaves nothing, the chain still "chooses" one of the tokens at -inf.
+        const llama_token_data_array * candidates = common_sampler_get_candidates(chain_.get(), false);
+        const float logit                         = candidates->selected >= 0 ? candidates->data[candidates->selected].logit : -INFINITY;
+        if (!(logit > -INFINITY)) {
+            throw nothing_left();
+        }
+        common_sampler_accept(chain_.get(), out.token, true);
+        if (model_.neg().present) {
+            out.neg = common_sampler_neg_records(chain_.get()).back();
+        }
     }
-    std::vector<llama_token> ids(n);
-    std::iota(ids.begin(), ids.end(), 0);
-    const auto before = [logits](llama_token a, llama_token b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; };
-    std::partial_sort(ids.begin(), ids.begin() + k, ids.end(), before);
-    for (int32_t i = 0; i < k; ++i) {
-        out.top_ids.push_back(ids[i]);
-        out.top_logprobs.push_back(static_cast<float>(logits[ids[i]] - total));
+    if (n_logprobs >= 0) {
+        const int32_t n    = model_.n_vocab();
+        const double total = log_sum_exp(logits, n);
+        out.logprob        = static_cast<float>(logits[out.token] - total);
+        if (n_logprobs > 0) {
+            out.top_ids = row_top(logits, n, n_logprobs);
+            for (const llama_token id : out.top_ids) {
+                out.top_logprobs.push_back(static_cast<float>(logits[id] - total));
+            }
+        }
     }
+    return out;
 }
 
 }  // namespace darwin_neg

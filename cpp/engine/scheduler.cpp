@@ -2,6 +2,7 @@
 
 #include "chat_template.h"
 #include "errors.h"
+#include "parallel.h"
 
 #include <algorithm>
 #include <cmath>
@@ -27,7 +28,7 @@ struct Scheduler::Sample {
     Request & request;
     int32_t index;
     Phase phase = Phase::waiting;
-    common_sampler_ptr sampler;
+    std::unique_ptr<Sampler> sampler;
     std::vector<llama_token> generated;
     TextStream text;
     llama_seq_id seq     = -1;
@@ -114,8 +115,7 @@ void Scheduler::close() {
     news_.notify_all();
 }
 
-int64_t Scheduler::submit(std::vector<llama_token> prompt, RequestParams params) {
-    validate_request(params, model_.n_vocab());
+std::shared_ptr<Scheduler::Request> Scheduler::make_request(std::vector<llama_token> prompt, const RequestParams & params) const {
     if (prompt.empty()) {
         throw RequestError("prompt has no tokens; give at least one (the model has no start token to begin from)");
     }
@@ -130,12 +130,6 @@ int64_t Scheduler::submit(std::vector<llama_token> prompt, RequestParams params)
         throw ContextFullError("prompt has " + std::to_string(prompt.size()) + " tokens, the context holds " +
                                std::to_string(model_.n_ctx()) + "; shorten the prompt or raise n_ctx");
     }
-    if (!model_.neg().present && (params.neg_action == NegAction::mask || params.neg_action == NegAction::sample ||
-                                  !std::isnan(params.neg_threshold) || params.neg_top_k > 0 || params.neg_use_temp_scale >= 0)) {
-        throw NegHeadError(model_.params().model_path +
-                           ": has no NEG head, so neg options cannot be used; attach one with `darwin-neg neg attach`");
-    }
-
     auto request                   = std::make_shared<Request>();
     request->sampling              = sampling_params(model_, params);
     request->seed                  = fold_seed(params.seed);
@@ -149,26 +143,44 @@ int64_t Scheduler::submit(std::vector<llama_token> prompt, RequestParams params)
         request->samples.back()->fresh.index = i;
     }
     // the first sampler is made here, so that a grammar that cannot be parsed is refused before anything is queued
-    request->samples.front()->sampler = make_sampler(model_, request->sampling, request->seed, 0);
+    request->samples.front()->sampler = std::make_unique<Sampler>(model_, request->sampling, request->seed, 0);
     request->prompt                   = std::move(prompt);
-    request->params                   = std::move(params);
+    request->params                   = params;
+    return request;
+}
+
+std::vector<int64_t> Scheduler::submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params) {
+    validate_request(params, model_.n_vocab());
+    if (!model_.neg().present && (params.neg_action == NegAction::mask || params.neg_action == NegAction::sample ||
+                                  !std::isnan(params.neg_threshold) || params.neg_top_k > 0 || params.neg_use_temp_scale >= 0)) {
+        throw NegHeadError(model_.params().model_path +
+                           ": has no NEG head, so neg options cannot be used; attach one with `darwin-neg neg attach`");
+    }
+    std::vector<std::shared_ptr<Request>> made;
+    for (auto & prompt : prompts) {
+        made.push_back(make_request(std::move(prompt), params));
+    }
 
     const std::lock_guard<std::mutex> lock(mutex_);
     if (closing_) {
         throw Error("the model is closed");
     }
-    request->id = next_id_++;
-    ++stats_.n_requests;
-    requests_[request->id] = request;
-    if (request->params.max_tokens == 0) {
-        for (auto & sample : request->samples) {
-            finish_locked(*sample, "length");
+    std::vector<int64_t> ids;
+    for (auto & request : made) {
+        request->id = next_id_++;
+        ids.push_back(request->id);
+        ++stats_.n_requests;
+        requests_[request->id] = request;
+        if (params.max_tokens == 0) {
+            for (auto & sample : request->samples) {
+                finish_locked(*sample, "length");
+            }
+        } else {
+            queue_.push_back(request);
         }
-    } else {
-        queue_.push_back(request);
-        work_.notify_all();
     }
-    return request->id;
+    work_.notify_all();
+    return ids;
 }
 
 std::optional<Update> Scheduler::wait(int64_t id, std::chrono::duration<double> timeout) {
@@ -220,10 +232,23 @@ std::vector<int64_t> Scheduler::wait_any(std::chrono::duration<double> timeout) 
 void Scheduler::cancel(int64_t id) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = requests_.find(id);
-    if (found == requests_.end() || found->second->finished()) {
+    if (found != requests_.end()) {
+        ask_to_stop_locked(*found->second);
+    }
+}
+
+void Scheduler::cancel_all() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto & request : queue_) {
+        ask_to_stop_locked(*request);
+    }
+}
+
+void Scheduler::ask_to_stop_locked(Request & request) {
+    if (request.finished()) {
         return;
     }
-    found->second->cancelled = true;
+    request.cancelled = true;
     // a long prompt need not be decoded to its end when nobody waits for anything any more
     abort_decode_ = std::all_of(queue_.begin(), queue_.end(), [](const auto & r) { return r->cancelled; });
     work_.notify_all();
@@ -509,74 +534,93 @@ void Scheduler::drop_holder_locked(Request & request) {
     }
 }
 
+// Draws are made in parallel, since each costs at least a look at the whole vocabulary; what they chose is taken over one by one.
 void Scheduler::sample_rows() {
-    // a copy: finishing a sample does not change it, but first_tokens() draws for samples that are not in the batch
+    struct Job {
+        Sample * sample;
+        int32_t row;
+        Drawn drawn;
+        std::optional<std::string> error;
+    };
+    std::vector<Job> jobs;
     for (size_t i = 0; i < batch_rows_.size(); ++i) {
-        Sample & sample = *batch_rows_[i];
+        Sample & sample   = *batch_rows_[i];
+        Request & request = sample.request;
+        if (sample.phase == Sample::Phase::prefill && !request.started) {
+            // the prompt's last row: every sample of the request draws its first token from it
+            start_samples(sample);
+            for (auto & each : request.samples) {
+                jobs.push_back({each.get(), batch_row_index_[i], {}, {}});
+            }
+        } else {
+            sample.phase = Sample::Phase::generating;
+            jobs.push_back({&sample, batch_row_index_[i], {}, {}});
+        }
+    }
+    if (!jobs.empty()) {
+        // the first look at a row puts all rows of the context in order, which only one thread may do
+        llama_get_logits_ith(context_.get(), jobs.front().row);
+    }
+    parallel_for(static_cast<int32_t>(jobs.size()), model_.params().n_threads, [&](int32_t i) {
+        Job & job         = jobs[i];
+        Sample & sample   = *job.sample;
+        Request & request = sample.request;
         try {
-            if (sample.phase == Sample::Phase::prefill && !sample.request.started) {
-                first_tokens(sample, batch_row_index_[i]);
-            } else {
-                sample.phase = Sample::Phase::generating;
-                advance(sample, batch_row_index_[i]);
+            if (!sample.sampler) {
+                sample.sampler = std::make_unique<Sampler>(model_, request.sampling, request.seed, sample.index);
+            }
+            job.drawn = sample.sampler->draw(context_.get(), job.row, request.params.logprobs);
+        } catch (const std::exception & e) {
+            job.error = e.what();
+        }
+    });
+    for (Job & job : jobs) {
+        try {
+            if (!job.error) {
+                publish(*job.sample, job.drawn);
             }
         } catch (const std::exception & e) {
+            job.error = e.what();
+        }
+        if (job.error) {
             const std::lock_guard<std::mutex> lock(mutex_);
-            finish_locked(sample, "error", e.what());
+            finish_locked(*job.sample, "error", job.error);
         }
     }
     const std::lock_guard<std::mutex> lock(mutex_);
     queue_.remove_if([](const auto & request) { return request->finished(); });
 }
 
-// The prompt's last row: every sample of the request draws its first token from it.
-void Scheduler::first_tokens(Sample & leader, int32_t row) {
+// The request's prompt has been decoded by `leader`. Other samples get their copy of it at the next admission.
+void Scheduler::start_samples(Sample & leader) {
     Request & request = leader.request;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        request.prefill_to = Clock::now();
-        request.last_token = request.prefill_to;
-        request.started    = true;
-        if (request.samples.size() > 1) {
-            copy_sequence(leader.seq, static_cast<llama_seq_id>(model_.params().n_parallel));
-            holder_         = &request;
-            leader.n_shared = leader.n_past;
-        }
-        leader.phase = Sample::Phase::generating;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    request.prefill_to = Clock::now();
+    request.last_token = request.prefill_to;
+    request.started    = true;
+    if (request.samples.size() > 1) {
+        copy_sequence(leader.seq, static_cast<llama_seq_id>(model_.params().n_parallel));
+        holder_         = &request;
+        leader.n_shared = leader.n_past;
     }
-    for (auto & sample : request.samples) {
-        try {
-            if (!sample->sampler) {
-                sample->sampler = make_sampler(model_, request.sampling, request.seed, sample->index);
-            }
-            advance(*sample, row);
-        } catch (const std::exception & e) {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            finish_locked(*sample, "error", e.what());
-        }
-    }
-    // places are given at the next admission; without waiting samples the holder goes there too
+    leader.phase = Sample::Phase::generating;
 }
 
-void Scheduler::advance(Sample & sample, int32_t row) {
-    const llama_token token = sample_token(sample.sampler.get(), context_.get(), row);
-    common_sampler_accept(sample.sampler.get(), token, true);
-    publish(sample, token, row);
-}
-
-void Scheduler::publish(Sample & sample, llama_token token, int32_t row) {
-    Request & request = sample.request;
-    const bool end    = llama_vocab_is_eog(model_.vocab(), token);
+void Scheduler::publish(Sample & sample, const Drawn & drawn) {
+    Request & request       = sample.request;
+    const llama_token token = drawn.token;
+    const bool end          = llama_vocab_is_eog(model_.vocab(), token);
 
     SampleUpdate & held = sample.held;
     held.tokens.push_back(token);
     if (model_.neg().present) {
-        const common_neg_record & record = common_sampler_neg_records(sample.sampler.get()).back();
-        held.entropy.push_back(record.entropy);
-        held.active.push_back(record.active ? 1 : 0);
+        held.entropy.push_back(drawn.neg.entropy);
+        held.active.push_back(drawn.neg.active ? 1 : 0);
     }
     if (request.params.logprobs >= 0) {
-        append_logprobs(model_, context_.get(), row, token, request.params.logprobs, held);
+        held.logprobs.push_back(drawn.logprob);
+        held.top_ids.insert(held.top_ids.end(), drawn.top_ids.begin(), drawn.top_ids.end());
+        held.top_logprobs.insert(held.top_logprobs.end(), drawn.top_logprobs.begin(), drawn.top_logprobs.end());
     }
     const std::string piece = end ? std::string() : model_.piece(token, request.rendered.count(token) != 0);
 

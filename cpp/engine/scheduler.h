@@ -50,8 +50,9 @@ public:
     Scheduler(const Scheduler &)             = delete;
     Scheduler & operator=(const Scheduler &) = delete;
 
-    // Checks the request completely, then queues it. Throws RequestError or ContextFullError.
-    int64_t submit(std::vector<llama_token> prompt, RequestParams params);
+    // A request for each prompt, all queued at once, so that they begin in the same step. Everything is checked before anything is
+    // queued. Throws RequestError, ContextFullError or NegHeadError.
+    std::vector<int64_t> submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params);
 
     // What is new of a request; nothing after `timeout`. A stream request answers as soon as anything is new, another one when
     // all its samples are finished. Throws RequestError for an id that is not known (any more).
@@ -61,6 +62,7 @@ public:
     std::vector<int64_t> wait_any(std::chrono::duration<double> timeout);
 
     void cancel(int64_t id);
+    void cancel_all();
     void release(int64_t id);
     void close();
 
@@ -69,6 +71,8 @@ public:
 private:
     struct Request;
     struct Sample;
+    std::shared_ptr<Request> make_request(std::vector<llama_token> prompt, const RequestParams & params) const;
+
     using Clock = std::chrono::steady_clock;
 
     // --- worker thread, without the lock unless named *_locked ---
@@ -78,9 +82,8 @@ private:
     void build_batch();
     bool decode_batch();
     void sample_rows();
-    void first_tokens(Sample & leader, int32_t row);
-    void advance(Sample & sample, int32_t row);
-    void publish(Sample & sample, llama_token token, int32_t row);
+    void start_samples(Sample & leader);
+    void publish(Sample & sample, const Drawn & drawn);
     void finish_locked(Sample & sample, const std::string & reason, const std::optional<std::string> & error = std::nullopt);
     void drop_sequence_locked(Sample & sample);
     void drop_holder_locked(Request & request);
@@ -91,6 +94,7 @@ private:
     void copy_sequence(llama_seq_id from, llama_seq_id to);
     int64_t cells_used_locked(bool with_pending) const;
     void notify_locked(Request & request);
+    void ask_to_stop_locked(Request & request);
 
     const Model & model_;
     LlamaContextPtr context_;

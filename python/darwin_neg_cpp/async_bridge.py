@@ -37,64 +37,67 @@ class AsyncBridge:
         self._thread.join()
         self._wake(None)
 
-    def cancel(self) -> None:
-        """Cancels every request that runs; each ends with finish_reason "cancelled"."""
-        with self._lock:
-            requests = list(self._waiting)
-        for request in requests:
-            self._engine.cancel(request)
-
     async def gather(
         self, prompts: list[list[int]], params: SamplingParams, model: str
     ) -> list[Generation | list[Generation]]:
         """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
-        tasks = [asyncio.ensure_future(self._one(tokens, params, model)) for tokens in prompts]
+        requests = self._submit(prompts, params, stream=False)
+        tasks = [asyncio.ensure_future(self._one(request, params, model)) for request in requests]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._release(requests)
 
-    async def _one(self, tokens: list[int], params: SamplingParams, model: str) -> Generation | list[Generation]:
-        async with contextlib.aclosing(self._updates(tokens, params, stream=False)) as updates:
+    async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncGenerator[Chunk, None]:
+        requests = self._submit([tokens], params, stream=True)
+        try:
+            async with contextlib.aclosing(self._updates(requests[0])) as updates:
+                async for update in updates:
+                    for chunk in collect.chunks(update):
+                        yield chunk
+                    if update["finished"]:
+                        return
+        finally:
+            self._release(requests)
+        raise DarwinNegError("the model was closed while a request ran")
+
+    async def _one(self, request: int, params: SamplingParams, model: str) -> Generation | list[Generation]:
+        async with contextlib.aclosing(self._updates(request)) as updates:
             async for update in updates:
                 done = [collect.generation([chunk], update, model) for chunk in collect.chunks(update)]
                 return done[0] if params.n == 1 else done
         raise DarwinNegError("the model was closed while a request ran")
 
-    async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncGenerator[Chunk, None]:
-        async with contextlib.aclosing(self._updates(tokens, params, stream=True)) as updates:
-            async for update in updates:
-                for chunk in collect.chunks(update):
-                    yield chunk
-                if update["finished"]:
-                    return
-        raise DarwinNegError("the model was closed while a request ran")
-
-    async def _updates(
-        self, tokens: list[int], params: SamplingParams, *, stream: bool
-    ) -> AsyncGenerator[Update, None]:
-        event = asyncio.Event()
+    def _submit(self, prompts: list[list[int]], params: SamplingParams, *, stream: bool) -> list[int]:
         with one_line():
-            request = self._engine.submit(tokens, **submit_arguments(params, stream=stream))
+            requests = self._engine.submit(prompts, **submit_arguments(params, stream=stream))
+        loop = asyncio.get_running_loop()
         with self._lock:
-            self._waiting[request] = (asyncio.get_running_loop(), event)
-        try:
-            while not self._closed.is_set():
-                # looked at before waiting: news may have come between submit and registration
-                update = self._engine.wait(request, 0.0)
-                if update is None:
-                    await event.wait()
-                    event.clear()
-                    continue
-                yield update
-                if update["finished"]:
-                    return
-        finally:
-            with self._lock:
+            self._waiting.update((request, (loop, asyncio.Event())) for request in requests)
+        return requests
+
+    def _release(self, requests: list[int]) -> None:
+        with self._lock:
+            for request in requests:
                 self._waiting.pop(request, None)
+        for request in requests:
             release(self._engine, request)
+
+    async def _updates(self, request: int) -> AsyncGenerator[Update, None]:
+        event = self._waiting[request][1]
+        while not self._closed.is_set():
+            # looked at before waiting: news may have come between submit and registration
+            update = self._engine.wait(request, 0.0)
+            if update is None:
+                await event.wait()
+                event.clear()
+                continue
+            yield update
+            if update["finished"]:
+                return
 
     def _watch(self) -> None:
         while not self._closed.is_set():

@@ -95,8 +95,7 @@ class DarwinNEG:
     ) -> None:
         self._engine: Engine | None = None
         self._bridge: AsyncBridge | None = None
-        self._lock = threading.Lock()  # guards _bridge and _running
-        self._running: set[int] = set()
+        self._lock = threading.Lock()  # guards _bridge
         self._pid = os.getpid()
         core = _load_core()
         self._path = _input_path("model", model)
@@ -242,17 +241,18 @@ class DarwinNEG:
 
         Options are those of SamplingParams and override `params`. Returns a Generation for one prompt (a list of n of
         them for n > 1), and a list of such for a list of prompts. Ctrl-C cancels all of them and raises
-        KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt cancels the others.
+        KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt refuses all.
         """
         merged = merge(params, options)
         prompts, single = self._prompts(prompt)
-        results = self._run([(tokens, None) for tokens in prompts], merged)
+        results = self._run(prompts, merged)
         return results[0] if single else results
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[Options]) -> Stream:
         """Generates and yields chunks as their text becomes certain. Closing the stream cancels the request."""
         merged = merge(params, options)
-        return Stream(self._open(), self._submit(self._tokens(prompt), merged, None, stream=True))
+        (request,) = self._submit([self._tokens(prompt)], merged, None, stream=True)
+        return Stream(self._open(), request)
 
     async def agenerate(self, prompt: Any, params: SamplingParams | None = None, **options: Unpack[Options]) -> Any:
         """`generate` for asyncio: any number of requests may be awaited at once; cancelling the task cancels them."""
@@ -272,13 +272,7 @@ class DarwinNEG:
 
     def cancel(self) -> None:
         """Cancels everything that runs, from any thread; the answers so far are returned as "cancelled"."""
-        engine = self._open()
-        with self._lock:
-            running, bridge = list(self._running), self._bridge
-        for request in running:
-            engine.cancel(request)
-        if bridge is not None:
-            bridge.cancel()
+        self._open().cancel_all()
 
     # --- conversations
 
@@ -300,7 +294,7 @@ class DarwinNEG:
         """
         merged = merge(params, options)
         prompt, merged = self._chat_prompt(messages, merged, enable_thinking, tools, tool_choice, chat_template_kwargs)
-        out = self._run([(self._template_tokens(prompt), prompt)], merged)[0]
+        out = self._run([self._template_tokens(prompt)], merged, prompt)[0]
         engine = self._open()
         if isinstance(out, list):
             return [chat_format.reply(engine, prompt, one) for one in out]
@@ -322,8 +316,8 @@ class DarwinNEG:
         if merged.n != 1:
             raise RequestError("n must be 1 for stream_chat; use chat for several answers")
         prompt, merged = self._chat_prompt(messages, merged, enable_thinking, tools, tool_choice, chat_template_kwargs)
-        chunks = Stream(self._open(), self._submit(self._template_tokens(prompt), merged, prompt, stream=True))
-        return chat_format.stream(self._open(), prompt, chunks)
+        (request,) = self._submit([self._template_tokens(prompt)], merged, prompt, stream=True)
+        return chat_format.stream(self._open(), prompt, Stream(self._open(), request))
 
     def apply_chat_template(
         self,
@@ -442,27 +436,23 @@ class DarwinNEG:
             params = dataclasses.replace(params, json_schema=None)
         return prompt, params
 
-    def _submit(self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None, *, stream: bool) -> int:
+    def _submit(
+        self, prompts: Sequence[list[int]], params: SamplingParams, chat: ChatPrompt | None, *, stream: bool
+    ) -> list[int]:
         with one_line():
-            request = self._open().submit(tokens, chat=chat, **submit_arguments(params, stream=stream))
-        with self._lock:
-            self._running.add(request)
-        return request
+            return self._open().submit(prompts, chat=chat, **submit_arguments(params, stream=stream))
 
     def _run(
-        self, prompts: list[tuple[list[int], ChatPrompt | None]], params: SamplingParams
+        self, prompts: Sequence[list[int]], params: SamplingParams, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
         engine = self._open()
         ids: list[int] = []
         try:
-            for tokens, chat in prompts:
-                ids.append(self._submit(tokens, params, chat, stream=False))
+            ids = self._submit(prompts, params, chat, stream=False)
             return [self._finish(engine, request, params.n) for request in ids]
         finally:
             for request in ids:
                 release(engine, request)
-            with self._lock:
-                self._running.difference_update(ids)
             log.forward()
 
     def _finish(self, engine: Engine, request: int, n: int) -> Generation | list[Generation]:

@@ -27,6 +27,10 @@ static Update finish(Scheduler & scheduler, int64_t id) {
     }
 }
 
+static int64_t submit(Scheduler & scheduler, std::vector<llama_token> prompt, const RequestParams & params) {
+    return scheduler.submit({std::move(prompt)}, params).front();
+}
+
 static std::vector<llama_token> prompt(int n) {
     std::vector<llama_token> out = {256};
     for (int i = 0; i < n; ++i) {
@@ -64,7 +68,7 @@ int main() {
         greedy.temperature = 0.0f;
         greedy.max_tokens  = 20;
         greedy.ignore_eos  = true;
-        const Update alone = finish(s, s.submit(prompt(30), greedy));
+        const Update alone = finish(s, submit(s, prompt(30), greedy));
         CHECK(alone.samples.size() == 1 && alone.samples[0].tokens.size() == 20 && alone.samples[0].entropy.size() == 20);
         CHECK(alone.samples[0].finish_reason == "length");
 
@@ -72,7 +76,7 @@ int main() {
         const int64_t before = s.stats().n_prompt_decoded;
         RequestParams many   = greedy;
         many.n               = 11;
-        const Update samples = finish(s, s.submit(prompt(30), many));
+        const Update samples = finish(s, submit(s, prompt(30), many));
         CHECK(s.stats().n_prompt_decoded - before == 31);
         CHECK(samples.samples.size() == 11);
         for (const auto & sample : samples.samples) {
@@ -96,17 +100,17 @@ int main() {
             if (i % 10 == 0) {
                 p.grammar = "root ::= [a-f]+";
             }
-            ids.push_back(s.submit(prompt(1 + static_cast<int>(rng() % 150)), p));
+            ids.push_back(submit(s, prompt(1 + static_cast<int>(rng() % 150)), p));
             if (rng() % 4 == 0) {
                 cancelled.push_back(ids.back());
             }
         }
-        check_throws<ContextFullError>([&] { s.submit(prompt(300), greedy); }, "256");
-        check_throws<RequestError>([&] { s.submit({}, greedy); }, "no tokens");
-        check_throws<RequestError>([&] { s.submit({9999}, greedy); }, "9999");
+        check_throws<ContextFullError>([&] { submit(s, prompt(300), greedy); }, "256");
+        check_throws<RequestError>([&] { submit(s, {}, greedy); }, "no tokens");
+        check_throws<RequestError>([&] { submit(s, {9999}, greedy); }, "9999");
         RequestParams bad = greedy;
         bad.grammar       = "root ::= (";
-        check_throws<RequestError>([&] { s.submit(prompt(3), bad); }, "grammar");
+        check_throws<RequestError>([&] { submit(s, prompt(3), bad); }, "grammar");
         for (const int64_t id : cancelled) {
             s.cancel(id);
         }
@@ -121,7 +125,7 @@ int main() {
         endless.max_tokens    = -1;
         std::vector<int64_t> long_ids;
         for (int i = 0; i < 4; ++i) {
-            long_ids.push_back(s.submit(prompt(40), endless));
+            long_ids.push_back(submit(s, prompt(40), endless));
         }
         for (const int64_t id : long_ids) {
             const Update update = finish(s, id);
@@ -139,7 +143,7 @@ int main() {
         // closing while requests run ends them; waiting threads return
         RequestParams stream = endless;
         stream.stream        = true;
-        const int64_t last   = s.submit(prompt(10), stream);
+        const int64_t last   = submit(s, prompt(10), stream);
         std::thread waiter([&] {
             while (true) {
                 const auto update = s.wait(last, 100ms);
@@ -151,14 +155,14 @@ int main() {
         std::this_thread::sleep_for(20ms);
         s.close();
         waiter.join();
-        check_throws<Error>([&] { s.submit(prompt(3), greedy); }, "closed");
+        check_throws<Error>([&] { submit(s, prompt(3), greedy); }, "closed");
     }
     // many engines, opened and closed at once
     for (int i = 0; i < 5; ++i) {
         Engine engine(params, "");
         if (i % 2) {
             RequestParams p;
-            engine.scheduler().submit(prompt(5), p);
+            submit(engine.scheduler(), prompt(5), p);
         }
     }
     ModelParams missing = params;
