@@ -66,4 +66,5 @@ PYBIND11_MODULE(_core, m) {
     darwin_neg::bind_devices(m);
     darwin_neg::bind_gate(m);
     darwin_neg::bind_engine(m);
+    darwin_neg::bind_quantize(m);
 }

@@ -25,7 +25,7 @@ Ring & ring() {
     return instance;
 }
 
-thread_local std::vector<std::string> * error_lines = nullptr;
+thread_local const std::function<void(const LogLine &)> * observer = nullptr;
 
 int python_level(ggml_log_level level, int previous) {
     switch (level) {
@@ -47,14 +47,15 @@ void on_log(ggml_log_level level, const char * text, void * /*user_data*/) {
             r.partial += *c;
             continue;
         }
-        if (error_lines != nullptr && r.partial_level >= 40) {
-            error_lines->push_back(r.partial);
-        }
+        const LogLine line(r.partial_level, std::move(r.partial));
+        r.partial.clear();
         if (r.lines.size() == k_max_lines) {
             r.lines.pop_front();
         }
-        r.lines.emplace_back(r.partial_level, std::move(r.partial));
-        r.partial.clear();
+        r.lines.push_back(line);
+        if (observer != nullptr) {
+            (*observer)(line);
+        }
     }
 }
 
@@ -74,21 +75,19 @@ std::vector<LogLine> drain_log() {
     return out;
 }
 
-namespace {
-thread_local std::vector<std::string> scope_storage;
+LineScope::LineScope(std::function<void(const LogLine &)> see) : see_(std::move(see)) {
+    observer = &see_;
 }
 
-ErrorLineScope::ErrorLineScope() {
-    scope_storage.clear();
-    error_lines = &scope_storage;
+LineScope::~LineScope() {
+    observer = nullptr;
 }
 
-ErrorLineScope::~ErrorLineScope() {
-    error_lines = nullptr;
-}
-
-std::vector<std::string> ErrorLineScope::lines() const {
-    return scope_storage;
-}
+ErrorLineScope::ErrorLineScope()
+    : scope_([this](const LogLine & line) {
+          if (line.first >= 40) {
+              lines_.push_back(line.second);
+          }
+      }) {}
 
 }  // namespace darwin_neg

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,16 +19,29 @@ void install_log_sink();
 // Takes every complete line out of the ring.
 std::vector<LogLine> drain_log();
 
+// Shows every complete line that the calling thread logs during the scope's lifetime to `see`, which must not log. Not nestable.
+class LineScope {
+public:
+    explicit LineScope(std::function<void(const LogLine &)> see);
+    ~LineScope();
+    LineScope(const LineScope &)             = delete;
+    LineScope & operator=(const LineScope &) = delete;
+
+private:
+    std::function<void(const LogLine &)> see_;
+};
+
 // Remembers the error lines that the calling thread logs during its lifetime: llama.cpp reports why a file does not load
 // only in the log. Not nestable.
 class ErrorLineScope {
 public:
     ErrorLineScope();
-    ~ErrorLineScope();
-    ErrorLineScope(const ErrorLineScope &)             = delete;
-    ErrorLineScope & operator=(const ErrorLineScope &) = delete;
 
-    std::vector<std::string> lines() const;
+    std::vector<std::string> lines() const { return lines_; }
+
+private:
+    std::vector<std::string> lines_;
+    LineScope scope_;
 };
 
 }  // namespace darwin_neg

@@ -128,3 +128,22 @@ def gate_apply_graph(
     temp_scale: float,
     device: str = "CPU",
 ) -> npt.NDArray[np.float32]: ...
+
+class QuantizeProgress:
+    def __init__(self) -> None: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    def cancel(self) -> None: ...
+
+def quantize(
+    model: str,
+    out: str,
+    ftype: int,
+    *,
+    imatrix: str,
+    allow_requantize: bool,
+    n_threads: int,
+    progress: QuantizeProgress,
+) -> None: ...

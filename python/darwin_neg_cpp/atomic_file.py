@@ -48,6 +48,18 @@ def replacing(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
     Whatever stood under `out` stays whole until the rename. Leftovers of killed processes are removed first.
     """
+    with temporary(out) as (file, temp):
+        with file:
+            yield file, temp
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, out)
+        _sync_folder(out.parent)
+
+
+@contextlib.contextmanager
+def temporary(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file beside `out` that is removed when the block ends; should the process be killed, the next one removes it."""
     prefix = f".{out.name[:180]}.tmp-"  # with the rest still below the usual limit of 255 bytes
     _remove_stale(out.parent, prefix)
     # more than the process id: two threads may write the same output
@@ -56,15 +68,11 @@ def replacing(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
         file = temp.open("wb+")
     except OSError as error:
         raise OutputError(
-            f"{out.parent}: cannot be written to ({error.strerror}); check permissions and free space"
+            f"{shown_path(out.parent)}: cannot be written to ({error.strerror}); check permissions and free space"
         ) from None
     try:
         with file:
             yield file, temp
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, out)
-        _sync_folder(out.parent)
     finally:
         temp.unlink(missing_ok=True)
 

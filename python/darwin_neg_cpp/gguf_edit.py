@@ -5,7 +5,6 @@ Keys are copied byte for byte and tensor data in long runs, so a 6 GB file takes
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType
 
+from . import gguf_encode
 from .atomic_file import OutputError, copy_range, replacing
 from .errors import ModelFileError
 from .gguf_header import Header, TensorInfo, read_header
@@ -23,13 +23,12 @@ Progress = Callable[[int, int], None]
 Keys = Sequence[tuple[str, GGUFValueType, Any]]
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
-_FORMS = {GGUFValueType.UINT32: "<I", GGUFValueType.FLOAT32: "<f", GGUFValueType.BOOL: "<?"}
 _SAMPLE = 4096  # bytes compared at both ends of each copied tensor
 
 
 def write_new(out: Path, keys: Keys, tensors: Tensors) -> None:
     """A small GGUF from scratch (a side-car)."""
-    header = Header(str(out), 3, {}, {}, 32, 0, 0, b"")
+    header = Header(str(out), gguf_encode.VERSION, {}, {}, gguf_encode.ALIGNMENT, 0, 0, b"")
     with replacing(out) as (file, temp):
         _write(file, None, header, keys, tensors, lambda _done, _total: None)
         file.flush()
@@ -76,22 +75,22 @@ def _write(
     end = 0
     for info in old:
         infos.append(replace(info, offset=end))
-        end = _aligned(end + info.size, align)
+        end = gguf_encode.aligned(end + info.size, align)
     for name, data in tensors.items():
         infos.append(TensorInfo(name, tuple(reversed(data.shape)), GGMLQuantizationType.F32, end, data.nbytes))
-        end = _aligned(end + data.nbytes, align)
+        end = gguf_encode.aligned(end + data.nbytes, align)
     new_keys = [entry for entry in keys if entry[0] not in kept.keys]
 
     # the order of tensor infos is kept, whatever the order of their data
     by_name = {info.name: info for info in infos}
     order = [by_name[name] for name in kept.tensors] + infos[len(old) :]
-    head = [b"GGUF", struct.pack("<IQQ", 3, len(infos), len(kept.keys) + len(new_keys))]
+    head = [gguf_encode.start(len(infos), len(kept.keys) + len(new_keys))]
     head += [kept.raw[entry.begin : entry.end] for entry in kept.keys.values()]
-    head += [_encode_key(*entry) for entry in new_keys]
-    head += [_encode_info(info) for info in order]
+    head += [gguf_encode.key(*entry) for entry in new_keys]
+    head += [gguf_encode.info(info) for info in order]
     start = b"".join(head)
     file.write(start)
-    file.write(bytes(_aligned(len(start), align) - len(start)))
+    file.write(bytes(gguf_encode.aligned(len(start), align) - len(start)))
 
     total = sum(info.size for info in infos)
     done = 0
@@ -163,24 +162,5 @@ def _at(file: BinaryIO, offset: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _aligned(size: int, alignment: int) -> int:
-    return -(-size // alignment) * alignment
-
-
 def _pad_to(file: BinaryIO, offset: int) -> None:
     file.write(bytes(offset - file.tell()))
-
-
-def _encode_text(text: str) -> bytes:
-    data = text.encode("utf-8")
-    return struct.pack("<Q", len(data)) + data
-
-
-def _encode_key(key: str, kind: GGUFValueType, value: Any) -> bytes:
-    body = _encode_text(value) if kind == GGUFValueType.STRING else struct.pack(_FORMS[kind], value)
-    return _encode_text(key) + struct.pack("<I", kind) + body
-
-
-def _encode_info(info: TensorInfo) -> bytes:
-    dims = struct.pack(f"<I{len(info.shape)}Q", len(info.shape), *info.shape)
-    return _encode_text(info.name) + dims + struct.pack("<IQ", info.type, info.offset)

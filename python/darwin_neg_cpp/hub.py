@@ -51,7 +51,7 @@ def fetch(
 
     local = False
     try:
-        names = _asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision))
+        names = asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision))
     except DarwinNegError:
         # no network is no reason to refuse what has been downloaded before
         if not (names := _downloaded(repo, revision)):
@@ -60,7 +60,7 @@ def fetch(
     name = choose(repo, names, quant=quant, file=file)
 
     def download(one: str) -> str:
-        return _asking(
+        return asking(
             repo, lambda: str(hf_hub_download(repo, one, token=token, revision=revision, local_files_only=local))
         )
 
@@ -117,7 +117,7 @@ def _downloaded(repo: str, revision: str | None) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
 
 
-def _asking(repo: str, ask: Callable[[], T]) -> T:
+def asking(repo: str, ask: Callable[[], T]) -> T:
     """Runs a call to the hub; whatever goes wrong there becomes one line."""
     try:
         return ask()

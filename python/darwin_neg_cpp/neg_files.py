@@ -76,7 +76,11 @@ def write_side_car(neg: PathLike | NegHead, model: PathLike, out: PathLike, *, f
     check_output(Path(out), inputs, force=force)
     head = neg if isinstance(neg, NegHead) else neg_format.read_head(neg)
     check_backbone(head, "the head" if isinstance(neg, NegHead) else os.fspath(neg), header)
-    head = neg_format.with_backbone(head, architecture(header), output_norm_sha256(header))
+    return write_head(neg_format.with_backbone(head, architecture(header), output_norm_sha256(header)), Path(out))
+
+
+def write_head(head: NegHead, out: Path) -> NegHead:
+    """The side-car file of a head that knows its backbone."""
     keys = [
         ("general.architecture", GGUFValueType.STRING, neg_format.SIDE_CAR_ARCH),
         *head.keys(),
@@ -84,7 +88,7 @@ def write_side_car(neg: PathLike | NegHead, model: PathLike, out: PathLike, *, f
         ("neg.base_arch", GGUFValueType.STRING, head.base_arch),
         ("neg.base_norm_sha256", GGUFValueType.STRING, head.base_norm_sha256),
     ]
-    gguf_edit.write_new(Path(out), keys, head.tensors())
+    gguf_edit.write_new(out, keys, head.tensors())
     return head
 
 

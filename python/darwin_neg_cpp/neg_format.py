@@ -6,10 +6,9 @@ Layout and meaning: docs/format.md. This module needs numpy and gguf only.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,9 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from .errors import ModelFileError, NegHeadError
 from .gguf_header import Header, read_header
-from .input_file import open_input, shown, shown_path
+from .input_file import open_input, read_exactly, shown, shown_path
+from .safetensors_header import StoredTensor
+from .safetensors_header import read_header as read_stored
 
 VERSION = 1
 DEFAULT_TOP_K = 20
@@ -42,6 +43,7 @@ RELEASED = {
 }
 RELEASED_THRESHOLD = "gate.threshold"
 RELEASED_TEMP_SCALE = "gate.temp_scale"
+RELEASED_NAMES = {*RELEASED, RELEASED_THRESHOLD, RELEASED_TEMP_SCALE}
 
 F32 = npt.NDArray[np.float32]
 
@@ -273,16 +275,25 @@ def _gguf_tensor(header: Header, name: str) -> F32:
 
 def read_safetensors(path: str) -> NegHead:
     """Reads the released layout; any other content is refused, so that nothing is dropped in silence."""
-    data = _safetensors(path)
+    stored = read_stored(path, NegHeadError, max_header=MAX_SAFETENSORS_HEADER)
+    # before anything is read: a shard of a model may have gigabytes
+    if unknown := sorted(stored.keys() - RELEASED_NAMES):
+        raise NegHeadError(
+            f"{shown_path(path)}: {shown(unknown[0])}: unknown tensor; give neg_modules.safetensors, which holds the head alone"
+        )
+    return head_of_stored(stored, path, f"{os.path.basename(path)} sha256:{sha256_file(path)}")
+
+
+def head_of_stored(stored: Mapping[str, StoredTensor], path: str, source: str) -> NegHead:
+    """A head from tensors of safetensors files, by their released names; `path` stands in messages."""
+    path = shown_path(path)
+    for name in (RELEASED_THRESHOLD, *RELEASED):
+        if name not in stored:
+            raise NegHeadError(f"{path}: {name}: the tensor is missing; get the released file again")
+    data = {name: _read_f32(tensor) for name, tensor in stored.items() if name in RELEASED_NAMES}
     temp_scale = _scalar(path, data, RELEASED_TEMP_SCALE) if RELEASED_TEMP_SCALE in data else 1.0
-    if RELEASED_THRESHOLD not in data:
-        raise NegHeadError(f"{path}: {RELEASED_THRESHOLD}: the tensor is missing; get the released file again")
     threshold = _scalar(path, data, RELEASED_THRESHOLD)
-    tensors: dict[str, F32] = {}
-    for released, name in RELEASED.items():
-        if released not in data:
-            raise NegHeadError(f"{path}: {released}: the tensor is missing; get the released file again")
-        tensors[name] = data[released]
+    tensors = {name: data[released] for released, name in RELEASED.items()}
     down_w, out_w = tensors[DOWN_W], tensors[OUT_W]
     if down_w.ndim != 2:
         raise NegHeadError(f"{path}: head.proj_down.weight: has shape {list(down_w.shape)}, expected [reduced, hidden]")
@@ -290,7 +301,6 @@ def read_safetensors(path: str) -> NegHead:
         raise NegHeadError(
             f"{path}: head.proj_out.weight: has shape {list(out_w.shape)}, expected [1, {down_w.shape[0]}]"
         )
-    source = f"{os.path.basename(path)} sha256:{sha256_file(path)}"
     head = NegHead(
         down_w,
         tensors[DOWN_B],
@@ -309,81 +319,21 @@ def _scalar(path: str, data: dict[str, F32], name: str) -> float:
     return float(data[name].reshape(-1)[0])
 
 
-def _safetensors(path: str) -> dict[str, F32]:
-    """All tensors of a small safetensors file as float32. Format: https://huggingface.co/docs/safetensors"""
-
-    def damaged(what: str) -> NegHeadError:
-        return NegHeadError(
-            f"{shown_path(path)}: {shown(what)}; the file is damaged or no safetensors file, get it again"
+def _read_f32(tensor: StoredTensor) -> F32:
+    if tensor.dtype not in ("F32", "F16", "BF16"):
+        raise NegHeadError(
+            f"{shown_path(tensor.path)}: {tensor.name}: has type {tensor.dtype}, expected F32, F16 or BF16"
         )
-
-    with open_input(path, NegHeadError) as file:
-        size = os.fstat(file.fileno()).st_size
-        first = file.read(8)
-        if len(first) < 8:
-            raise damaged("is not a GGUF file, and too short for safetensors")
-        length = struct.unpack("<Q", first)[0]
-        if length > min(size - 8, MAX_SAFETENSORS_HEADER):
-            raise damaged(f"is not a GGUF file, and as safetensors its header claims {length} bytes")
-        try:
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_no_duplicates)
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise damaged(f"the header is not valid JSON ({error})") from None
-        if not isinstance(header, dict):
-            raise damaged("the header is not a JSON object")
-        # before anything is read: a shard of a model may have gigabytes
-        known = {*RELEASED, RELEASED_THRESHOLD, RELEASED_TEMP_SCALE, "__metadata__"}
-        if unknown := sorted(header.keys() - known):
-            raise NegHeadError(
-                f"{shown_path(path)}: {shown(unknown[0])}: unknown tensor; give neg_modules.safetensors, which holds the head alone"
-            )
-        out: dict[str, F32] = {}
-        spans: list[tuple[int, int]] = []
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            shape, dtype, begin, end = _entry(entry, name, damaged)
-            width = {"F32": 4, "F16": 2, "BF16": 2}.get(dtype)
-            if width is None:
-                raise NegHeadError(f"{path}: {name}: has type {shown(dtype)}, expected F32, F16 or BF16")
-            count = math.prod(shape)
-            if count > MAX_WEIGHTS:
-                raise damaged(f"{name}: has the impossible shape {list(shape)}")
-            if not 0 <= begin <= end <= size - 8 - length or end - begin != count * width:
-                raise damaged(f"{name}: its offsets do not match its shape or the file's size")
-            spans.append((begin, end))
-            file.seek(8 + length + begin)
-            out[name] = _to_f32(file.read(end - begin), dtype).reshape(shape)
-    # the format's own rule: the data has neither gaps nor overlaps, and nothing follows it
-    end = 0
-    for begin, next_end in sorted(spans):
-        if begin != end:
-            raise damaged(f"the tensors' data has a gap or an overlap at byte {end}")
-        end = next_end
-    if 8 + length + end != size:
-        raise damaged(f"the tensors end at byte {8 + length + end}, the file at {size}")
-    return out
+    if math.prod(tensor.shape) > MAX_WEIGHTS:
+        raise NegHeadError(
+            f"{shown_path(tensor.path)}: {tensor.name}: has the impossible shape {list(tensor.shape)}; get the file again"
+        )
+    with open_input(tensor.path, NegHeadError) as file:
+        data = read_exactly(file, tensor.size, tensor.offset, NegHeadError, tensor.path)
+    return _to_f32(data, tensor.dtype).reshape(tensor.shape)
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) != len(keys):
-        raise ValueError("a key is there twice")
-    return dict(pairs)
-
-
-def _entry(entry: Any, name: str, damaged: Any) -> tuple[tuple[int, ...], str, int, int]:
-    try:
-        shape, dtype, (begin, end) = entry["shape"], entry["dtype"], entry["data_offsets"]
-        whole = all(type(extent) is int and 0 < extent < 2**32 for extent in shape) and len(shape) <= 4
-        if not (whole and type(begin) is int and type(end) is int and isinstance(dtype, str)):
-            raise TypeError
-    except (KeyError, TypeError, ValueError):
-        raise damaged(f"{name}: its entry in the header is malformed") from None
-    return tuple(shape), dtype, begin, end
-
-
-def _to_f32(data: bytes, dtype: str) -> F32:
+def _to_f32(data: bytes | bytearray, dtype: str) -> F32:
     if dtype == "F32":
         return np.frombuffer(data, "<f4").astype(np.float32)
     if dtype == "F16":

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from ..errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, RequestError
 
 # in the order of the help text; each module has add_parser(subparsers), which sets `run`
-VERBS = ("generate", "chat", "info", "neg", "bench", "doctor")
+VERBS = ("convert", "quantize", "generate", "chat", "info", "neg", "bench", "doctor")
 
 OK, FAILURE, BAD_INPUT, MACHINE, INTERRUPTED = 0, 1, 2, 3, 130
 

