@@ -275,7 +275,12 @@ def _gguf_tensor(header: Header, name: str) -> F32:
 
 def read_safetensors(path: str) -> NegHead:
     """Reads the released layout; any other content is refused, so that nothing is dropped in silence."""
-    stored = read_stored(path, NegHeadError, max_header=MAX_SAFETENSORS_HEADER)
+    stored = read_stored(
+        path,
+        NegHeadError,
+        max_header=MAX_SAFETENSORS_HEADER,
+        remedy="it is not a GGUF file, and a damaged safetensors file or none; get it again",
+    )
     # before anything is read: a shard of a model may have gigabytes
     if unknown := sorted(stored.keys() - RELEASED_NAMES):
         raise NegHeadError(

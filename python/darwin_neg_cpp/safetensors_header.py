@@ -39,23 +39,27 @@ class StoredTensor:
     size: int
 
 
-def read_header(path: str, error: type[DarwinNegError], *, max_header: int = MAX_HEADER) -> dict[str, StoredTensor]:
-    """The tensors of a file by name, in the file's order. Raises `error`, naming file and tensor, for anything amiss."""
+DAMAGED = "the file is damaged or no safetensors file, get it again"
+
+
+def read_header(
+    path: str, error: type[DarwinNegError], *, max_header: int = MAX_HEADER, remedy: str = DAMAGED
+) -> dict[str, StoredTensor]:
+    """The tensors of a file by name, in the file's order. Raises `error`, naming file, tensor and remedy, for anything amiss."""
     with open_input(path, error) as file:
-        return _Reader(path, file, error).tensors(max_header)
+        return _Reader(path, file, error, remedy).tensors(max_header)
 
 
 class _Reader:
-    def __init__(self, path: str, file: BinaryIO, error: type[DarwinNegError]) -> None:
+    def __init__(self, path: str, file: BinaryIO, error: type[DarwinNegError], remedy: str) -> None:
         self._path = path
+        self._remedy = remedy
         self._file = file
         self._error = error
         self._size = os.fstat(file.fileno()).st_size
 
     def damaged(self, what: str) -> DarwinNegError:
-        return self._error(
-            f"{shown_path(self._path)}: {shown(what)}; the file is damaged or no safetensors file, get it again"
-        )
+        return self._error(f"{shown_path(self._path)}: {shown(what)}; {self._remedy}")
 
     def tensors(self, max_header: int) -> dict[str, StoredTensor]:
         first = self._file.read(8)
