@@ -27,9 +27,14 @@ for folder, out, arguments in jobs:
 
 def convert_all(tree: Path, jobs: list[tuple[Path, Path, list[str]]]) -> None:
     """Each job: checkpoint folder, output file, further arguments."""
-    listed = json.dumps([(str(folder), str(out), arguments) for folder, out, arguments in jobs])
-    result = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(tree)], input=listed, capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        raise RuntimeError(f"llama.cpp's converter failed:\n{result.stderr[-3000:]}")
+    # --no-mtp sticks to the converter's classes for as long as they live
+    for group in (
+        [job for job in jobs if "--no-mtp" not in job[2]],
+        [job for job in jobs if "--no-mtp" in job[2]],
+    ):
+        listed = json.dumps([(str(folder), str(out), arguments) for folder, out, arguments in group])
+        result = subprocess.run(
+            [sys.executable, "-c", RUNNER, str(tree)], input=listed, capture_output=True, text=True, check=False
+        )
+        if result.returncode != 0:
+            raise RuntimeError(f"llama.cpp's converter failed:\n{result.stderr[-3000:]}")

@@ -231,9 +231,7 @@ def add_keys(writer: GGUFWriter, config: Config, shape: Shape) -> None:
     writer.add_ssm_group_count(shape.k_heads)
     writer.add_ssm_time_step_rank(shape.v_heads)
     writer.add_ssm_inner_size(shape.v_dim * shape.v_heads)
-    if config.values.get("layer_types") is not None:
-        recurrent = [*shape.linear_attention, *[False] * shape.n_mtp]
-        writer.add_array(f"{shape.arch}.attention.recurrent_layers", recurrent)
+    writer.add_array(f"{shape.arch}.attention.recurrent_layers", [*shape.linear_attention, *[False] * shape.n_mtp])
     writer.add_full_attention_interval(config.integer("full_attention_interval", 4))
     factor = config.number(rope, "partial_rotary_factor", 0.25)
     writer.add_rope_dimension_count(int(shape.head_dim * factor))
