@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,7 +24,8 @@ VOCAB = 151_936
 THRESHOLD = 1.0
 
 
-def config() -> Qwen3_5Config:
+def config(*, tied: bool = False, **text: Any) -> Qwen3_5Config:
+    """text: entries of the text model's configuration other than the released layout's."""
     return Qwen3_5Config(
         text_config={
             "hidden_size": HIDDEN,
@@ -49,6 +51,8 @@ def config() -> Qwen3_5Config:
             },
             "eos_token_id": 151645,
             "bos_token_id": 151643,
+            "tie_word_embeddings": tied,
+            **text,
         },
         vision_config={
             "depth": 1,
@@ -62,14 +66,16 @@ def config() -> Qwen3_5Config:
         video_token_id=151656,
         vision_start_token_id=151652,
         vision_end_token_id=151653,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         architectures=["Qwen3_5ForConditionalGeneration"],
     )
 
 
-def build_model(seed: int) -> Qwen3_5ForConditionalGeneration:
+def build_model(seed: int, **options: Any) -> Qwen3_5ForConditionalGeneration:
     torch.manual_seed(seed)
-    model = Qwen3_5ForConditionalGeneration._from_config(config(), dtype=torch.float32, attn_implementation="eager")
+    model = Qwen3_5ForConditionalGeneration._from_config(
+        config(**options), dtype=torch.float32, attn_implementation="eager"
+    )
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim >= 2:
@@ -87,11 +93,11 @@ def build_model(seed: int) -> Qwen3_5ForConditionalGeneration:
 
 
 def write_checkpoint(
-    folder: Path, llama_tree: Path, seed: int = 0, dtype: torch.dtype = torch.bfloat16
+    folder: Path, llama_tree: Path, seed: int = 0, dtype: torch.dtype = torch.bfloat16, **options: Any
 ) -> Qwen3_5ForConditionalGeneration:
     """Writes config, two shards with their index, tokenizer and neg_modules.safetensors; returns the model in float32."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = build_model(seed)
+    model = build_model(seed, **options)
     # A_log stays float32 as in the released files: its exponential is taken
     tensors = {name: value.to(dtype).contiguous() for name, value in model.state_dict().items()}
     tensors |= {name: value.to(dtype) for name, value in _mtp_block(tensors).items()}
