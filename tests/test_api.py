@@ -576,7 +576,7 @@ def test_the_model_file_of_a_repository_is_found(names: list[str], options: dict
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (["model.safetensors", "neg_modules.safetensors"], {}, "does not convert checkpoints"),
+        (["model.safetensors", "neg_modules.safetensors"], {}, "neither a GGUF file nor a checkpoint"),
         (["a.gguf", "b.gguf"], {}, "has several GGUF files; choose one with quant= or file=: a.gguf, b.gguf"),
         (["a-Q4_0.gguf"], {"quant": "Q8_0"}, "has no file of quant Q8_0"),
         (["a.gguf"], {"file": "b.gguf"}, "has no file b.gguf; it has a.gguf"),

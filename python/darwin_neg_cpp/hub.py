@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from .cache import cache_root
 from .errors import DarwinNegError, ModelFileError
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def fetch(
 ) -> tuple[str, str | None]:
     """Downloads a GGUF model, and the NEG side-car `<model>.neg.gguf` beside it if there is one; returns their paths.
 
-    quant, file: which GGUF of the repository, when it holds several. token: defaults to the one that `hf auth login`
+    A repository of safetensors is downloaded and converted, its NEG head included, to the type `quant` (the stored one when not given);
+    the result is kept in this package's cache. quant, file: which GGUF of the repository, when it holds several. token: defaults to the one that `hf auth login`
     stored. side_car: False leaves it out. Files lie in Hugging Face's own cache.
     """
     from huggingface_hub import HfApi, hf_hub_download
@@ -57,6 +59,8 @@ def fetch(
         if not (names := _downloaded(repo, revision)):
             raise
         local = True
+    if file is None and "config.json" in names and not any(_is_model(one) for one in names):
+        return _converted(repo, quant or "auto", revision, token, with_head=side_car), None
     name = choose(repo, names, quant=quant, file=file)
 
     def download(one: str) -> str:
@@ -78,7 +82,7 @@ def choose(repo: str, names: list[str], *, quant: str | None, file: str | None) 
         return file
     if not models:
         raise ModelFileError(
-            f"{repo}: has no GGUF file, and this version does not convert checkpoints; take a GGUF of the backbone "
+            f"{repo}: has neither a GGUF file nor a checkpoint; take a GGUF of the backbone "
             "from another repository and join the head to it with `darwin-neg neg attach`"
         )
     if quant is not None:
@@ -90,6 +94,25 @@ def choose(repo: str, names: list[str], *, quant: str | None, file: str | None) 
     if len(models) > 1:
         raise ModelFileError(f"{repo}: has several GGUF files; choose one with quant= or file=: {', '.join(models)}")
     return models[0]
+
+
+def _converted(repo: str, kind: str, revision: str | None, token: str | None, *, with_head: bool) -> str:
+    """A checkpoint's GGUF in the cache, by repository, commit and type; made when it is not there."""
+    from .cli.terminal import progress_bar
+    from .convert import convert
+
+    kind = kind.lower()
+    source = convert.find(repo, revision=revision, token=token)
+    # the folder of a download is named after its commit
+    with_head = with_head and convert.has_head(source)
+    name = f"{source.folder.name[:12]}-{kind}{'' if with_head else '-plain'}.gguf"
+    out = cache_root() / "converted" / repo.replace("/", "--") / name
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plan = convert.plan(source, outtype=kind, without_neg=not with_head)
+        with progress_bar("converting") as progress:
+            convert.write_any(plan, out, kind, force=True, progress=progress)
+    return str(out)
 
 
 def _is_model(name: str) -> bool:
@@ -107,14 +130,14 @@ def _parts(name: str) -> list[str]:
 
 
 def _downloaded(repo: str, revision: str | None) -> list[str]:
-    """Names of a repository's GGUF files in Hugging Face's cache."""
+    """Names of a repository's files in Hugging Face's cache."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
     except Exception:  # nothing of it is there, or the name is no name
         return []
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def asking(repo: str, ask: Callable[[], T]) -> T:

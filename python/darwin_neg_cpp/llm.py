@@ -175,8 +175,9 @@ class DarwinNEG:
     ) -> DarwinNEG:
         """Downloads a GGUF file (and the NEG side-car beside it) from a Hugging Face repository, and loads it.
 
-        quant: "Q4_K_M", picks among several files; file: names one. neg: a local side-car instead of the repository's.
-        Converting a repository of safetensors is not part of this version; the error says so.
+        A repository of safetensors is converted on the way, head included, and the result kept in the cache.
+        quant: "Q4_K_M", picks among several files, or the type to convert to; file: names one. neg: a local side-car
+        instead of the repository's.
         """
         from .hub import fetch
 

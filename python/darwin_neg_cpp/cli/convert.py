@@ -10,7 +10,6 @@ from typing import Any
 
 from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
-from ..convert.write import write
 from ..errors import RequestError
 from ..input_file import shown_path
 from .info import describe
@@ -97,13 +96,17 @@ def run(args: argparse.Namespace) -> int:
         print(dry_run(plan, out))
         return 0
     if not args.sidecar_only:
-        options = {"force": args.force, "verify": not args.no_verify, "threads": args.threads}
         with progress_bar("converting") as progress:
-            if kind == plan.outtype:
-                write(plan, out, **options, progress=progress)
-            else:
-                imatrix = Path(args.imatrix) if args.imatrix else None
-                convert.write_quantized(plan, out, kind, imatrix=imatrix, **options, progress=progress)
+            convert.write_any(
+                plan,
+                out,
+                kind,
+                imatrix=Path(args.imatrix) if args.imatrix else None,
+                force=args.force,
+                verify=not args.no_verify,
+                threads=args.threads,
+                progress=progress,
+            )
         size = human_bytes(out.stat().st_size)
         print(f"{shown_path(out)}: {kind.upper()}, {size}" + (", with NEG head" if plan.head_tensors else ""))
     if side_car is not None:

@@ -23,7 +23,7 @@ from ..neg_format import NegHead
 from ..quantize import ALIASES, TYPES, quantize
 from . import write
 from .checkpoint import NEG_MODULES, open_checkpoint
-from .plan import OUT_TYPES, Plan, lossless_type, make_plan
+from .plan import OUT_TYPES, Plan, head_in_shards, lossless_type, make_plan
 
 Progress = Callable[[int, int], None]
 
@@ -70,6 +70,11 @@ def find(source: str, *, revision: str | None = None, token: str | None = None) 
         source, lambda: str(snapshot_download(source, revision=revision, token=token, allow_patterns=WANTED))
     )
     return Source(Path(folder), source.partition("/")[2])
+
+
+def has_head(source: Source) -> bool:
+    """Whether the checkpoint comes with a NEG head."""
+    return (source.folder / NEG_MODULES).exists() or bool(head_in_shards(open_checkpoint(source.folder)))
 
 
 def plan(
@@ -154,6 +159,26 @@ def write_quantized(
             force=force,
             progress=lambda done, total: tell(total + done, 2 * total),
         )
+
+
+def write_any(
+    plan: Plan,
+    out: Path,
+    kind: str,
+    *,
+    imatrix: Path | None = None,
+    force: bool = False,
+    verify: bool = True,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Writes the plan in the type that was asked for, through the quantizer where that is one of its types."""
+    if kind in QUANTIZED:
+        write_quantized(
+            plan, out, kind, imatrix=imatrix, force=force, verify=verify, threads=threads, progress=progress
+        )
+    else:
+        write.write(plan, out, force=force, verify=verify, threads=threads, progress=progress)
 
 
 def check_both(out: Path, side_car: Path | None) -> None:

@@ -129,7 +129,7 @@ def split_head(
     checkpoint: Checkpoint, neg: Path | NegHead | None, without_neg: bool
 ) -> tuple[Checkpoint, NegHead | None]:
     """The checkpoint without NEG tensors, and the head from where it is: the argument, a file beside the shards, the shards."""
-    inside = _head_in_shards(checkpoint)
+    inside = head_in_shards(checkpoint)
     rest = {name: stored for name, stored in checkpoint.tensors.items() if stored not in inside.values()}
     backbone = Checkpoint(checkpoint.folder, checkpoint.config, rest)
     if without_neg:
@@ -157,7 +157,7 @@ def split_head(
     )
 
 
-def _head_in_shards(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
+def head_in_shards(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
     """NEG tensors among the shards' own by their released names, whatever stands before these."""
     found: dict[str, StoredTensor] = {}
     for name, stored in checkpoint.tensors.items():

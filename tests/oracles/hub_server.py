@@ -1,0 +1,137 @@
+"""A hub on loopback: a real HTTP server with the endpoints that huggingface_hub downloads a model repository through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MAIN = ("main", COMMIT)
+
+
+@dataclass
+class Hub:
+    """Serves `folder` as the repository `repo`.
+
+    token: asked for as a bearer. gated: refused although the token is right. cut: file name -> how often its download breaks off in
+    the middle. requests: (method, path, Range header or "", bearer or "") of everything asked for.
+    """
+
+    repo: str
+    folder: Path
+    token: str = ""
+    gated: bool = False
+    cut: dict[str, int] = field(default_factory=dict)
+    requests: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    def __enter__(self) -> Hub:
+        hub = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.hub = hub
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def asked_for(self, name: str, method: str = "GET") -> list[str]:
+        """The Range headers of the downloads of one file."""
+        return [r for m, path, r, _ in self.requests if m == method and path.endswith("/" + name)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _refuse(self, status: int, code: str = "") -> None:
+        text = json.dumps({"error": code or "no"}).encode()
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+            self.send_header("X-Error-Message", code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(text)
+
+    def _answer(self, *, body: bool) -> None:
+        hub = self.hub
+        bearer = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        path = self.path.partition("?")[0]
+        hub.requests.append((self.command, path, self.headers.get("Range") or "", bearer))
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path)
+        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        found = api or file
+        if found is None or found[1] != hub.repo:
+            return self._refuse(404, "RepoNotFound")
+        if hub.token and bearer != hub.token:
+            return self._refuse(401, "RepoNotFound" if not bearer else "")
+        if (api[3] if api else file[2]) not in MAIN:  # type: ignore[index]
+            return self._refuse(404, "RevisionNotFound")
+        if api:
+            return self._list(tree=api[2] == "tree")
+        if hub.gated:
+            return self._refuse(403, "GatedRepo")
+        return self._send(file[3], body)  # type: ignore[index]
+
+    def _list(self, *, tree: bool) -> None:
+        names = sorted(p.relative_to(self.hub.folder).as_posix() for p in self.hub.folder.rglob("*") if p.is_file())
+        answer: Any = {"id": self.hub.repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+        if tree:
+            size = {name: (self.hub.folder / name).stat().st_size for name in names}
+            answer = [{"type": "file", "path": name, "size": size[name], "oid": "0"} for name in names]
+        text = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _send(self, name: str, body: bool) -> None:
+        path = self.hub.folder / name
+        if not path.is_file():
+            return self._refuse(404, "EntryNotFound")
+        data = path.read_bytes()
+        begin = 0
+        if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+            begin = int(match[1])
+        self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data) - begin))
+        self.end_headers()
+        if not body:
+            return None
+        if self.hub.cut.get(name, 0) > 0:
+            self.hub.cut[name] -= 1
+            self.wfile.write(data[begin : begin + (len(data) - begin) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+            return None
+        self.wfile.write(data[begin:])
+        return None

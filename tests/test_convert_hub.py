@@ -1,0 +1,150 @@
+"""Converting from a repository, against a real HTTP server on loopback that speaks the hub's endpoints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from darwin_neg_cpp.convert import convert, write
+from oracles import tiny_tokenizer
+from oracles.hub_server import COMMIT, Hub
+
+REPO = "some-lab/Tiny-1B-NEG"
+NOT_WANTED = ("vision.mmproj-Q8_0.gguf", "pytorch_model.bin", "picture.png", "other.safetensors")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("hub")
+    folder = tiny_tokenizer.write_checkpoint(base / "Tiny-1B-NEG", tiny_tokenizer.write(base / "tokenizer"), card=True)
+    for name in NOT_WANTED:
+        (folder / name).write_bytes(b"not wanted")
+    return folder
+
+
+@pytest.fixture
+def hub(checkpoint):
+    with Hub(REPO, checkpoint) as running:
+        yield running
+
+
+def run(hub: Hub, out: Path, *more: str, home: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    variables |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home or out.parent / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "5",
+        "HF_HUB_ETAG_TIMEOUT": "2",
+        **env,
+    }
+    command = [sys.executable, str(ROOT / "convert" / "convert_to_gguf.py"), REPO, "-o", str(out), "--outtype", "bf16"]
+    return subprocess.run([*command, *more], env=variables, capture_output=True, text=True, check=False, timeout=120)
+
+
+def refused(result: subprocess.CompletedProcess[str], out: Path) -> str:
+    assert result.returncode in (1, 2), result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("darwin-neg: error:")]
+    assert len(lines) == 1 and "Traceback" not in result.stderr
+    assert not out.exists()
+    assert REPO in lines[0]
+    return lines[0]
+
+
+def test_a_repository_gives_the_file_that_its_folder_gives(hub, checkpoint, tmp_path):
+    result = run(hub, tmp_path / "hub.gguf")
+    assert result.returncode == 0, result.stderr
+    write.write(convert.plan(convert.Source(checkpoint, "Tiny-1B-NEG"), outtype="bf16"), tmp_path / "folder.gguf")
+    assert (tmp_path / "hub.gguf").read_bytes() == (tmp_path / "folder.gguf").read_bytes()
+    asked = {path.rpartition("/")[2] for _, path, _, _ in hub.requests}
+    assert not asked & set(NOT_WANTED)
+    assert "neg_modules.safetensors" in asked
+
+
+def test_a_cut_download_is_resumed_where_it_stopped(tmp_path):
+    # huggingface_hub keeps whole pieces of 10 MB of what it has got
+    folder = tiny_tokenizer.write_checkpoint(
+        tmp_path / "large", tiny_tokenizer.write(tmp_path / "tokenizer"), n_ff=40_000
+    )
+    shard = "model-00001-of-00002.safetensors"
+    assert (folder / shard).stat().st_size > 30 << 20
+    with Hub(REPO, folder, cut={shard: 1}) as hub:
+        out = tmp_path / "out.gguf"
+        first = run(hub, out)
+        if first.returncode != 0:
+            refused(first, out)
+            assert run(hub, out).returncode == 0
+        ranges = hub.asked_for(shard)
+        assert len(ranges) == 2 and ranges[0] == "" and ranges[1].startswith("bytes=")
+        assert int(ranges[1].removeprefix("bytes=").rstrip("-")) >= 10 << 20, "it began again from the start"
+        assert len(hub.asked_for("model-00002-of-00002.safetensors")) == 1
+    write.write(convert.plan(convert.Source(folder, "Tiny-1B-NEG"), outtype="bf16"), tmp_path / "folder.gguf")
+    assert out.read_bytes() == (tmp_path / "folder.gguf").read_bytes()
+
+
+def test_what_is_there_is_used_without_network(hub, tmp_path):
+    assert run(hub, tmp_path / "a.gguf").returncode == 0
+    hub.__exit__()
+    try:
+        for env in ({}, {"HF_HUB_OFFLINE": "1"}):
+            out = tmp_path / f"b{len(env)}.gguf"
+            result = run(hub, out, home=tmp_path / "hf", **env)
+            assert result.returncode == 0, result.stderr
+            assert out.read_bytes() == (tmp_path / "a.gguf").read_bytes()
+        assert "cannot be downloaded" in refused(
+            run(hub, tmp_path / "c.gguf", home=tmp_path / "empty"), tmp_path / "c.gguf"
+        )
+    finally:
+        hub.__enter__()
+
+
+def test_a_token_is_taken_from_the_environment_and_never_shown(hub, tmp_path):
+    hub.token = "hf_secretsecret"
+    refused(run(hub, tmp_path / "a.gguf"), tmp_path / "a.gguf")
+    refused(run(hub, tmp_path / "b.gguf", HF_TOKEN="hf_wrong"), tmp_path / "b.gguf")
+    result = run(hub, tmp_path / "c.gguf", HF_TOKEN=hub.token)
+    assert result.returncode == 0, result.stderr
+    assert "hf_secret" not in result.stdout + result.stderr
+    assert any(bearer == hub.token for _, _, _, bearer in hub.requests)
+
+
+def test_gated_and_missing_repositories_and_revisions(hub, tmp_path, checkpoint):
+    out = tmp_path / "out.gguf"
+    hub.gated = True
+    refused(run(hub, out, home=tmp_path / "1"), out)
+    hub.gated = False
+    assert "nope" in refused(run(hub, out, "--revision", "nope", home=tmp_path / "2"), out)
+    hub.repo = "some-lab/other"
+    refused(run(hub, out, home=tmp_path / "3"), out)
+
+
+def test_the_revision_is_honoured(hub, tmp_path):
+    assert run(hub, tmp_path / "out.gguf", "--revision", COMMIT).returncode == 0
+    assert any("/api/" in path and path.endswith(COMMIT) for _, path, _, _ in hub.requests)
+    assert not any("/main" in path for _, path, _, _ in hub.requests)
+
+
+def test_from_pretrained_converts_once_and_keeps_the_file(hub, tmp_path):
+    code = (
+        "from darwin_neg_cpp import DarwinNEG\n"
+        f"llm = DarwinNEG.from_pretrained('{REPO}', quant='q8_0', n_ctx=64, n_parallel=1)\n"
+        "print(llm.path, llm.neg['top_k'], llm.generate('the', max_tokens=2, ignore_eos=True).neg.entropy.shape)\n"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"DARWIN_NEG_CACHE": str(tmp_path / "cache")}
+    said = []
+    for _ in range(2):
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        said.append(result.stdout)
+    (made,) = (tmp_path / "cache" / "converted").rglob("*.gguf")
+    assert said[0] == said[1] and said[0].split()[0] == str(made) and said[0].split()[1:] == ["20", "(2,)"]
+    assert len(hub.asked_for("model-00001-of-00002.safetensors")) == 1
