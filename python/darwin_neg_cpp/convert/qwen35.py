@@ -186,7 +186,9 @@ class Config:
         return tuple(one == "linear_attention" for one in types)
 
     def rope(self) -> Mapping[str, Any]:
-        rope = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
+        rope = self.values.get("rope_parameters")
+        if rope is None:
+            rope = self.values.get("rope_scaling") or {}
         if not isinstance(rope, dict):
             raise self.wrong("rope_parameters", "is not an object")
         out = dict(rope)

@@ -63,9 +63,9 @@ def write(
     changes meanwhile; then no file is left, and one that stood there before stands unchanged.
     """
     check_output(out, list(plan.sources), force=force)
-    _check_space(plan, out)
     try:
         with replacing(out) as (file, temp):
+            _check_space(plan, out)
             _Writer(plan, file, threads or os.cpu_count() or 1, progress or (lambda _done, _total: None)).run(verify)
             if verify:
                 _check_header(plan, temp)
@@ -188,6 +188,11 @@ def chunks_of(placed: Placed, data_start: int) -> Iterator[Chunk]:
 
 def convert_rows(inputs: Inputs, chunk: Chunk) -> Bytes:
     """The bytes of some rows of an output. The arithmetic is that of llama.cpp's converter, in the stored type for F16, else in F32."""
+    with np.errstate(over="ignore", invalid="ignore"):  # too large becomes inf and NaN stays NaN, as there
+        return _converted(inputs, chunk)
+
+
+def _converted(inputs: Inputs, chunk: Chunk) -> Bytes:
     output = chunk.output
     dtype = output.pieces[0].source.dtype
     raw = _gather(inputs, chunk)
@@ -211,8 +216,7 @@ def convert_rows(inputs: Inputs, chunk: Chunk) -> Bytes:
     if chunk.type == Type.F32:
         values = values.astype("<f4", copy=False)
     elif chunk.type == Type.F16:
-        with np.errstate(over="ignore"):  # too large for F16 becomes inf, as there
-            values = values.astype("<f2", copy=False)
+        values = values.astype("<f2", copy=False)
     elif chunk.type == Type.Q8_0:
         return q8_0(values.astype(np.float32, copy=False)).reshape(-1)
     else:

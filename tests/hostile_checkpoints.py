@@ -1,0 +1,335 @@
+"""Bad checkpoints in a table: one row a kind, each in five variants.
+
+`spoil(folder, i)` damages variant i (0 to 4) of a good checkpoint in `folder` (two shards, index, tokenizer, NEG head); it may return
+further arguments for the command line. `words` stand in the message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+Spoil = Callable[[Path, int], "list[str] | None"]
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+INDEX = "model.safetensors.index.json"
+NEG = "neg_modules.safetensors"
+DEEP = 10_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str
+    spoil: Spoil
+    words: tuple[str, ...] = ()
+
+
+# --- tools
+
+
+def shard(i: int) -> str:
+    return SHARDS[i % 2]
+
+
+def header(path: Path) -> tuple[dict[str, Any], bytes]:
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def put(path: Path, head: bytes | dict[str, Any], data: bytes = b"") -> None:
+    text = head if isinstance(head, bytes) else json.dumps(head).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def tensor_names(folder: Path, i: int) -> list[str]:
+    """Names of language tensors of a shard; a different one comes first for each i."""
+    names = [n for n in header(folder / shard(i))[0] if n != "__metadata__" and "visual" not in n]
+    return names[3 * i :] + names[: 3 * i]
+
+
+def in_header(change: Callable[[dict[str, Any], str, int], None]) -> Spoil:
+    """Changes the header of a shard; change(header, name of a tensor, i)."""
+
+    def spoil(folder: Path, i: int) -> None:
+        head, data = header(folder / shard(i))
+        change(head, tensor_names(folder, i)[0], i)
+        put(folder / shard(i), head, data)
+
+    return spoil
+
+
+def in_bytes(change: Callable[[bytes, int], bytes]) -> Spoil:
+    def spoil(folder: Path, i: int) -> None:
+        path = folder / shard(i)
+        path.write_bytes(change(path.read_bytes(), i))
+
+    return spoil
+
+
+def in_json(file: str, change: Callable[[Any, int], Any]) -> Spoil:
+    """Changes a JSON file; the change works in place or returns a new value."""
+
+    def spoil(folder: Path, i: int) -> None:
+        value = json.loads((folder / file).read_text("utf-8"))
+        new = change(value, i)
+        (folder / file).write_text(json.dumps(value if new is None else new), "utf-8")
+
+    return spoil
+
+
+def in_text(change: Callable[[dict[str, Any], int], Any]) -> Spoil:
+    return in_json("config.json", lambda config, i: change(config["text_config"], i) and None)
+
+
+def replaced(file: str, contents: tuple[bytes, ...]) -> Spoil:
+    return lambda folder, i: (folder / file).write_bytes(contents[i]) and None
+
+
+def in_head(change: Callable[[dict[str, np.ndarray], int], Any]) -> Spoil:
+    def spoil(folder: Path, i: int) -> None:
+        tensors = load_file(folder / NEG)
+        change(tensors, i)
+        save_file(tensors, folder / NEG)
+
+    return spoil
+
+
+def in_tensors(change: Callable[[dict[str, np.ndarray], str, int], Any]) -> Spoil:
+    """Changes the tensors of a shard, and the index with them. BF16 is seen as its bits."""
+
+    def spoil(folder: Path, i: int) -> None:
+        head, data = header(folder / shard(i))
+        meta = head.pop("__metadata__", {})
+        tensors = {n: (e["dtype"], e["shape"], data[slice(*e["data_offsets"])]) for n, e in head.items()}
+        arrays = {n: np.frombuffer(raw, np.uint16).reshape(shape) for n, (_, shape, raw) in tensors.items()}
+        change(arrays, tensor_names(folder, i)[0], i)
+        out: dict[str, Any] = {"__metadata__": meta}
+        blob = b""
+        for name, array in arrays.items():
+            raw = np.ascontiguousarray(array).tobytes()
+            out[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": [len(blob), len(blob) + len(raw)]}
+            blob += raw
+        put(folder / shard(i), out, blob)
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        index["weight_map"] = {n: f for n, f in index["weight_map"].items() if f != shard(i)} | dict.fromkeys(
+            arrays, shard(i)
+        )
+        (folder / INDEX).write_text(json.dumps(index), "utf-8")
+
+    return spoil
+
+
+def entry(key: str, values: tuple[Any, ...]) -> Spoil:
+    return in_header(lambda head, name, i: head[name].update({key: values[i]}))
+
+
+def drop(mapping: dict[str, Any], keys: tuple[str, ...], i: int) -> None:
+    del mapping[keys[i % len(keys)]]
+
+
+def sparse(size: int) -> Callable[[Path, int], None]:
+    def spoil(folder: Path, i: int) -> None:
+        with (folder / shard(i)).open("wb") as file:
+            file.write(struct.pack("<Q", size + i))
+            file.truncate(size + i + 100)
+
+    return spoil
+
+
+def both_shards(folder: Path, i: int) -> None:
+    """The same tensor in both files."""
+    name = tensor_names(folder, 0)[i]
+    head, _ = header(folder / SHARDS[0])
+    size = head[name]["data_offsets"][1] - head[name]["data_offsets"][0]
+    other, more = header(folder / SHARDS[1])
+    other[name] = head[name] | {"data_offsets": [len(more), len(more) + size]}
+    put(folder / SHARDS[1], other, more + bytes(size))
+
+
+def outside(folder: Path, i: int) -> None:
+    """The index leads out of the folder."""
+    target = folder.parent / "elsewhere.safetensors"
+    target.write_bytes((folder / SHARDS[0]).read_bytes())
+    name = (
+        "../elsewhere.safetensors",
+        str(target),
+        "link.safetensors",
+        "sub/../../elsewhere.safetensors",
+        "links/x.safetensors",
+    )[i]
+    if i == 2:
+        (folder / name).symlink_to(target)
+    if i == 4:
+        (folder / "links").symlink_to(folder.parent)
+        (folder.parent / "x.safetensors").write_bytes(target.read_bytes())
+    index = json.loads((folder / INDEX).read_text("utf-8"))
+    index["weight_map"] = {n: name if f == SHARDS[0] else f for n, f in index["weight_map"].items()}
+    (folder / INDEX).write_text(json.dumps(index), "utf-8")
+
+
+def folder_for_shard(folder: Path, i: int) -> None:
+    (folder / shard(i)).unlink()
+    (folder / shard(i)).mkdir()
+
+
+def pickled(folder: Path, i: int) -> None:
+    for name in (*SHARDS, INDEX):
+        (folder / name).unlink()
+    # a pickle that would be noticed if it were loaded
+    payload = b"cos\nsystem\n(S'touch " + str(folder / "pwned").encode() + b"'\ntR."
+    (
+        folder / ("pytorch_model.bin", "model.pt", "pytorch_model-00001-of-00001.bin", "weights.pth", "a.bin")[i]
+    ).write_bytes(payload)
+
+
+def two_offsets(begin: Callable[[int, int, int], tuple[int, int]]) -> Spoil:
+    """Other offsets for a tensor: begin(old begin, old end, i)."""
+
+    def change(head: dict[str, Any], name: str, i: int) -> None:
+        head[name]["data_offsets"] = list(begin(*head[name]["data_offsets"], i))
+
+    return in_header(change)
+
+
+def config_value(key: str) -> Spoil:
+    return in_text(lambda text, i: text.update({key: ("many", -1, 0, 2.5, True)[i]}))
+
+
+def output(name: Callable[[Path, int], str]) -> Spoil:
+    return lambda folder, i: ["-o", name(folder, i), "--force"]
+
+
+NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
+NEEDED_LINEAR = (
+    "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim", "linear_conv_kernel_dim",
+)  # fmt: skip
+HEAD = ("head.proj_down.weight", "head.proj_down.bias", "head.proj_out.weight", "head.proj_out.bias", "gate.threshold")
+
+KINDS = [
+    # shards
+    Kind("empty shard", in_bytes(lambda b, i: b""), ("safetensors", "empty")),
+    Kind("shard shorter than its length", in_bytes(lambda b, i: b[: i + 1]), ("safetensors", "short")),
+    Kind("header longer than the file", in_bytes(lambda b, i: struct.pack("<Q", len(b) + 10**i) + b[8:]), ("header claims",)),
+    Kind("header of more than 100 MB", sparse(100_000_001), ("header claims",)),
+    Kind("header of 2^63 bytes", in_bytes(lambda b, i: struct.pack("<Q", (1 << 63) + i) + b[8:]), ("header claims",)),
+    Kind("header not JSON", in_bytes(lambda b, i: b[:8] + b"}]],:"[i : i + 1] + b[9:]), ("JSON",)),
+    Kind("header not UTF-8", in_bytes(lambda b, i: b[: 9 + i] + b"\xff" + b[10 + i :]), ("JSON",)),
+    Kind(
+        "header not an object",
+        lambda folder, i: put(folder / shard(i), (b"[]", b"7", b'"a"', b"null", b"[{}]")[i]),
+        ("not a JSON object",),
+    ),
+    Kind(
+        "key twice in a header",
+        lambda folder, i: put(folder / shard(i), b'{"a%d": {}, "a%d": {}}' % (i, i)),
+        ("twice",),
+    ),
+    Kind(
+        "header nested deeply",
+        lambda folder, i: put(folder / shard(i), (b'{"a":' if i % 2 else b"[") * DEEP * (i + 1)),
+        ("JSON",),
+    ),
+    Kind("entry no object", in_header(lambda h, n, i: h.update({n: (7, "x", None, [], True)[i]})), ("malformed",)),
+    Kind("entry incomplete", in_header(lambda h, n, i: drop(h[n], ("dtype", "shape", "data_offsets"), i)), ("malformed",)),
+    Kind("offsets not two numbers", entry("data_offsets", ([0], [0, 1, 2], "01", [0.0, 8.0], [None, 1])), ("malformed",)),
+    Kind("unknown type", entry("dtype", ("F31", "bf16", "", "FLOAT", "C64")), ("unknown type",)),
+    Kind("type not a name", entry("dtype", (5, None, ["BF16"], {}, True)), ("malformed",)),
+    Kind("integers for weights", entry("dtype", ("I16", "U16", "I16", "U16", "I16")), ("expected F32",)),
+    Kind("negative shape", in_header(lambda h, n, i: h[n].update(shape=[-s for s in h[n]["shape"]])), ("shape",)),
+    Kind("fractional shape", in_header(lambda h, n, i: h[n].update(shape=[s + 0.5 for s in h[n]["shape"]])), ("malformed",)),
+    Kind("huge shape", entry("shape", ([1 << 63], [1 << 64, 2], [1 << 32], [1 << 40, 1 << 40], [10**30])), ("impossible shape",)),
+    Kind("overflowing shape", entry("shape", ([1 << 31, 1 << 31], [(1 << 32) - 1] * 2, [1 << 31] * 3, [65536] * 4, [1 << 31] * 8)), ("offsets",)),
+    Kind("too many dimensions", in_header(lambda h, n, i: h[n].update(shape=[1] * (9 + 100 * i))), ("shape",)),
+    Kind("offsets reversed", two_offsets(lambda a, b, i: (b, a)), ("offsets",)),
+    Kind("offsets past the end", two_offsets(lambda a, b, i: (a + (1 << (20 + i)), b + (1 << (20 + i)))), ("offsets",)),
+    Kind("offsets negative", two_offsets(lambda a, b, i: (a - b - i, -i)), ("offsets",)),
+    Kind("offsets overlapping", two_offsets(lambda a, b, i: (a - 2 - i, b - 2 - i) if a > 9 else (a + 2, b + 2)), ("overlap",)),
+    Kind("bytes behind the last tensor", in_bytes(lambda b, i: b + bytes(1 + i * i)), ("file at",)),
+    Kind("truncated", in_bytes(lambda b, i: b[: len(b) * (2 * i + 1) // 10]), (".safetensors",)),
+    Kind("shard is missing", lambda folder, i: (folder / shard(i)).unlink(), ("no such file",)),
+    Kind(
+        "shard is a folder",
+        folder_for_shard,
+        ("is a folder",),
+    ),
+    Kind("same tensor in two files", both_shards, ("is in model-",)),
+    # index
+    Kind("index not JSON", replaced(INDEX, (b"", b"{", b"\xff\xfe", b"[" * DEEP, b"nonsense")), (INDEX, "JSON")),
+    Kind("index not an object", replaced(INDEX, (b"[]", b"1", b"null", b'"x"', b"true")), (INDEX,)),
+    Kind("index without a map", replaced(INDEX, (b"{}", b'{"weight_map": 1}', b'{"weight_map": []}', b'{"weight_map": {}}', b'{"weight_map": null}')), ("weight_map",)),
+    Kind("index with a file that is none", in_json(INDEX, lambda v, i: v["weight_map"].update(dict.fromkeys(list(v["weight_map"])[:3], (7, None, "x.bin", "", {})[i])) and None), (INDEX,)),
+    Kind("index leads out of the folder", outside, (INDEX, "out of the folder")),
+    Kind("index names a tensor that is not there", in_json(INDEX, lambda v, i: v["weight_map"].update({f"ghost{i}": shard(i)})), ("ghost",)),
+    Kind("index does not know a tensor", in_json(INDEX, lambda v, i: v["weight_map"].pop(list(v["weight_map"])[i * 5]) and None), ("is not in model.safetensors.index.json",)),
+    Kind("index is missing", lambda folder, i: (folder / INDEX).unlink(), (INDEX, "missing")),
+    Kind("weights pickled", pickled, ("never loaded",)),
+    # configuration
+    Kind("config not JSON", replaced("config.json", (b"", b"{", b"\xff", b"[" * DEEP, b"{'a': 1}")), ("config.json", "JSON")),
+    Kind("config not an object", replaced("config.json", (b"[]", b"1", b"null", b'"x"', b"[{}]")), ("config.json",)),
+    Kind("config is missing", lambda folder, i: (folder / "config.json").unlink(), ("config.json", "no such file")),
+    Kind("config without a needed key", in_text(lambda t, i: drop(t, NEEDED, i)), ("config.json", "is missing")),
+    Kind("config without a key of linear attention", in_text(lambda t, i: drop(t, NEEDED_LINEAR, i)), ("linear_", "is missing")),
+    Kind("hidden_size no size", config_value("hidden_size"), ("hidden_size",)),
+    Kind("num_hidden_layers no number", config_value("num_hidden_layers"), ("num_hidden_layers",)),
+    Kind("num_hidden_layers too many", in_text(lambda t, i: t.update(num_hidden_layers=10**(5 + i), layer_types=None)), ("num_hidden_layers",)),
+    Kind("vocab_size no size", config_value("vocab_size"), ("vocab_size",)),
+    Kind("vocabulary and embedding differ", in_text(lambda t, i: t.update(vocab_size=(299, 301, 1, 1000, 10**6)[i])), ("embed_tokens", "shape")),
+    Kind("rope parameters no numbers", in_text(lambda t, i: t.update(rope_parameters=(7, [], {"rope_theta": "x"}, {"mrope_section": "abc"}, {"rope_type": "spiral"})[i])), ("config.json",)),
+    Kind("eps no number", in_text(lambda t, i: t.update(rms_norm_eps=("x", [], True, {}, float("inf"))[i])), ("rms_norm_eps",)),
+    Kind("layer types of the wrong number", in_text(lambda t, i: t.update(layer_types=["linear_attention"] * (i if i < 4 else 9))), ("layer_types",)),
+    Kind("layer type unknown", in_text(lambda t, i: t["layer_types"].__setitem__(i % 4, ("sliding", 3, None, "", "full")[i])), ("layer_types",)),
+    Kind("layer types exchanged", in_text(lambda t, i: t.update(layer_types=["linear_attention"] * i + ["full_attention"] * (4 - i)) if i != 3 else t.update(layer_types=["full_attention"] * 4)), ("layers.",)),
+    Kind("value heads no multiple", in_text(lambda t, i: t.update(linear_num_key_heads=(3, 5, 7, 8, 9)[i])), ("linear_num_value_heads",)),
+    Kind("architecture unknown", in_json("config.json", lambda c, i: c.update(architectures=[("LlamaForCausalLM", "Qwen3ForCausalLM", "X", "GPT2LMHeadModel", "Qwen3_5")[i]])), ("neg attach",)),
+    Kind("architecture not named", in_json("config.json", lambda c, i: c.update(architectures=([], None, "x", [1], ["a", "b"])[i])), ("architectures",)),
+    Kind("text_config no object", in_json("config.json", lambda c, i: c.update(text_config=(1, "x", [], None, True)[i]) and None), ("config.json",)),
+    Kind("quantized already", in_json("config.json", lambda c, i: c.update(quantization_config={"quant_method": ("fp8", "awq", "gptq", "nvfp4", "x")[i]})), ("quantization_config",)),
+    Kind("heads that do not fit", in_text(lambda t, i: t.update({("num_attention_heads", "num_key_value_heads", "head_dim", "linear_key_head_dim", "intermediate_size")[i]: 24})), ("shape",)),
+    # tokenizer
+    Kind("tokenizer is missing", lambda folder, i: (folder / "tokenizer.json").unlink(), ("tokenizer.json",)),
+    Kind("tokenizer not JSON", replaced("tokenizer.json", (b"", b"{", b"\xff", b"[" * DEEP, b"x")), ("tokenizer.json",)),
+    Kind("tokenizer of another kind", in_json("tokenizer.json", lambda t, i: t.update(model=(None, {}, {"type": "Unigram"}, {"type": "BPE"}, {"type": "BPE", "vocab": []})[i])), ("tokenizer.json", "BPE")),
+    Kind("merges malformed", in_json("tokenizer.json", lambda t, i: t["model"].update(merges=(7, ["a"], [["a"]], [["a", 1]], [["a", "b", "c"]])[i])), ("merges",)),
+    Kind("two tokens with one id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({f"new{i}": i})), ("same id",)),
+    Kind("token without a sound id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=("x", -1, None, 1.5, True)[i])), ("has no id",)),
+    Kind("token beyond the embedding", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=300 + 10**i)), ("embedding",)),
+    Kind("token that is no text", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({chr(0xD800 + i) + "x": 290})), ("no text",)),
+    Kind("added tokens malformed", in_json("tokenizer.json", lambda t, i: t.update(added_tokens=(7, [7], [{}], [{"content": 1}], [{"content": "x"}])[i])), ("tokenizer.json",)),
+    Kind("pre-tokenizer unknown", in_json("tokenizer.json", lambda t, i: t.update(pre_tokenizer=(None, {}, [], {"type": "Whitespace"}, {"pretokenizers": [{"pattern": {"Regex": "x"}}]})[i])), ("pre-tokenizer",)),
+    Kind("tokenizer_config not JSON", replaced("tokenizer_config.json", (b"", b"{", b"\xff", b"[1]", b"x")), ("tokenizer_config.json",)),
+    Kind("special token beyond the embedding", in_text(lambda t, i: t.update(bos_token_id=300 + 10**i)), ("bos", "embedding")),
+    # tensors
+    Kind("tensor is missing", in_tensors(lambda a, n, i: a.pop(n)), ("missing",)),
+    Kind("tensor of another shape", in_tensors(lambda a, n, i: a.update({n: np.concatenate([a[n], a[n]])})), ("shape",)),
+    Kind("tensor transposed", in_tensors(lambda a, n, i: a.update({m: a[m].T for m in [next(m for m in list(a)[4 * i :] + list(a) if m.endswith("_proj.weight") and a[m].shape[0] != a[m].shape[-1])]})), ("shape",)),
+    Kind("tensor that does not belong", in_tensors(lambda a, n, i: a.update({("extra", "model.layers.9.x", "model.language_model.layers.4.mlp.up_proj.weight", "lm_head.bias", "mtp.layers.7.x")[i]: a[n]})), ("is no tensor of",)),
+    # the head
+    Kind("head is missing", lambda folder, i: (folder / NEG).unlink(), ("--no-neg",)),
+    Kind("head elsewhere is missing", lambda folder, i: ["--neg", str(folder / f"nowhere{i}.safetensors")], ("nowhere", "no such file")),
+    Kind("head without a tensor", in_head(lambda t, i: t.pop(HEAD[i])), (NEG, "missing")),
+    Kind("head transposed", in_head(lambda t, i: t.update({HEAD[0]: np.ascontiguousarray(t[HEAD[0]].T), HEAD[3]: t[HEAD[3]] + i})), (NEG, "shape")),
+    Kind("head of another width", in_head(lambda t, i: t.update({HEAD[0]: np.ones((t[HEAD[0]].shape[0], 8 << i if 8 << i != 64 else 96), np.float32)})), ("hidden size",)),
+    Kind("head not finite", in_head(lambda t, i: t[HEAD[i % 4]].reshape(-1).__setitem__(0, (np.nan, np.inf, -np.inf, np.nan, np.inf)[i])), (NEG, "finite")),
+    Kind("threshold no threshold", in_head(lambda t, i: t.update({HEAD[4]: np.array((-1, np.nan, -np.inf, -1e-6, -1e30)[i], np.float32)})), (NEG, "threshold")),
+    Kind("head with integers", in_head(lambda t, i: t.update({HEAD[i % 4]: t[HEAD[i % 4]].astype(np.int32)})), (NEG, "I32")),
+    Kind("head truncated", lambda folder, i: os.truncate(folder / NEG, (folder / NEG).stat().st_size * i // 5), (NEG,)),
+    # the output
+    Kind("output is an input", output(lambda folder, i: str(folder / (shard(i) if i % 2 else f"./{shard(i)}"))), ("same file",)),
+    Kind("output is a folder", output(lambda folder, i: str((folder, folder.parent, "/", "/tmp", folder / ".")[i])), ("folder",)),
+    Kind("output without a folder", output(lambda folder, i: str(folder / ("no/" * (i + 1)) / "x.gguf")), ("no such folder",)),
+    Kind("output in a file", output(lambda folder, i: str(folder / ("config.json", "README.md", INDEX, NEG, shard(0))[i] / "x.gguf")), ("is a file",)),
+    Kind("output where nobody may write", output(lambda folder, i: ("/proc", "/sys", "/proc/self", "/sys/kernel", "/proc/sys")[i] + "/x.gguf"), ("cannot be written to",)),
+    Kind("output no file name", output(lambda folder, i: str(folder / ("x" * (300 << i)))), ("file name",)),
+    # the command line
+    Kind("type unknown", lambda folder, i: ["--outtype", ("f33", "q9_k", "", "q4", "bf-16")[i]], ("outtype",)),
+    Kind("threads no number of threads", lambda folder, i: ["--threads", ("-1", "9999", "-7", "1025", "100000")[i]], ("--threads",)),
+    Kind("options that exclude each other", lambda folder, i: (["--no-neg", "--neg", "x"], ["--sidecar-only"], ["--no-neg", "--sidecar", "x"], ["--imatrix", "x"], ["--revision", "main"])[i], ()),
+]  # fmt: skip
