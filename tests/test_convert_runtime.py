@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from conftest import ROOT
 from darwin_neg_cpp import DarwinNEG, RequestError, neg_format, quantize
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, write
@@ -84,6 +88,12 @@ def test_head_is_bit_equal_to_the_source_also_after_q4_k_m(tiny_qwen, tmp_path):
         assert np.isfinite(llm.generate("Hello", max_tokens=4, ignore_eos=True).neg.entropy).all()
 
 
+def test_types_have_llama_cpps_numbers(llama_tree):
+    text = (llama_tree / "include" / "llama.h").read_text("utf-8")
+    numbers = re.findall(r"^\s*LLAMA_FTYPE_(?:ALL|MOSTLY)_(\w+)\s*= (\d+)", text, re.MULTILINE)
+    assert {name.lower(): int(number) for name, number in numbers} == quantize.TYPES
+
+
 def test_side_car_and_plain_model_make_the_same_as_one_file(tiny_qwen, tmp_path):
     one, plain, side_car = tmp_path / "one.gguf", tmp_path / "plain.gguf", tmp_path / "head.gguf"
     convert_to(one, tiny_qwen.checkpoint, "bf16")
@@ -137,7 +147,7 @@ def test_a_disk_that_returns_other_bytes_is_noticed(tiny_qwen, tmp_path, monkeyp
     def lying(file, data, offset):
         nonlocal calls
         calls += 1
-        honest(file, data if calls != 40 else bytes(len(data)), offset)
+        honest(file, data if calls != 20 else bytes(len(data)), offset)
 
     monkeypatch.setattr(write, "_write_at", lying)
     plan = convert.plan(convert.Source(tiny_qwen.checkpoint, None), outtype="bf16")
@@ -156,6 +166,22 @@ def test_dry_run_tells_the_size_and_writes_nothing(tiny_qwen, tmp_path, monkeypa
     out = tmp_path / "out.gguf"
     write.write(plan, out)
     assert out.stat().st_size == plan.file_size
+
+
+def test_numpy_gguf_and_huggingface_hub_are_enough(tiny_qwen, tmp_path):
+    # everything else that is installed here, our own compiled part included, is made to fail on import
+    blocked = ["torch", "transformers", "safetensors", "tokenizers", "pandas", "scipy", "darwin_neg_cpp._core"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"sys.argv = ['convert_to_gguf.py', *sys.argv[1:]]; import runpy\n"
+        f"runpy.run_path({str(ROOT / 'convert' / 'convert_to_gguf.py')!r}, run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny_qwen.checkpoint), "-o", str(tmp_path / "out.gguf")]
+    done = subprocess.run([*command, "--outtype", "q8_0"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    refused = subprocess.run([*command, "--outtype", "q4_k_m", "--force"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and "needs the compiled engine" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
 
 
 # --- tokenizer

@@ -23,7 +23,7 @@ TYPES = {
     kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").lower(): int(kind)
     for kind in LlamaFileType
     if kind.name != "GUESSED" and "SOME_F16" not in kind.name
-}
+} | {"q2_0": 41}  # younger than the library's list
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
 POLL_SECONDS = 0.1
 

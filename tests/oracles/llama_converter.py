@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+# checkpoint folder, output file, further arguments
+Job = tuple[Path, Path, list[str]]
 
 RUNNER = r"""
 import functools, json, sys
@@ -25,16 +29,19 @@ for folder, out, arguments in jobs:
 """
 
 
-def convert_all(tree: Path, jobs: list[tuple[Path, Path, list[str]]]) -> None:
-    """Each job: checkpoint folder, output file, further arguments."""
+def convert_all(tree: Path, jobs: list[Job]) -> None:
+    """Two processes at a time."""
     # --no-mtp sticks to the converter's classes for as long as they live
-    for group in (
-        [job for job in jobs if "--no-mtp" not in job[2]],
-        [job for job in jobs if "--no-mtp" in job[2]],
-    ):
-        listed = json.dumps([(str(folder), str(out), arguments) for folder, out, arguments in group])
-        result = subprocess.run(
-            [sys.executable, "-c", RUNNER, str(tree)], input=listed, capture_output=True, text=True, check=False
-        )
-        if result.returncode != 0:
-            raise RuntimeError(f"llama.cpp's converter failed:\n{result.stderr[-3000:]}")
+    plain = [job for job in jobs if "--no-mtp" not in job[2]]
+    groups = [plain[0::2], plain[1::2], [job for job in jobs if "--no-mtp" in job[2]]]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda group: _convert(tree, group), groups))
+
+
+def _convert(tree: Path, jobs: list[Job]) -> None:
+    listed = json.dumps([(str(folder), str(out), arguments) for folder, out, arguments in jobs])
+    result = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(tree)], input=listed, capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"llama.cpp's converter failed:\n{result.stderr[-3000:]}")

@@ -18,7 +18,7 @@ PRE_TOKENIZERS = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen35",
 }
-SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask", "eot", "eom")
+SPACE = chr(ord(" ") + 256)  # the character that stands for a space in byte-level BPE
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
     data = read_json(path)
     reader = _TokenizerJson(path, data)
     tokens, types = reader.tokens(n_vocab)
-    return Vocabulary(tokens, types, reader.pre_tokenizer(), _special(folder, data, n_vocab))
+    special = _special(folder, data, n_vocab)
+    special.merges = reader.merges()
+    return Vocabulary(tokens, types, reader.pre_tokenizer(), special)
 
 
 class _TokenizerJson:
@@ -59,9 +61,6 @@ class _TokenizerJson:
         model = self._data.get("model")
         if not isinstance(model, dict) or model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
             raise self.wrong("model is not byte-level BPE with a vocabulary")
-        merges = model.get("merges")
-        if not isinstance(merges, list) or not all(_is_merge(merge) for merge in merges):
-            raise self.wrong("model.merges is not a list of pairs")
         tokens = [f"[PAD{i}]" for i in range(n_vocab)]
         types = [int(TokenType.UNUSED)] * n_vocab
         for token, i in model["vocab"].items():
@@ -80,6 +79,23 @@ class _TokenizerJson:
                 content = content.replace("\u2581", " ")  # SentencePiece's mark for a space
             self._place(tokens, types, content, entry.get("id"), kind, unused=False)
         return tokens, types
+
+    def merges(self) -> list[str]:
+        """As GGUF has them: two parts with a space between them, a space within a part in its byte-level form."""
+        merges = self._data["model"].get("merges")
+        if not isinstance(merges, list):
+            raise self.wrong("model.merges is not a list of pairs")
+        out: list[str] = []
+        for merge in merges:
+            if type(merge) is str and merge.count(" ") == 1:
+                out.append(merge)
+                continue
+            try:
+                left, right = merge
+                out.append(f"{left.replace(' ', SPACE)} {right.replace(' ', SPACE)}")
+            except (AttributeError, TypeError, ValueError):
+                raise self.wrong(f"model.merges holds {shown(repr(merge))}, which is no pair of texts") from None
+        return out
 
     def _place(
         self, tokens: list[str], types: list[int], token: str, i: object, kind: TokenType, *, unused: bool
@@ -112,18 +128,12 @@ class _TokenizerJson:
         )
 
 
-def _is_merge(merge: object) -> bool:
-    if isinstance(merge, str):
-        return merge.count(" ") == 1
-    return isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) and part for part in merge)
-
-
 def _special(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> SpecialVocab:
     config_path = folder / "tokenizer_config.json"
     if config_path.exists():
         read_json(config_path)  # refused with one line here, with a traceback by the library
     try:
-        special = SpecialVocab(folder, load_merges=True)
+        special = SpecialVocab(folder, load_merges=False)
     except OSError:
         raise
     except Exception as error:  # whatever a malformed file leads to in the library

@@ -5,7 +5,6 @@ Memory is a few pieces, whatever the size of the model.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import threading
@@ -91,87 +90,112 @@ class _Writer:
         self._progress = progress
         self._inputs = Inputs()
         self._data_start = len(plan.header)
-        self._digests: list[tuple[Chunk, int]] = []
-        self._lock = threading.Lock()  # guards _digests
 
     def run(self, verify: bool) -> None:
         self._file.truncate(self._plan.file_size)
         _write_at(self._file, self._plan.header, 0)
         for info, data in self._plan.head_tensors:
             _write_at(self._file, np.ascontiguousarray(data, "<f4").tobytes(), self._data_start + info.offset)
-        total = sum(placed.info.size for placed in self._plan.tensors)
+        follower = _Follower(self._file, verify)
+        # reading back counts for the bar as much as writing
+        total = (1 + verify) * sum(placed.info.size for placed in self._plan.tensors)
         try:
-            # reading back counts for the bar as much as writing
-            with _flushing(self._file):
-                self._spread(self._chunks(), lambda chunk: self._convert(chunk, verify), 0, total * (1 + verify))
-            if verify:
-                os.fsync(self._file.fileno())
-                if hasattr(os, "posix_fadvise"):
-                    # read what is on the disk, not what is in memory
-                    os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                self._spread(iter(self._digests), self._compare, total, 2 * total)
+            done = 0
+            for size in self._spread(self._chunks(), lambda chunk: self._convert(chunk, follower)):
+                done += size
+                self._progress(done + follower.read, total)
+            follower.finish(lambda: self._progress(done + follower.read, total))
         finally:
+            follower.stop()
             self._inputs.close()
 
     def _chunks(self) -> Iterator[Chunk]:
         for placed in self._plan.tensors:
             yield from chunks_of(placed, self._data_start)
 
-    def _spread(self, items: Iterator[Any], work: Callable[[Any], int], done: int, total: int) -> None:
-        """Runs `work` over the items in threads, never far ahead of the slowest one; the first error ends it all."""
+    def _spread(self, chunks: Iterator[Chunk], work: Callable[[Chunk], int]) -> Iterator[int]:
+        """Results of `work` over the chunks from several threads, never far ahead of the slowest; the first error ends it all."""
         with ThreadPoolExecutor(self._threads, thread_name_prefix="convert") as pool:
             running: set[Future[int]] = set()
             try:
-                for item in items:
-                    running.add(pool.submit(work, item))
-                    if len(running) >= 2 * self._threads:
+                for chunk in chunks:
+                    running.add(pool.submit(work, chunk))
+                    if len(running) >= 4 * self._threads:
                         finished, running = wait(running, return_when=FIRST_COMPLETED)
-                        done += sum(future.result() for future in finished)
-                        self._progress(done, total)
+                        yield sum(future.result() for future in finished)
                 for future in running:
-                    done += future.result()
-                self._progress(done, total)
+                    yield future.result()
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _convert(self, chunk: Chunk, verify: bool) -> int:
+    def _convert(self, chunk: Chunk, follower: _Follower) -> int:
         data = convert_rows(self._inputs, chunk)
         _write_at(self._file, data, chunk.offset)
-        if verify:
-            digest = _digest(data)
+        follower.written(chunk, data)
+        return chunk.size
+
+
+class _Follower:
+    """Follows the conversion: has the disk write what there is, and reads it back from there while more is converted."""
+
+    def __init__(self, file: BinaryIO, verify: bool) -> None:
+        self._file = file
+        self._verify = verify
+        self._lock = threading.Lock()  # guards _waiting
+        self._waiting: list[tuple[Chunk, int]] = []  # written, with their checksums
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self.read = 0  # bytes read back
+        self._thread = threading.Thread(target=self._run, name="follow")
+        self._thread.start()
+
+    def written(self, chunk: Chunk, data: Bytes) -> None:
+        if self._verify:
+            checksum = _checksum(data)
             with self._lock:
-                self._digests.append((chunk, digest))
-        return chunk.size
+                self._waiting.append((chunk, checksum))
 
-    def _compare(self, written: tuple[Chunk, int]) -> int:
-        chunk, digest = written
-        data = np.empty(chunk.size, np.uint8)
-        _read_at(self._file, data, chunk.offset, self._file.name)
-        if _digest(data) != digest:
-            raise OutputError(
-                f"{shown_path(self._file.name)}: {chunk.output.name}: reads back other than it was written; check the disk"
-            )
-        return chunk.size
+    def finish(self, tell: Callable[[], None]) -> None:
+        """Waits until everything is on the disk and has been compared; raises what went wrong."""
+        self._stop.set()
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            tell()
+        if self._error is not None:
+            raise self._error
 
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
 
-@contextlib.contextmanager
-def _flushing(file: BinaryIO) -> Iterator[None]:
-    """Has the disk write beside the conversion, and not only when all of it is done."""
-    stop = threading.Event()
+    def _run(self) -> None:
+        try:
+            last = False
+            while not last:
+                last = self._stop.wait(FLUSH_SECONDS)
+                with self._lock:
+                    batch, self._waiting = self._waiting, []
+                os.fsync(self._file.fileno())
+                self._read_back(sorted(batch, key=lambda one: one[0].offset))
+        except BaseException as error:  # raised by finish()
+            self._error = error
 
-    def flush() -> None:
-        with contextlib.suppress(OSError):  # the final fsync reports it
-            while not stop.wait(FLUSH_SECONDS):
-                os.fsync(file.fileno())
-
-    thread = threading.Thread(target=flush, name="flush")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    def _read_back(self, batch: list[tuple[Chunk, int]]) -> None:
+        if hasattr(os, "posix_fadvise") and batch:
+            # what is on the disk is to be seen, not what is still in memory
+            begin, last = batch[0][0].offset, batch[-1][0]
+            size = last.offset + last.size - begin
+            os.posix_fadvise(self._file.fileno(), begin, size, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._file.fileno(), begin, size, os.POSIX_FADV_WILLNEED)
+        for chunk, checksum in batch:
+            data = np.empty(chunk.size, np.uint8)
+            _read_at(self._file, data, chunk.offset, self._file.name)
+            if _checksum(data) != checksum:
+                raise OutputError(
+                    f"{shown_path(self._file.name)}: {chunk.output.name}: reads back other than it was written; check the disk"
+                )
+            self.read += chunk.size
 
 
 def chunks_of(placed: Placed, data_start: int) -> Iterator[Chunk]:
@@ -280,7 +304,7 @@ class Inputs:
             file.close()
 
 
-def _digest(data: Bytes) -> int:
+def _checksum(data: Bytes) -> int:
     # against a disk that lies, not against an adversary: what is fast will do
     return zlib.crc32(data)  # type: ignore[arg-type]
 
