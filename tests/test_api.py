@@ -620,26 +620,6 @@ def test_a_repository_that_cannot_be_reached_is_one_line(monkeypatch: pytest.Mon
         load_darwin_neg("some/repo")
 
 
-def test_without_network_what_was_downloaded_before_is_used(
-    fake: type[fake_core.Engine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import huggingface_hub
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("no network")
-
-    def cached(repo: str, name: str, *, local_files_only: bool, **_: Any) -> str:
-        assert local_files_only
-        return str(tmp_path / name)
-
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
-    with load_darwin_neg("some/repo") as llm:
-        assert llm.path == str(tmp_path / "m.gguf")
-
-
 def test_a_path_that_does_not_exist_is_no_repository(fake: type[fake_core.Engine]) -> None:
     for name in ("missing.gguf", "./missing", "/no/such/file"):
         with pytest.raises(ModelFileError, match="no such file"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from darwin_neg_cpp import neg_files
 from darwin_neg_cpp.convert import convert, write
 from oracles import tiny_tokenizer
 from oracles.hub_server import COMMIT, Hub
@@ -38,6 +39,7 @@ def run(hub: Hub, out: Path, *more: str, home: Path | None = None, **env: str) -
     variables |= {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(home or out.parent / "hf"),
+        "DARWIN_NEG_CACHE": str(home or out.parent / "hf"),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DOWNLOAD_TIMEOUT": "5",
@@ -50,11 +52,13 @@ def run(hub: Hub, out: Path, *more: str, home: Path | None = None, **env: str) -
 
 def refused(result: subprocess.CompletedProcess[str], out: Path) -> str:
     assert result.returncode in (1, 2), result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("darwin-neg: error:")]
-    assert len(lines) == 1 and "Traceback" not in result.stderr
+    # a download says on standard error what it fetches, before it fails
+    *before, line = [line for line in result.stderr.splitlines() if line]
+    assert line.startswith("darwin-neg: error:") and REPO in line
+    assert not [line for line in before if not line.startswith(("Fetching", "Downloading"))], result.stderr
+    assert "hf_" not in result.stdout + result.stderr
     assert not out.exists()
-    assert REPO in lines[0]
-    return lines[0]
+    return line
 
 
 def test_a_repository_gives_the_file_that_its_folder_gives(hub, checkpoint, tmp_path):
@@ -86,6 +90,16 @@ def test_a_cut_download_is_resumed_where_it_stopped(tmp_path):
         assert len(hub.asked_for("model-00002-of-00002.safetensors")) == 1
     write.write(convert.plan(convert.Source(folder, "Tiny-1B-NEG"), outtype="bf16"), tmp_path / "folder.gguf")
     assert out.read_bytes() == (tmp_path / "folder.gguf").read_bytes()
+
+
+def test_a_download_that_never_ends_is_one_line_and_not_taken_for_whole(checkpoint, tmp_path):
+    with Hub(REPO, checkpoint, cut={"neg_modules.safetensors": 999}) as hub:
+        out = tmp_path / "out.gguf"
+        assert "cannot be downloaded" in refused(run(hub, out), out)
+        # all else may be there by now, and would make a file without the head
+        refused(run(hub, out, HF_HUB_OFFLINE="1"), out)
+        hub.cut.clear()
+        assert run(hub, out).returncode == 0
 
 
 def test_what_is_there_is_used_without_network(hub, tmp_path):
@@ -139,12 +153,45 @@ def test_from_pretrained_converts_once_and_keeps_the_file(hub, tmp_path):
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"DARWIN_NEG_CACHE": str(tmp_path / "cache")}
     said = []
-    for _ in range(2):
+    # the third time there is no network, and the repository has more files than were downloaded
+    for offline in ("", "", "1"):
         result = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code],
+            env={**environment, "HF_HUB_OFFLINE": offline},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert result.returncode == 0, result.stderr
         said.append(result.stdout)
     (made,) = (tmp_path / "cache" / "converted").rglob("*.gguf")
-    assert said[0] == said[1] and said[0].split()[0] == str(made) and said[0].split()[1:] == ["20", "(2,)"]
+    assert len(set(said)) == 1 and said[0].split()[0] == str(made) and said[0].split()[1:] == ["20", "(2,)"]
     assert len(hub.asked_for("model-00001-of-00002.safetensors")) == 1
+
+
+def test_from_pretrained_takes_a_gguf_and_the_side_car_beside_it(tiny_qwen, tmp_path):
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "tiny-F32.gguf").symlink_to(tiny_qwen.base)
+    neg_files.write_side_car(
+        tiny_qwen.checkpoint / "neg_modules.safetensors", tiny_qwen.base, folder / "tiny-F32.neg.gguf"
+    )
+    (folder / "tiny-mmproj-Q8_0.gguf").write_bytes(b"not wanted")
+    code = (
+        "from darwin_neg_cpp import DarwinNEG\n"
+        f"llm = DarwinNEG.from_pretrained('{REPO}', quant='f32', n_ctx=64, n_parallel=1)\n"
+        "print(llm.neg['origin'], llm.generate('the', max_tokens=2, ignore_eos=True).neg.entropy.shape)\n"
+    )
+    with Hub(REPO, folder) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        for offline in ("", "1"):
+            result = subprocess.run(
+                [sys.executable, "-c", code],
+                env={**environment, "HF_HUB_OFFLINE": offline},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 0, result.stderr
+            assert result.stdout.split() == ["side-car", "(2,)"]
+        assert not hub.asked_for("tiny-mmproj-Q8_0.gguf")

@@ -99,7 +99,7 @@ def test_logprobs_are_those_of_the_plain_distribution(smol):
     out = smol.generate(
         prompt, temperature=0.9, seed=2, max_tokens=12, logprobs=4, repeat_penalty=1.5, neg=Neg(threshold=0.0, top_k=3)
     )
-    logits = smol._engine.evaluate(prompt + out.token_ids.tolist(), logits=True)["logits"].astype(np.float64)
+    logits = smol._engine.evaluate([prompt + out.token_ids.tolist()], logits=True)["logits"].astype(np.float64)
     logits = logits[len(prompt) - 1 : len(prompt) - 1 + len(out.token_ids)]
     log_p = (
         logits

@@ -359,22 +359,22 @@ void bind_engine(py::module_ & m) {
         .def("stats", [](const Handle & h) { return stats_dict(h.get()->scheduler().stats()); })
         .def(
             "evaluate",
-            [](const Handle & h, const std::vector<llama_token> & tokens, bool hidden, bool logits) {
+            [](const Handle & h, const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits) {
                 const auto engine = h.get();
                 Evaluation e;
                 {
                     const py::gil_scoped_release unlocked;
-                    e = engine->evaluate(tokens, hidden, logits);
+                    e = engine->evaluate(texts, hidden, logits);
                 }
                 const py::ssize_t n = e.n_tokens;
                 py::dict out;
-                out["predicted_entropy"] = or_none(!e.predicted_entropy.empty(), to_array(e.predicted_entropy));
+                out["predicted_entropy"] = or_none(engine->model().neg().present, to_array(e.predicted_entropy));
                 out["true_entropy"]      = to_array(e.true_entropy);
                 out["hidden"]            = or_none(hidden, to_matrix(e.hidden, hidden ? n : 0, e.n_embd));
                 out["logits"]            = or_none(logits, to_matrix(e.logits, logits ? n : 0, e.n_vocab));
                 return out;
             },
-            py::arg("tokens"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false)
+            py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false)
         .def(
             "apply_chat_template",
             [](const Handle & h, const std::string & messages_json, const std::string & tools_json, const std::string & tool_choice,

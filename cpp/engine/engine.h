@@ -11,9 +11,9 @@
 
 namespace darwin_neg {
 
-// Every position of one text, evaluated with the tokens given ("teacher-forced") in a context of its own.
+// Every position of some texts, one text behind the other, evaluated with the tokens given ("teacher-forced").
 struct Evaluation {
-    int32_t n_tokens = 0;
+    int32_t n_tokens = 0;  // of all texts
     int32_t n_embd   = 0;
     int32_t n_vocab  = 0;
     std::vector<float> predicted_entropy;  // [n_tokens], nats; empty without a NEG head
@@ -31,10 +31,14 @@ public:
     const ChatTemplate & chat_template() const { return chat_template_; }
     Scheduler & scheduler() { return scheduler_; }
 
-    // Runs on the calling thread. `n_batch` tokens at a time, so memory does not grow with the text unless logits are kept.
-    Evaluation evaluate(const std::vector<llama_token> & tokens, bool hidden, bool logits) const;
+    // Runs on the calling thread in a context of its own, several texts in a batch. Of the logits no more rows are held at once than fit
+    // into a fixed amount of memory, unless they are asked for. Throws RequestError or ContextFullError.
+    Evaluation evaluate(const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits) const;
 
 private:
+    void check_texts(const std::vector<std::vector<llama_token>> & texts) const;
+    void decode_all_rows(llama_context * context, const llama_batch & batch, bool hidden, bool logits, Evaluation & out) const;
+
     Model model_;
     ChatTemplate chat_template_;
     Scheduler scheduler_;

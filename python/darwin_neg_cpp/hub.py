@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
 import os
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,16 +53,9 @@ def fetch(
     the result is kept in this package's cache. quant, file: which GGUF of the repository, when it holds several. token: defaults to the one that `hf auth login`
     stored. side_car: False leaves it out. Files lie in Hugging Face's own cache.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    local = False
-    try:
-        names = asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision))
-    except DarwinNegError:
-        # no network is no reason to refuse what has been downloaded before
-        if not (names := _downloaded(repo, revision)):
-            raise
-        local = True
+    names, local = _names(repo, revision, token)
     if file is None and "config.json" in names and not any(_is_model(one) for one in names):
         return _converted(repo, quant or "auto", revision, token, with_head=side_car), None
     name = choose(repo, names, quant=quant, file=file)
@@ -129,23 +126,81 @@ def _parts(name: str) -> list[str]:
     return [SPLIT.sub(f"-{part:05d}-of-{split[2]}.gguf", name) for part in range(1, int(split[2]) + 1)]
 
 
-def _downloaded(repo: str, revision: str | None) -> list[str]:
-    """Names of a repository's files in Hugging Face's cache."""
-    from huggingface_hub import snapshot_download
+def snapshot(repo: str, patterns: list[str], *, revision: str | None, token: str | None) -> Path:
+    """Downloads the files of a repository that match `patterns`, resuming an earlier download; returns their folder.
+
+    Without network it is what an earlier download left, if that came to its end.
+    """
+    import huggingface_hub
+
+    def get() -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo, revision=revision, token=token, allow_patterns=patterns, local_files_only=local
+            )
+        )
+
+    _, local = _names(repo, revision, token)
+    folder = asking(repo, get)
+    # huggingface_hub before 2.0 takes what is there for the whole
+    finished = cache_root() / "hub" / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+    if not local:
+        with contextlib.suppress(OSError):  # only a later run without network misses it
+            finished.parent.mkdir(parents=True, exist_ok=True)
+            finished.touch()
+    elif int(huggingface_hub.__version__.partition(".")[0]) < 2 and not finished.exists():
+        raise DarwinNegError(
+            f"{repo}: cannot be reached, and its earlier download may not be whole; connect once, or give the folder {folder} if it is"
+        )
+    return folder
+
+
+def _names(repo: str, revision: str | None, token: str | None) -> tuple[list[str], bool]:
+    """The names of a repository's files, and whether they are only those in Hugging Face's cache."""
+    from huggingface_hub import HfApi
 
     try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except Exception:  # nothing of it is there, or the name is no name
-        return []
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        return asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision)), False
+    except DarwinNegError:
+        # no network is no reason to refuse what has been downloaded before
+        if (folder := _cached(repo, revision)) is None:
+            raise
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], True
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    """The folder of a repository in Hugging Face's cache."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    with contextlib.suppress(CacheNotFound):
+        for entry in scan_cache_dir().repos:
+            for one in entry.revisions if entry.repo_id == repo and entry.repo_type == "model" else ():
+                if revision == one.commit_hash or (revision or "main") in one.refs:
+                    return Path(one.snapshot_path)
+    return None
 
 
 def asking(repo: str, ask: Callable[[], T]) -> T:
     """Runs a call to the hub; whatever goes wrong there becomes one line."""
     try:
-        return ask()
+        with _quietly():
+            return ask()
     except Exception as error:  # the hub's own errors, and those of the HTTP library under it, which changes
         said = " ".join(str(error).split()) or type(error).__name__
         raise DarwinNegError(
-            f"{repo}: cannot be downloaded: {said[:200]}; check the name, the network and your access token"
+            f"{repo}: cannot be downloaded: {textwrap.shorten(said, 240, placeholder=' …').rstrip('.')}; "
+            "check the name, the network and your access token"
         ) from None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without huggingface_hub's warnings of every attempt it repeats, unless its own variable asks for them."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -134,7 +134,7 @@ int main() {
         }
         CHECK(s.stats().n_preempted > 0);
 
-        const Evaluation e = engine.evaluate(prompt(100), true, true);
+        const Evaluation e = engine.evaluate({prompt(100)}, true, true);
         CHECK(e.predicted_entropy.size() == 101 && e.hidden.size() == 101u * TinyModel::hidden);
         for (size_t i = 0; i < e.predicted_entropy.size(); ++i) {
             CHECK(std::fabs(e.predicted_entropy[i] - reference_entropy(tiny.head, e.hidden.data() + i * TinyModel::hidden)) < 1e-5);

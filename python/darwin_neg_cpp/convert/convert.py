@@ -18,7 +18,7 @@ from .. import neg_files, neg_format
 from ..atomic_file import OutputError, check_output, temporary
 from ..errors import ModelFileError, NegHeadError
 from ..gguf_info import ModelInfo, info
-from ..hub import asking
+from ..hub import snapshot
 from ..input_file import shown_path
 from ..neg_format import NegHead
 from ..quantize import ALIASES, TYPES, quantize
@@ -62,15 +62,11 @@ def find(source: str, *, revision: str | None = None, token: str | None = None) 
         if revision is not None:
             raise ModelFileError(f"{shown_path(source)}: is a folder; a revision is for repositories of the hub")
         return Source(Path(source), None)
-    from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    folder = asking(
-        source, lambda: str(snapshot_download(source, revision=revision, token=token, allow_patterns=WANTED))
-    )
-    return Source(Path(folder), source.partition("/")[2])
+    return Source(snapshot(source, WANTED, revision=revision, token=token), source.partition("/")[2])
 
 
 def has_head(source: Source) -> bool:
