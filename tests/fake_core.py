@@ -27,6 +27,10 @@ ANSWERS = {
 TOKEN_SECONDS = 0.01  # of endless answers
 
 
+def _reason_of(error: str) -> str:
+    return "error" if error.startswith("llama_decode") else "refused"
+
+
 class ChatPrompt:
     def __init__(self, prompt: str) -> None:
         self.prompt, self.stops, self.supports_thinking = prompt, [], True
@@ -54,7 +58,7 @@ class _Request:
             "logprobs": np.full(m, -0.5, np.float32) if top >= 0 else None,
             "top_ids": np.zeros((m, top), np.int32) if top > 0 else None,
             "top_logprobs": np.zeros((m, top), np.float32) if top > 0 else None,
-            "finish_reason": "error" if error else reason,
+            "finish_reason": _reason_of(error) if error else reason,
             "stop": None,
             "error": error,
         }

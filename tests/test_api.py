@@ -170,7 +170,7 @@ def test_numpy_numbers_are_numbers() -> None:
         None, {"temperature": np.float32(0.5), "max_tokens": np.int64(3), "logit_bias": {np.int32(1): np.float64(2)}}
     )
     args = submit_arguments(params, stream=False)
-    assert (args["temperature"], args["max_tokens"], args["logit_bias"]) == (0.5, 3, [(1, 2.0)])
+    assert (args["temperature"], args["max_tokens"], args["logit_bias"]) == ([0.5], 3, [(1, 2.0)])
 
 
 def test_options_override_params_and_max_new_tokens_is_an_alias() -> None:

@@ -199,7 +199,7 @@ def test_options_reach_the_engine(model: str, capsys: pytest.CaptureFixture[str]
     engine = fake_core.Engine.last
     assert (engine.options["n_ctx"], engine.options["n_threads"]) == (99, 2)
     sent = next(value for name, value in engine.calls if name == "submit")
-    assert (sent["max_tokens"], sent["temperature"], sent["top_k"], sent["stop"]) == (9, 0.0, 7, [b"a", b"b"])
+    assert (sent["max_tokens"], sent["temperature"], sent["top_k"], sent["stop"]) == (9, [0.0], 7, [b"a", b"b"])
     assert (sent["neg_action"], sent["neg_threshold"], sent["neg_top_k"]) == ("sample", 0.5, 4)
     assert (sent["neg_use_temp_scale"], sent["ignore_eos"]) == (1, True)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from darwin_neg_cpp import Neg
+from darwin_neg_cpp import DarwinNEG, Neg, neg_files, neg_format
 
 PROMPT = "Once upon a time, in a village by the sea, there lived"
 
@@ -42,6 +44,28 @@ def test_gate_acts_only_above_its_threshold(smol):
     assert not inside[~out.neg.active].all()
 
 
+FREE = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "ignore_eos": True}
+
+
+def test_temp_scale_divides_the_kept_logits_when_asked_for_or_when_the_model_says_so(smol, smollm2, tmp_path):
+    """Where every row is gated, dividing by temp_scale at temperature 1 is decoding at that temperature."""
+    scale = smol.neg["temp_scale"]
+    assert 0.5 < scale < 0.7 and not smol.neg["temp_enabled"]
+    common = {"max_tokens": 40, "seed": 5, **FREE}
+
+    def tokens(llm: DarwinNEG, temperature: float, use: bool | None) -> list[int]:
+        neg = Neg(threshold=0.0, top_k=5, use_temp_scale=use)
+        return llm.generate(PROMPT, temperature=temperature, neg=neg, **common).token_ids.tolist()
+
+    plain, scaled = tokens(smol, 1.0, False), tokens(smol, 1.0, True)
+    assert scaled == tokens(smol, scale, False) != plain
+    assert tokens(smol, 1.0, None) == plain
+    enabled = dataclasses.replace(neg_format.read_head(smollm2.model), temp_enabled=True)
+    neg_files.write_side_car(enabled, smollm2.base, tmp_path / "enabled.gguf")
+    with DarwinNEG(smollm2.base, tmp_path / "enabled.gguf", n_ctx=512) as llm:
+        assert tokens(llm, 1.0, None) == scaled and tokens(llm, 1.0, False) == plain
+
+
 def test_same_seed_gives_same_tokens_run_after_run(smol):
     runs = [smol.generate(PROMPT, max_tokens=40, temperature=1.0, seed=11).token_ids.tolist() for _ in range(3)]
     assert runs[0] == runs[1] == runs[2]
@@ -74,6 +98,25 @@ def test_sample_k_depends_on_seed_and_k_alone(smol):
     assert len(set(many)) > 3
     alone = smol.generate(PROMPT, n=1, **hot)
     assert alone.token_ids[0] == many[0]
+
+
+def test_whole_samples_depend_on_seed_and_k_alone(tiny_llama):
+    """On F32 weights the batch shape leaves the choice alone, so whole answers can be compared and not only first tokens."""
+    hot = {"max_tokens": 30, "temperature": 1.5, "seed": 9, **FREE}
+    with DarwinNEG(tiny_llama, n_ctx=512, n_parallel=4) as llm:
+        many = [one.token_ids.tolist() for one in llm.generate("hello", n=6, **hot)]
+        assert [one.token_ids.tolist() for one in llm.generate("hello", n=2, **hot)] == many[:2]
+        beside = llm.generate(["other", "hello", "third"], n=3, **hot)
+        assert [one.token_ids.tolist() for one in beside[1]] == many[:3]
+
+
+def test_each_sample_may_have_a_temperature_of_its_own(smol):
+    common = {"max_tokens": 24, "seed": 3, "ignore_eos": True}
+    outs = smol.generate(PROMPT, n=3, temperature=[0.0, 1.0, 0.0], **common)
+    first, drawn, last = (one.token_ids.tolist() for one in outs)
+    assert first == last != drawn
+    # its first token comes from the row that all share, and from sample 1's own seed
+    assert drawn[0] == smol.generate(PROMPT, n=2, temperature=1.0, **common)[1].token_ids[0]
 
 
 def test_every_token_has_an_entropy_and_a_gate_state(smol):

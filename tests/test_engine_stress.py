@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -11,6 +12,14 @@ import psutil
 import pytest
 
 from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, RequestError
+
+# what is wrong, and what the request is refused with at once; None: it ends when no token is left to choose
+BAD = [
+    ({"prompt": "word " * 2000}, ContextFullError, "1024"),
+    ({"grammar": "root ::= ("}, RequestError, "grammar"),
+    ({"logit_bias": {10**8: 1.0}}, RequestError, "vocabulary"),
+    ({"grammar": 'root ::= "\u0001\u0002"', "logit_bias": dict.fromkeys(range(1000), -math.inf)}, None, ""),
+]
 
 
 @pytest.mark.slow
@@ -21,17 +30,20 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
         from darwin_neg_cpp.sampling import SamplingParams, submit_arguments
 
         def wave() -> dict[str, int]:
-            good, cancelled, refused = [], [], 0
+            good, cancelled, impossible, refused, stopped = [], [], [], 0, 0
             for i in range(200):
                 kind = rng.choice(["good", "good", "cancel", "bad"])
                 words = "hello " * rng.randint(1, 60)
                 if kind == "bad":
-                    bad = rng.choice(
-                        [{"prompt": "word " * 2000}, {"grammar": "root ::= ("}, {"logit_bias": {10**8: 1.0}}]
-                    )
+                    bad, error, said = rng.choice(BAD)
+                    bad = dict(bad)
                     prompt = llm.tokenize(bad.pop("prompt", words))
-                    with pytest.raises((ContextFullError, RequestError)):
-                        engine.submit([prompt], **submit_arguments(SamplingParams(max_tokens=8, **bad), stream=False))
+                    arguments = submit_arguments(SamplingParams(max_tokens=8, **bad), stream=False)
+                    if error is None:  # impossible only once it runs
+                        impossible.append(engine.submit([prompt], **arguments)[0])
+                    else:
+                        with pytest.raises(error, match=said):
+                            engine.submit([prompt], **arguments)
                     refused += 1
                     continue
                 params = SamplingParams(
@@ -53,7 +65,15 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
                     assert all(len(sample["token_ids"]) == params.max_tokens for sample in update["samples"])
                 else:
                     assert reasons <= {"length", "cancelled"}
+                    stopped += "cancelled" in reasons
                 engine.release(request)
+            for request in impossible:
+                while (update := engine.wait(request, 1.0)) is None:
+                    pass
+                assert [sample["finish_reason"] for sample in update["samples"]] == ["refused"]
+                assert "no token" in update["samples"][0]["error"]
+                engine.release(request)
+            assert stopped > len(cancelled) // 2 and len(impossible) > 3
             stats = llm.stats()
             assert (stats["n_seq_used"], stats["kv_cells_used"], stats["n_waiting"], stats["n_running"]) == (0, 0, 0, 0)
             return {"good": len(good), "cancelled": len(cancelled), "refused": refused}
@@ -66,24 +86,15 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
 
 
 def test_failing_grammar_in_a_batch_fails_alone(smol):
-    import math
-
-    good = smol.generate("The capital of France is", temperature=0.0, max_tokens=12)
-    results: dict[str, object] = {}
-
-    def bad() -> None:
-        ban = dict.fromkeys(range(0, smol.info["n_vocab"]), -math.inf)
-        try:
-            smol.generate("Hello", grammar="root ::= [a-z]+", logit_bias=ban, max_tokens=8)
-        except RequestError as error:
-            results["bad"] = str(error)
-
-    thread = threading.Thread(target=bad)
-    thread.start()
-    results["good"] = smol.generate("The capital of France is", temperature=0.0, max_tokens=12)
-    thread.join()
-    assert "no token" in str(results["bad"])
-    assert results["good"].text[:6] == good.text[:6]
+    ban = dict.fromkeys(range(smol.info["n_vocab"]), -math.inf)
+    stream = smol.stream("The capital of France is", temperature=0.0, max_tokens=60, ignore_eos=True)
+    shown = next(stream).text
+    with pytest.raises(RequestError, match="no token"):
+        smol.generate("Hello", grammar="root ::= [a-z]+", logit_bias=ban, max_tokens=8)
+    assert smol.stats()["n_running"] == 1, "the good one was running all the while"
+    rest = list(stream)
+    assert (shown + "".join(chunk.text for chunk in rest)).startswith(" Paris")
+    assert rest[-1].finish_reason == "length"
 
 
 def test_closing_a_stream_frees_its_place_at_once(smol):

@@ -269,16 +269,16 @@ void bind_engine(py::module_ & m) {
             py::arg("tokens"), py::arg("special"))
         .def(
             "submit",
-            [](const Handle & h, std::vector<std::vector<llama_token>> prompts, int32_t n, int32_t max_tokens, float temperature,
-               int32_t top_k, float top_p, float min_p, float typical_p, float repeat_penalty, int32_t repeat_last_n,
-               float frequency_penalty, float presence_penalty, int64_t seed, const std::vector<py::bytes> & stop,
+            [](const Handle & h, std::vector<std::vector<llama_token>> prompts, int32_t n, int32_t max_tokens,
+               const std::vector<float> & temperature, int32_t top_k, float top_p, float min_p, float typical_p, float repeat_penalty,
+               int32_t repeat_last_n, float frequency_penalty, float presence_penalty, int64_t seed, const std::vector<py::bytes> & stop,
                const std::vector<std::pair<llama_token, float>> & logit_bias, int32_t logprobs, const std::string & grammar,
                const std::string & json_schema, bool ignore_eos, const std::string & neg_action, std::optional<float> neg_threshold,
                int32_t neg_top_k, int32_t neg_use_temp_scale, bool stream, std::shared_ptr<ChatPrompt> chat) {
                 RequestParams p;
                 p.n                 = n;
                 p.max_tokens        = max_tokens;
-                p.temperature       = temperature;
+                p.temperatures      = temperature;
                 p.top_k             = top_k;
                 p.top_p             = top_p;
                 p.min_p             = min_p;
@@ -359,22 +359,25 @@ void bind_engine(py::module_ & m) {
         .def("stats", [](const Handle & h) { return stats_dict(h.get()->scheduler().stats()); })
         .def(
             "evaluate",
-            [](const Handle & h, const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits) {
+            [](const Handle & h, const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits, int32_t top) {
                 const auto engine = h.get();
                 Evaluation e;
                 {
                     const py::gil_scoped_release unlocked;
-                    e = engine->evaluate(texts, hidden, logits);
+                    e = engine->evaluate(texts, {hidden, logits, top});
                 }
                 const py::ssize_t n = e.n_tokens;
                 py::dict out;
                 out["predicted_entropy"] = or_none(engine->model().neg().present, to_array(e.predicted_entropy));
                 out["true_entropy"]      = to_array(e.true_entropy);
+                out["logprobs"]          = to_array(e.logprobs);
+                out["top_ids"]           = or_none(top > 0, to_matrix(e.top_ids, n, top));
+                out["top_logprobs"]      = or_none(top > 0, to_matrix(e.top_logprobs, n, top));
                 out["hidden"]            = or_none(hidden, to_matrix(e.hidden, hidden ? n : 0, e.n_embd));
                 out["logits"]            = or_none(logits, to_matrix(e.logits, logits ? n : 0, e.n_vocab));
                 return out;
             },
-            py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false)
+            py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false, py::arg("top") = 0)
         .def(
             "apply_chat_template",
             [](const Handle & h, const std::string & messages_json, const std::string & tools_json, const std::string & tool_choice,

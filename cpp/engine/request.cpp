@@ -72,6 +72,13 @@ void validate_request(const RequestParams & p, int32_t n_vocab) {
         refuse("max_tokens must be at least 0 (or -1 for no limit), got " + std::to_string(p.max_tokens));
     }
     require_finite("temperature", p.temperature);
+    for (const float temperature : p.temperatures) {
+        require_finite("temperature", temperature);
+    }
+    if (!p.temperatures.empty() && p.temperatures.size() != static_cast<size_t>(p.n)) {
+        refuse("temperature must be one number, or one for each of the n = " + std::to_string(p.n) + " samples, got " +
+               std::to_string(p.temperatures.size()));
+    }
     require_range("top_p", p.top_p, 0.0f, 1.0f);
     require_range("min_p", p.min_p, 0.0f, 1.0f);
     require_range("typical_p", p.typical_p, 0.0f, 1.0f);

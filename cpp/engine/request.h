@@ -21,8 +21,9 @@ struct RequestParams {
     int32_t n          = 1;   // samples of the one prompt
     int32_t max_tokens = -1;  // of each sample; -1: to the end of the answer or of the context
 
-    float temperature       = 0.8f;  // <= 0: greedy
-    int32_t top_k           = 40;    // <= 0: off
+    float temperature = 0.8f;         // <= 0: greedy
+    std::vector<float> temperatures;  // of each sample, instead of the one above; empty: that one for all
+    int32_t top_k           = 40;     // <= 0: off
     float top_p             = 0.95f;
     float min_p             = 0.05f;
     float typical_p         = 1.0f;
@@ -61,7 +62,7 @@ struct SampleUpdate {
     std::vector<float> top_logprobs;
     std::string finish_reason;  // empty while running
     std::optional<std::string> stop;
-    std::optional<std::string> error;
+    std::optional<std::string> error;  // with finish_reason "refused" when the request itself is at fault, else "error"
 };
 
 struct Update {

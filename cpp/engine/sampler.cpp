@@ -2,6 +2,7 @@
 
 #include "chat_template.h"
 #include "errors.h"
+#include "log_sink.h"
 #include "logits.h"
 
 #include "json-schema-to-grammar.h"
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 namespace darwin_neg {
@@ -36,6 +38,20 @@ std::string grammar_of_schema(const std::string & schema) {
     } catch (const std::exception & e) {
         throw RequestError("json_schema cannot be turned into a grammar: " + one_line(e.what()));
     }
+}
+
+// What llama.cpp's grammar parser logged about it, in front of ` (`, or nothing.
+std::string parser_reason(const std::vector<std::string> & lines) {
+    constexpr size_t k_most       = 160;  // the parser quotes the rest of the grammar
+    constexpr const char * k_mark = "error parsing grammar: ";
+    for (const std::string & line : lines) {
+        const size_t at = line.find(k_mark);
+        if (at != std::string::npos) {
+            const std::string reason = line.substr(at + std::strlen(k_mark));
+            return ": " + (reason.size() > k_most ? reason.substr(0, k_most) + "..." : reason);
+        }
+    }
+    return "";
 }
 
 int32_t neg_action(NegAction action) {
@@ -82,9 +98,11 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
     }
     if (!s.grammar.empty() && !s.grammar_lazy) {
         // tried on its own first: common_sampler_init would lose the chain it has begun when the grammar cannot be parsed
+        const ErrorLineScope said;
         llama_sampler * trial = llama_sampler_init_grammar(model.vocab(), common_grammar_value(s.grammar).c_str(), "root");
         if (trial == nullptr) {
-            throw RequestError("grammar cannot be parsed (GBNF with a rule `root` is expected, without left recursion)");
+            throw RequestError("grammar cannot be parsed" + parser_reason(said.lines()) +
+                               " (GBNF with a rule `root` is expected, without left recursion)");
         }
         llama_sampler_free(trial);
     }
@@ -97,11 +115,15 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
 
 namespace {
 
-// Temperature 0 takes the largest logit whatever truncates the candidates before it, as long as nothing reorders them.
+bool has_penalties(const common_params_sampling & s) {
+    return s.penalty_repeat != 1.0f || s.penalty_freq != 0.0f || s.penalty_present != 0.0f;
+}
+
+// Temperature 0 takes the largest logit whatever truncates the candidates before it, as long as nothing reorders them, and nothing
+// drops the largest, as typical sampling does.
 bool is_greedy(const common_params_sampling & s) {
-    const bool penalties = s.penalty_repeat != 1.0f || s.penalty_freq != 0.0f || s.penalty_present != 0.0f;
-    const bool budget    = s.reasoning_budget_tokens >= 0 || s.reasoning_control;
-    return s.temp <= 0.0f && s.grammar.empty() && !penalties && !budget && s.neg.action != LLAMA_NEG_SAMPLE;
+    const bool budget = s.reasoning_budget_tokens >= 0 || s.reasoning_control;
+    return s.temp <= 0.0f && s.typ_p >= 1.0f && s.grammar.empty() && !has_penalties(s) && !budget && s.neg.action != LLAMA_NEG_SAMPLE;
 }
 
 std::vector<std::pair<llama_token, float>> all_biases(const Model & model, const common_params_sampling & s) {
@@ -119,12 +141,19 @@ std::vector<std::pair<llama_token, float>> all_biases(const Model & model, const
 
 }  // namespace
 
-Sampler::Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index) : model_(model), greedy_(is_greedy(base)) {
+Sampler::Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index, const std::vector<llama_token> & prompt)
+    : model_(model), greedy_(is_greedy(base)) {
     base.seed = sample_seed(seed, index);
     try {
         chain_.reset(common_sampler_init(model.get(), base));
     } catch (const std::exception & e) {
         throw RequestError(std::string(base.grammar.empty() ? "sampling parameters" : "grammar") + " refused: " + one_line(e.what()));
+    }
+    if (has_penalties(base)) {
+        // they look back into the prompt too
+        const size_t seen = std::min(prompt.size(), static_cast<size_t>(base.penalty_last_n));
+        std::for_each(prompt.end() - static_cast<std::ptrdiff_t>(seen), prompt.end(),
+                      [&](llama_token token) { common_sampler_accept(chain_.get(), token, false); });
     }
     neg_.init(model.get(), base.neg);
     if (greedy_) {
@@ -192,7 +221,7 @@ Drawn Sampler::draw(llama_context * context, int32_t row, int32_t n_logprobs) {
     }
     if (n_logprobs >= 0) {
         const int32_t n    = model_.n_vocab();
-        const double total = log_sum_exp(logits, n);
+        const double total = row_stats(logits, n).log_sum_exp;
         out.logprob        = static_cast<float>(logits[out.token] - total);
         if (n_logprobs > 0) {
             out.top_ids = row_top(logits, n, n_logprobs);

@@ -27,8 +27,8 @@ struct Drawn {
 // Chooses the tokens of one sample: common_sampler's chain, and a shortcut past it where the result is the same.
 class Sampler {
 public:
-    // `base` comes from sampling_params; the seed rule of request.h applies to sample `index`.
-    Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index);
+    // `base` comes from sampling_params; the seed rule of request.h applies to sample `index`. Penalties see the end of the prompt.
+    Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index, const std::vector<llama_token> & prompt);
 
     // Chooses a token from output row `row` of the context and goes on behind it. n_logprobs: RequestParams::logprobs, of the row
     // before gate, grammar, penalties and biases. Several samplers may draw from one context at once when each row's logits

@@ -59,6 +59,14 @@ struct Scheduler::Request {
 
     bool finished() const { return n_done == samples.size(); }
 
+    common_params_sampling sampling_of(int32_t index) const {
+        common_params_sampling out = sampling;
+        if (!params.temperatures.empty()) {
+            out.temp = params.temperatures[static_cast<size_t>(index)];
+        }
+        return out;
+    }
+
     int32_t n_tokens(const Sample & s) const { return static_cast<int32_t>(prompt.size() + s.generated.size()); }
 
     llama_token token_at(const Sample & s, int32_t pos) const {
@@ -131,6 +139,8 @@ std::shared_ptr<Scheduler::Request> Scheduler::make_request(std::vector<llama_to
                                std::to_string(model_.n_ctx()) + "; shorten the prompt or raise n_ctx");
     }
     auto request                   = std::make_shared<Request>();
+    request->prompt                = std::move(prompt);
+    request->params                = params;
     request->sampling              = sampling_params(model_, params);
     request->seed                  = fold_seed(params.seed);
     std::vector<std::string> stops = params.stop;
@@ -143,9 +153,7 @@ std::shared_ptr<Scheduler::Request> Scheduler::make_request(std::vector<llama_to
         request->samples.back()->fresh.index = i;
     }
     // the first sampler is made here, so that a grammar that cannot be parsed is refused before anything is queued
-    request->samples.front()->sampler = std::make_unique<Sampler>(model_, request->sampling, request->seed, 0);
-    request->prompt                   = std::move(prompt);
-    request->params                   = params;
+    request->samples.front()->sampler = std::make_unique<Sampler>(model_, request->sampling_of(0), request->seed, 0, request->prompt);
     return request;
 }
 
@@ -157,6 +165,7 @@ std::vector<int64_t> Scheduler::submit(std::vector<std::vector<llama_token>> pro
                            ": has no NEG head, so neg options cannot be used; attach one with `darwin-neg neg attach`");
     }
     std::vector<std::shared_ptr<Request>> made;
+    made.reserve(prompts.size());
     for (auto & prompt : prompts) {
         made.push_back(make_request(std::move(prompt), params));
     }
@@ -200,11 +209,9 @@ std::optional<Update> Scheduler::wait(int64_t id, std::chrono::duration<double> 
     out.n_prompt_tokens = static_cast<int32_t>(request->prompt.size());
     out.top_count       = std::max(0, request->params.logprobs);
     out.has_neg         = model_.neg().present;
-    if (request->prefill_from) {
-        if (request->started) {
-            out.prompt_seconds   = seconds_between(*request->prefill_from, request->prefill_to);
-            out.generate_seconds = seconds_between(request->prefill_to, request->last_token);
-        }
+    if (const auto from = request->prefill_from; from && request->started) {
+        out.prompt_seconds   = seconds_between(*from, request->prefill_to);
+        out.generate_seconds = seconds_between(request->prefill_to, request->last_token);
     }
     for (auto & sample : request->samples) {
         SampleUpdate & fresh = sample->fresh;
@@ -250,7 +257,7 @@ void Scheduler::ask_to_stop_locked(Request & request) {
     }
     request.cancelled = true;
     // a long prompt need not be decoded to its end when nobody waits for anything any more
-    abort_decode_ = std::all_of(queue_.begin(), queue_.end(), [](const auto & r) { return r->cancelled; });
+    abort_decode_ = closing_ || std::all_of(queue_.begin(), queue_.end(), [](const auto & r) { return r->cancelled; });
     work_.notify_all();
 }
 
@@ -445,7 +452,7 @@ void Scheduler::build_batch() {
 }
 
 bool Scheduler::decode_batch() {
-    const int32_t rc = llama_decode(context_.get(), batch_);
+    const int32_t rc = decode_(context_.get(), batch_);
     if (rc == 0) {
         llama_synchronize(context_.get());
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -541,6 +548,7 @@ void Scheduler::sample_rows() {
         int32_t row;
         Drawn drawn;
         std::optional<std::string> error;
+        const char * reason = "error";  // to finish with, where there is an error
     };
     std::vector<Job> jobs;
     for (size_t i = 0; i < batch_rows_.size(); ++i) {
@@ -553,7 +561,10 @@ void Scheduler::sample_rows() {
                 jobs.push_back({each.get(), batch_row_index_[i], {}, {}});
             }
         } else {
-            sample.phase = Sample::Phase::generating;
+            {
+                const std::lock_guard<std::mutex> lock(mutex_);
+                sample.phase = Sample::Phase::generating;
+            }
             jobs.push_back({&sample, batch_row_index_[i], {}, {}});
         }
     }
@@ -567,9 +578,13 @@ void Scheduler::sample_rows() {
         Request & request = sample.request;
         try {
             if (!sample.sampler) {
-                sample.sampler = std::make_unique<Sampler>(model_, request.sampling, request.seed, sample.index);
+                sample.sampler =
+                    std::make_unique<Sampler>(model_, request.sampling_of(sample.index), request.seed, sample.index, request.prompt);
             }
             job.drawn = sample.sampler->draw(context_.get(), job.row, request.params.logprobs);
+        } catch (const RequestError & e) {
+            job.error  = e.what();
+            job.reason = "refused";
         } catch (const std::exception & e) {
             job.error = e.what();
         }
@@ -584,7 +599,7 @@ void Scheduler::sample_rows() {
         }
         if (job.error) {
             const std::lock_guard<std::mutex> lock(mutex_);
-            finish_locked(*job.sample, "error", job.error);
+            finish_locked(*job.sample, job.reason, job.error);
         }
     }
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -698,6 +713,12 @@ void Scheduler::finish_locked(Sample & sample, const std::string & reason, const
     sample.sampler.reset();
     ++request.n_done;
     ++n_finished_;
+    if (!request.started && sample.index == 0) {
+        // the others wait for the prompt that this one was to decode
+        for (auto & other : request.samples) {
+            finish_locked(*other, reason, error);
+        }
+    }
     if (request.finished()) {
         drop_holder_locked(request);
     }

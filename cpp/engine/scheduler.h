@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -99,8 +100,11 @@ private:
     const Model & model_;
     LlamaContextPtr context_;
     llama_memory_t memory_ = nullptr;
-    int32_t n_batch_       = 0;
-    llama_batch batch_     = {};
+    // what decodes a batch; tests put in one that fails
+    std::function<int32_t(llama_context *, llama_batch)> decode_ = llama_decode;
+    friend struct SchedulerTest;
+    int32_t n_batch_   = 0;
+    llama_batch batch_ = {};
     std::vector<Sample *> batch_rows_;      // for each output row of the batch in order: whose it is
     std::vector<int32_t> batch_row_index_;  // its index in the batch
     std::vector<Sample *> batch_prefill_;

@@ -5,6 +5,7 @@
 #include "llama-neg.h"
 
 #include "llama-impl.h"
+#include "llama-mmap.h"
 #include "llama-model.h"
 
 #include "ggml-backend.h"
@@ -15,10 +16,6 @@
 #include <memory>
 #include <stdexcept>
 #include <vector>
-
-struct file_closer {
-    void operator()(FILE * f) const { fclose(f); }
-};
 
 // SHA-256 of the output norm as little-endian F32: cheap, and different for every backbone that was trained at all
 static std::string norm_sha256(const llama_model & model) {
@@ -76,10 +73,7 @@ static void load_side_car(llama_model & model, const char * path) {
         return ggml_get_tensor(meta.get(), name);
     });
 
-    const std::unique_ptr<FILE, file_closer> file(ggml_fopen(path, "rb"));
-    if (!file) {
-        throw std::runtime_error("neg: cannot be opened; check its permissions");
-    }
+    llama_file file(path, "rb");
 
     llama_neg_head head;
     head.ctx.reset(ggml_init({ /*.mem_size =*/ 4 * ggml_tensor_overhead(), /*.mem_buffer =*/ nullptr, /*.no_alloc =*/ true }));
@@ -104,9 +98,11 @@ static void load_side_car(llama_model & model, const char * path) {
     for (ggml_tensor * t : head.tensors()) {
         const size_t offset = gguf_get_data_offset(gguf.get()) + gguf_get_tensor_offset(gguf.get(), gguf_find_tensor(gguf.get(), ggml_get_name(t)));
         std::vector<uint8_t> data(ggml_nbytes(t));
-        if (fseek(file.get(), (long) offset, SEEK_SET) != 0 || fread(data.data(), 1, data.size(), file.get()) != data.size()) {
+        if (offset > file.size() || data.size() > file.size() - offset) {
             throw std::runtime_error("neg: " + std::string(ggml_get_name(t)) + ": the file ends before the tensor's data; write the side-car again");
         }
+        file.seek(offset, SEEK_SET);
+        file.read_raw(data.data(), data.size());
         ggml_backend_tensor_set(t, data.data(), 0, data.size());
         llama_neg_check_finite(t);
     }

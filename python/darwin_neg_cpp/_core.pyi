@@ -1,11 +1,12 @@
 """The compiled engine. Typed for darwin_neg_cpp itself; users take darwin_neg_cpp.DarwinNEG."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, type_check_only
 
 import numpy as np
 import numpy.typing as npt
 
+@type_check_only
 class SampleUpdate(TypedDict):
     index: int
     token_ids: npt.NDArray[np.int32]
@@ -19,6 +20,7 @@ class SampleUpdate(TypedDict):
     stop: str | None
     error: str | None
 
+@type_check_only
 class Update(TypedDict):
     finished: bool
     seed: int
@@ -69,7 +71,7 @@ class Engine:
         *,
         n: int,
         max_tokens: int,
-        temperature: float,
+        temperature: Sequence[float],
         top_k: int,
         top_p: float,
         min_p: float,
@@ -99,7 +101,7 @@ class Engine:
     def release(self, request_id: int) -> None: ...
     def stats(self) -> dict[str, int]: ...
     def evaluate(
-        self, texts: Sequence[Sequence[int]], *, hidden: bool = False, logits: bool = False
+        self, texts: Sequence[Sequence[int]], *, hidden: bool = False, logits: bool = False, top: int = 0
     ) -> dict[str, Any]: ...
     def apply_chat_template(
         self,

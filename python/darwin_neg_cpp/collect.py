@@ -24,9 +24,8 @@ def _has_news(sample: SampleUpdate) -> bool:
 
 def _chunk(sample: SampleUpdate, update: Update) -> Chunk:
     if sample["error"] is not None:
-        # what the sampler reports is the request's doing (its grammar, mostly); a failed decode is not
-        failed_decode = sample["error"].startswith("llama_decode")
-        raise (DarwinNegError if failed_decode else RequestError)(sample["error"])
+        refused = sample["finish_reason"] == "refused"  # the request is at fault: its grammar, mostly
+        raise (RequestError if refused else DarwinNegError)(sample["error"])
     entropy, active = sample["entropy"], sample["active"]
     neg = NegTrace(entropy, active) if entropy is not None and active is not None else None
     return Chunk(

@@ -56,7 +56,7 @@ class SamplingParams:
     """Parameters of one request, with the names and defaults of llama.cpp.
 
     max_tokens: new tokens per sample; None: to the end of the answer, or of the context (finish_reason "length").
-    temperature: 0 decodes greedily. top_k (0 = off), top_p, min_p, typical_p (1 = off): truncation of the distribution.
+    temperature: 0 decodes greedily; a list of n numbers gives each sample its own. top_k (0 = off), top_p, min_p, typical_p (1 = off): truncation of the distribution.
     repeat_penalty (1 = off) and the OpenAI-style frequency_penalty and presence_penalty (0 = off) look at the last
         repeat_last_n tokens (-1: the whole context).
     stop: strings that end the answer; they are not part of it.
@@ -73,7 +73,7 @@ class SamplingParams:
     """
 
     max_tokens: int | None = None
-    temperature: float = 0.8
+    temperature: float | Sequence[float] = 0.8
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.05
@@ -95,7 +95,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
             check_integer("max_tokens", self.max_tokens, low=0, hint=" (None: no limit)")
-        _number("temperature", self.temperature, low=0)
+        check_integer("n", self.n, low=1, high=4096)
+        _check_temperature(self.temperature, self.n)
         check_integer("top_k", self.top_k, low=0)
         for name in ("top_p", "min_p", "typical_p"):
             _number(name, getattr(self, name), low=0, high=1)
@@ -105,7 +106,6 @@ class SamplingParams:
         _number("presence_penalty", self.presence_penalty)
         if self.seed is not None:
             check_integer("seed", self.seed, low=0, high=2**63 - 1, hint=" (None: draw one)")
-        check_integer("n", self.n, low=1, high=4096)
         if self.logprobs is not None:
             check_integer("logprobs", self.logprobs, low=0)
         _check_stop(self.stop)
@@ -125,7 +125,7 @@ class Options(TypedDict, total=False):
 
     max_tokens: int | None
     max_new_tokens: int | None
-    temperature: float
+    temperature: float | Sequence[float]
     top_k: int
     top_p: float
     min_p: float
@@ -168,7 +168,7 @@ def submit_arguments(params: SamplingParams, *, stream: bool) -> dict[str, Any]:
     return {
         "n": int(params.n),
         "max_tokens": -1 if params.max_tokens is None else int(params.max_tokens),
-        "temperature": float(params.temperature),
+        "temperature": _temperatures(params),
         "top_k": int(params.top_k),
         "top_p": float(params.top_p),
         "min_p": float(params.min_p),
@@ -190,6 +190,13 @@ def submit_arguments(params: SamplingParams, *, stream: bool) -> dict[str, Any]:
         "neg_use_temp_scale": -1 if neg.use_temp_scale is None else int(neg.use_temp_scale),
         "stream": stream,
     }
+
+
+def _temperatures(params: SamplingParams) -> list[float]:
+    """One for each sample."""
+    if isinstance(params.temperature, Sequence):
+        return [float(one) for one in params.temperature]
+    return [float(params.temperature)] * params.n
 
 
 def encode(name: str, text: object) -> bytes:
@@ -247,6 +254,18 @@ def _check_shape(name: str, value: object) -> None:
             stack += [(child, level + 1) for child in item.values()]
         elif isinstance(item, (list, tuple)):
             stack += [(child, level + 1) for child in item]
+
+
+def _check_temperature(temperature: object, n: int) -> None:
+    if isinstance(temperature, (str, bytes)) or not isinstance(temperature, Sequence):
+        return _number("temperature", temperature, low=0)
+    for one in temperature:
+        _number("temperature", one, low=0)
+    if len(temperature) != n:
+        raise RequestError(
+            f"temperature has {len(temperature)} entries for n = {n} samples; give one number, or one each"
+        )
+    return None
 
 
 def _check_stop(stop: object) -> None:

@@ -3,27 +3,14 @@
 #include "llama-neg.h"
 
 #include "check.h"
+#include "handles.h"
 #include "tiny-model.h"
 
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <memory>
 #include <string>
 #include <vector>
-
-struct ModelDeleter {
-    void operator()(llama_model * m) const { llama_model_free(m); }
-};
-struct ContextDeleter {
-    void operator()(llama_context * c) const { llama_free(c); }
-};
-struct SamplerDeleter {
-    void operator()(llama_sampler * s) const { llama_sampler_free(s); }
-};
-using Model   = std::unique_ptr<llama_model, ModelDeleter>;
-using Context = std::unique_ptr<llama_context, ContextDeleter>;
-using Sampler = std::unique_ptr<llama_sampler, SamplerDeleter>;
 
 static Model load(const std::string & path) {
     return Model(llama_model_load_from_file(path.c_str(), llama_model_default_params()));
@@ -42,24 +29,6 @@ static Context context(llama_model * model, bool embeddings, uint32_t n_ubatch =
     p.pooling_type         = LLAMA_POOLING_TYPE_NONE;
     return Context(llama_init_from_model(model, p));
 }
-
-struct Batch {
-    explicit Batch(int n) : b(llama_batch_init(n, 0, 1)) {}
-    ~Batch() { llama_batch_free(b); }
-    Batch(const Batch &)             = delete;
-    Batch & operator=(const Batch &) = delete;
-
-    void add(llama_token token, llama_pos pos, llama_seq_id seq, bool output) {
-        const int i    = b.n_tokens++;
-        b.token[i]     = token;
-        b.pos[i]       = pos;
-        b.n_seq_id[i]  = 1;
-        b.seq_id[i][0] = seq;
-        b.logits[i]    = output;
-    }
-
-    llama_batch b;
-};
 
 // three sequences interleaved, some rows without output, several ubatches of which some have no output at all
 static void every_output_row_has_its_own_value(llama_model * model, const TinyHead & head) {
@@ -96,13 +65,12 @@ static void every_output_row_has_its_own_value(llama_model * model, const TinyHe
     }
 }
 
-static void sampling_in_the_graph_obeys_the_gate(llama_model * model) {
-    // greedy over a gated row is the arg-max; what the in-graph gate dropped is -inf
-    llama_sampler_chain_params chain_params = llama_sampler_chain_default_params();
+// The last rows of two sequences decoded together, their gates in the graph: what a gate dropped is -inf.
+static void decode_gated_rows(llama_model * model, float threshold, std::array<float, 2> & entropies, std::array<int, 2> & finite) {
     std::array<Sampler, 2> chains;
     for (auto & chain : chains) {
-        chain.reset(llama_sampler_chain_init(chain_params));
-        llama_sampler_chain_add(chain.get(), llama_sampler_init_neg_gate({0.0f, 5, 1.0f}));
+        chain.reset(llama_sampler_chain_init(llama_sampler_chain_default_params()));
+        llama_sampler_chain_add(chain.get(), llama_sampler_init_neg_gate({threshold, 5, 1.0f}));
     }
     std::array<llama_sampler_seq_config, 2> config = {{{0, chains[0].get()}, {1, chains[1].get()}}};
     llama_context_params p                         = llama_context_default_params();
@@ -121,16 +89,27 @@ static void sampling_in_the_graph_obeys_the_gate(llama_model * model) {
         batch.add('k' + pos, pos, 1, pos == 4);
     }
     CHECK(llama_decode(ctx.get(), batch.b) == 0);
-    for (const int i : {8, 9}) {
+    for (int row = 0; row < 2; ++row) {
+        const int i          = 8 + row;
         const float * logits = llama_get_sampled_logits_ith(ctx.get(), i);
         CHECK(logits != nullptr);
-        int finite = 0;
+        finite[row] = 0;
         for (uint32_t k = 0; logits && k < llama_get_sampled_logits_count_ith(ctx.get(), i); ++k) {
-            finite += std::isfinite(logits[k]);
+            finite[row] += std::isfinite(logits[k]);
         }
-        CHECK(finite == 5);
-        CHECK(llama_get_neg_ith(ctx.get(), i) > 0.0f);
+        entropies[row] = llama_get_neg_ith(ctx.get(), i);
     }
+}
+
+static void sampling_in_the_graph_obeys_the_gate(llama_model * model) {
+    std::array<float, 2> entropies;
+    std::array<int, 2> finite;
+    decode_gated_rows(model, 0.0f, entropies, finite);
+    CHECK(finite[0] == 5 && finite[1] == 5 && entropies[0] != entropies[1]);
+    // only one of the two rows is above this: each gate must look at its own
+    decode_gated_rows(model, (entropies[0] + entropies[1]) / 2, entropies, finite);
+    const int high = entropies[0] > entropies[1] ? 0 : 1;
+    CHECK(finite[high] == 5 && finite[1 - high] > 200);
 }
 
 static std::string load_side_car(llama_model * model, const std::string & path) {
@@ -231,7 +210,7 @@ int main() {
         every_output_row_has_its_own_value(saved.get(), tiny.head);
     }
 
-    // stock quantization code in this tree leaves it alone
+    // quantization leaves it alone
     llama_model_quantize_params q = llama_model_quantize_default_params();
     q.ftype                       = LLAMA_FTYPE_MOSTLY_Q8_0;
     q.nthread                     = 1;

@@ -6,13 +6,13 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..sampling import Neg, SamplingParams
 
 if TYPE_CHECKING:
-    from ..llm import DarwinNEG
+    from ..llm import DarwinNEG, ModelOptions
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-m", "--model", metavar="FILE", help="GGUF model file")
     group.add_argument("--side-car", metavar="FILE", help="NEG side-car for a model file without a head")
     group.add_argument(
-        "--demo", action="store_true", help="the demo model (SmolLM2-135M, fetched once, 94 MB) with a RANDOM head"
+        "--demo",
+        action="store_true",
+        help="the demo model (SmolLM2-135M, fetched once, 94 MB) with the head that comes with the package",
     )
     group.add_argument(
         "-c",
@@ -30,16 +32,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="context in tokens, 0: the model's own (default 4096)",
     )
-    group.add_argument("-t", "--threads", type=int, default=0, metavar="N", help="CPU threads (default: chosen)")
     group.add_argument(
         "--n-parallel", type=int, default=8, metavar="N", help="sequences that generate side by side (default 8)"
     )
+    _add_machine_options(group)
+    group.add_argument("-ctk", "--type-k", default="f16", metavar="TYPE", help="type of the K cache (default f16)")
+    group.add_argument("-ctv", "--type-v", default="f16", metavar="TYPE", help="type of the V cache (default f16)")
+
+
+def add_text_model_options(parser: argparse.ArgumentParser, *, side_car: bool) -> None:
+    """For verbs that run given texts through a model: which one, and on what."""
+    group = parser.add_argument_group("model")
+    group.add_argument("-m", "--model", metavar="FILE", required=True, help="GGUF model file")
+    if side_car:
+        group.add_argument("--side-car", metavar="FILE", help="NEG side-car for a model file without a head")
+    _add_machine_options(group)
+
+
+def _add_machine_options(group: Any) -> None:
+    group.add_argument("-t", "--threads", type=int, default=0, metavar="N", help="CPU threads (default: chosen)")
     group.add_argument(
         "-ngl", "--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1 for all (default)"
     )
     group.add_argument("-fa", "--flash-attn", choices=("auto", "on", "off"), default="auto", help="flash attention")
-    group.add_argument("-ctk", "--type-k", default="f16", metavar="TYPE", help="type of the K cache (default f16)")
-    group.add_argument("-ctv", "--type-v", default="f16", metavar="TYPE", help="type of the V cache (default f16)")
     group.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's log on stderr")
 
 
@@ -54,6 +69,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-n", "--max-tokens", type=int, metavar="N", help="most new tokens (default: to the end of the answer)"
     )
+    assert isinstance(d.temperature, float)
     number("temperature", "--temp", metavar="T", default=d.temperature, off="0 is greedy")
     number("top-k", metavar="K", default=d.top_k, off="0 is off", kind=int)
     number("top-p", metavar="P", default=d.top_p, off="1 is off")
@@ -98,32 +114,43 @@ def check_model_options(args: argparse.Namespace) -> None:
 
 
 def load_model(args: argparse.Namespace) -> DarwinNEG:
-    """The model that the options name. Prints the demo's notice to stderr."""
+    """The model that the options name."""
     check_model_options(args)
+    path, side_car = args.model, args.side_car
+    if args.demo:
+        from .. import demo
+
+        path, side_car = map(str, demo.model_and_head())
+    more: ModelOptions = {
+        "n_ctx": args.n_ctx,
+        "n_parallel": args.n_parallel,
+        "type_k": args.type_k,
+        "type_v": args.type_v,
+    }
+    return _load(args, path, side_car, more)
+
+
+def load_text_model(args: argparse.Namespace, *, n_ctx: int, n_parallel: int, model: str | None = None) -> DarwinNEG:
+    """The model that add_text_model_options named, or another one in its place."""
+    more: ModelOptions = {"n_ctx": n_ctx, "n_parallel": n_parallel}
+    return _load(args, model or args.model, getattr(args, "side_car", None), more)
+
+
+def _load(args: argparse.Namespace, path: str, side_car: str | None, more: ModelOptions) -> DarwinNEG:
     from ..llm import DarwinNEG
     from .terminal import progress_bar
 
     if args.verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(message)s")
-    path, side_car = args.model, args.side_car
-    if args.demo:
-        from .. import demo
-
-        path = str(demo.model_with_head())
-        print(f"darwin-neg: {demo.NOTICE}", file=sys.stderr)
     with progress_bar("loading", unit="%") as progress:
-        return DarwinNEG(
-            path,
-            side_car,
-            n_ctx=args.n_ctx,
-            n_parallel=args.n_parallel,
-            n_threads=args.threads,
-            n_gpu_layers=args.n_gpu_layers,
-            flash_attn=args.flash_attn,
-            type_k=args.type_k,
-            type_v=args.type_v,
-            progress=lambda fraction: progress(int(fraction * 100), 100),
-        )
+        options: ModelOptions = {
+            "n_threads": args.threads,
+            "n_gpu_layers": args.n_gpu_layers,
+            "flash_attn": args.flash_attn,
+            "progress": lambda fraction: progress(int(fraction * 100), 100),
+            **more,
+        }
+        return DarwinNEG(path, side_car, **options)
 
 
 def sampling_params(args: argparse.Namespace, *, has_head: bool = True, n: int = 1) -> SamplingParams:
