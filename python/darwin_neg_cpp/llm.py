@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
 from . import chat as chat_format
-from . import collect, log
+from . import collect, evaluation, log
 from .errors import DarwinNegError, ModelFileError, RequestError, one_line
 from .input_file import open_input, shown_path
 from .prompts import is_one_prompt, token_list
-from .results import ChatChunk, Chunk, Generation
+from .results import ChatChunk, Chunk, Evaluation, Generation
 from .sampling import MAX_INT32, Options, SamplingParams, check_integer, encode, json_text, merge, submit_arguments
 from .stream import POLL_SECONDS, Stream, release
 
@@ -275,6 +275,27 @@ class DarwinNEG:
         """Cancels everything that runs, from any thread; the answers so far are returned as "cancelled"."""
         self._open().cancel_all()
 
+    # --- given texts
+
+    def evaluate(self, prompt: Prompt, *, hidden: bool = False, top: int = 0) -> Evaluation:
+        """Runs a given text (or token ids) through the model; what it says at every position.
+
+        hidden: also the LM head's input at each. top: number of most likely next tokens to report. Runs beside generation, in a
+        context of its own; the text may be as long as n_ctx. Errors: RequestError, ContextFullError.
+        """
+        return next(self.evaluate_many([prompt], hidden=hidden, top=top))
+
+    def evaluate_many(
+        self, prompts: Sequence[Prompt], *, hidden: bool = False, top: int = 0
+    ) -> Generator[Evaluation, None, None]:
+        """`evaluate` for any number of texts, in order, many of them in one batch; memory does not grow with their number."""
+        check_integer("top", top, low=0, high=self._info["n_vocab"])
+        threshold = None if self.neg is None else float(self.neg["threshold"])
+        texts = [self._tokens(one) for one in prompts]
+        engine = self._open()
+        with one_line():
+            yield from evaluation.evaluate(engine, texts, threshold=threshold, hidden=bool(hidden), top=int(top))
+
     # --- conversations
 
     def chat(
@@ -295,7 +316,7 @@ class DarwinNEG:
         """
         merged = merge(params, options)
         prompt, merged = self._chat_prompt(messages, merged, enable_thinking, tools, tool_choice, chat_template_kwargs)
-        out = self._run([self._template_tokens(prompt)], merged, prompt)[0]
+        out = self._run([self._template_tokens(prompt.prompt)], merged, prompt)[0]
         engine = self._open()
         if isinstance(out, list):
             return [chat_format.reply(engine, prompt, one) for one in out]
@@ -317,7 +338,7 @@ class DarwinNEG:
         if merged.n != 1:
             raise RequestError("n must be 1 for stream_chat; use chat for several answers")
         prompt, merged = self._chat_prompt(messages, merged, enable_thinking, tools, tool_choice, chat_template_kwargs)
-        (request,) = self._submit([self._template_tokens(prompt)], merged, prompt, stream=True)
+        (request,) = self._submit([self._template_tokens(prompt.prompt)], merged, prompt, stream=True)
         return chat_format.stream(self._open(), prompt, Stream(self._open(), request))
 
     def apply_chat_template(
@@ -405,9 +426,9 @@ class DarwinNEG:
             return self._open().tokenize(encode("prompt", prompt), True, True)
         return token_list("prompt", prompt, self._info["n_vocab"])
 
-    def _template_tokens(self, prompt: ChatPrompt) -> list[int]:
+    def _template_tokens(self, text: str) -> list[int]:
         # the template writes the start token itself where it wants one; a second one would change the answer
-        tokens = self._tokens(prompt.prompt)
+        tokens = self._tokens(text)
         bos = self._info["bos"]
         return tokens[1:] if tokens[:2] == [bos, bos] else tokens
 

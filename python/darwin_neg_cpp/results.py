@@ -50,6 +50,25 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What the model says at every position of a given text. Entry i is about the distribution of the token behind token i.
+
+    token_ids: int32 [tokens]. entropy: of that distribution, nats, float32 [tokens]. neg: predicted entropy and gate, None when the
+        model has no NEG head. logprobs: natural-log probability of the text's own next token, float32 [tokens], NaN at the end.
+    top_ids, top_logprobs: the k most likely next tokens, [tokens, k]. hidden: the LM head's input, float32 [tokens, n_embd], None
+        unless asked for. All under the model's own distribution: temperature 1, no gate.
+    """
+
+    token_ids: npt.NDArray[np.int32]
+    entropy: npt.NDArray[np.float32]
+    neg: NegTrace | None
+    logprobs: npt.NDArray[np.float32]
+    top_ids: npt.NDArray[np.int32]
+    top_logprobs: npt.NDArray[np.float32]
+    hidden: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Generation:
     """One generated answer.
 

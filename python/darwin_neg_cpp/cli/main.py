@@ -17,11 +17,23 @@ from typing import Any, NoReturn
 from ..errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, RequestError
 
 # in the order of the help text; each module has add_parser(subparsers), which sets `run`
-VERBS = ("convert", "quantize", "generate", "chat", "info", "neg", "bench", "doctor")
+VERBS = (
+    "convert",
+    "quantize",
+    "generate",
+    "chat",
+    "info",
+    "neg",
+    "trace",
+    "train-head",
+    "calibrate",
+    "bench",
+    "doctor",
+)
 
 OK, FAILURE, BAD_INPUT, MACHINE, INTERRUPTED = 0, 1, 2, 3, 130
 
-MACHINE_FAULTS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOMEM, errno.EMFILE}
+MACHINE_FAULTS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +72,7 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=Version, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in verbs:
-        import_module(f".{name}", __package__).add_parser(subparsers)
+        import_module(f".{name.replace('-', '_')}", __package__).add_parser(subparsers)
     return parser
 
 

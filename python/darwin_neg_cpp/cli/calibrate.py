@@ -1,0 +1,89 @@
+"""`darwin-neg calibrate`: how well a head predicts on this very file, and the threshold that restores a target rate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from ..input_file import shown_path
+from .options import add_text_model_options, load_text_model
+from .terminal import progress_bar
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "calibrate",
+        help="check a head on this very file: quantization moves it",
+        description="Runs texts through a model with a head and compares predicted with true entropies. Quantization changes hidden states, and so what "
+        "the head predicts: shown are the activation rate, the error, and the threshold that would restore a target rate. "
+        "Nothing is written without --out.",
+    )
+    add_text_model_options(parser, side_car=True)
+    parser.add_argument(
+        "--text", nargs="+", required=True, metavar="FILE", help='UTF-8 text; or .jsonl, with a "text" on each line'
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="the same model less quantized, with the same head: how far its predictions are",
+    )
+    parser.add_argument(
+        "--target-rate",
+        type=float,
+        default=0.0436,
+        metavar="R",
+        help="share of positions with an active gate (default 0.0436)",
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=20_000, metavar="N", help="most tokens of text (default 20000)"
+    )
+    parser.add_argument(
+        "--context", type=int, default=512, metavar="N", help="tokens run through the model together (default 512)"
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="write a copy with the new threshold: of the side-car, or of the model when the head is inside",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing output file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..training import calibrate
+
+    if not 0 < args.target_rate < 1:
+        raise RequestError(f"--target-rate must be between 0 and 1, got {args.target_rate}")
+    if args.max_tokens < 1000 or args.context < 16:
+        raise RequestError("--max-tokens must be at least 1000 and --context at least 16")
+    texts = [Path(one) for one in args.text]
+    out = Path(args.out) if args.out else None
+    calibrate.check(args.model, args.side_car, out, texts, force=args.force)
+    with (
+        load_text_model(args, n_ctx=args.context, n_parallel=1) as llm,
+        progress_bar("evaluating", unit=" tokens") as progress,
+    ):
+        found = calibrate.run(
+            llm,
+            texts,
+            target_rate=args.target_rate,
+            max_tokens=args.max_tokens,
+            context=args.context,
+            progress=progress,
+        )
+    if args.reference:
+        with (
+            load_text_model(args, n_ctx=args.context, n_parallel=1, model=args.reference) as other,
+            progress_bar("reference", unit=" tokens") as progress,
+        ):
+            calibrate.add_reference(found, other, progress=progress)
+    print(json.dumps(found.as_dict(), indent=2) if args.json else found.describe())
+    if out is not None:
+        calibrate.write(args.model, args.side_car, found.new_threshold, out, force=args.force)
+        print(f"{shown_path(out)}: written with threshold {found.new_threshold:.4f} nats")
+    return 0

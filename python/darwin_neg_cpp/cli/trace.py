@@ -1,0 +1,132 @@
+"""`darwin-neg trace`: what the head saw along a text, as a page, as JSON, or in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+from ..input_file import shown_path
+from .options import (
+    add_colour_option,
+    add_model_options,
+    add_sampling_options,
+    check_model_options,
+    load_model,
+    read_text,
+    sampling_params,
+)
+from .terminal import RESET, harmless, use_colour
+
+if TYPE_CHECKING:
+    from ..trace import Trace, TraceToken
+
+# backgrounds of the 256-colour palette from low to high predicted entropy, readable under black text
+SHADES = (231, 230, 229, 222, 215, 208)
+SHADE_STEP = 1.0  # nats
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "trace",
+        help="show predicted and true entropy along a text",
+        description="Generates from a prompt, or takes a given text, and shows at each token the predicted and the true entropy of the distribution it comes "
+        "out of, the gate and the likeliest alternatives. With neither --html nor --json, the text in colours and the figures.",
+    )
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="generate from this prompt")
+    parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
+    parser.add_argument("--text", metavar="TEXT", help="trace this text as it is, or @FILE; nothing is generated")
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained page")
+    parser.add_argument("--json", metavar="FILE", help="write JSON; - for standard output")
+    parser.add_argument("--force", action="store_true", help="replace existing output files")
+    add_colour_option(parser)
+    add_model_options(parser)
+    add_sampling_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import trace
+    from ..atomic_file import check_output
+
+    check_model_options(args)
+    given = [one for one in (args.prompt, args.file, args.text) if one is not None]
+    if len(given) != 1:
+        raise RequestError(f"{len(given)} of PROMPT, --file and --text are given; give one")
+    text = args.prompt
+    if args.file is not None:
+        text = read_text(args.file)
+    elif args.text is not None:
+        text = read_text(args.text[1:]) if args.text.startswith("@") else args.text
+    pages = [Path(one) for one in (args.html, args.json) if one not in (None, "-")]
+    if len({one.absolute() for one in pages}) < len(pages):
+        raise RequestError("--html and --json name the same file; choose two names")
+    inputs = [Path(args.model)] if args.model else []
+    for path in pages:
+        check_output(path, inputs, force=args.force)
+    sampling_params(args)
+    with load_model(args) as llm:
+        if args.text is not None:
+            found = trace.of_text(llm, text)
+        else:
+            params = sampling_params(args, has_head=llm.neg is not None)
+            prompt: str | list[int] = text
+            if args.chat:
+                prompt = llm.tokenize(llm.apply_chat_template([{"role": "user", "content": text}]), add_special=False)
+            found = trace.generated(llm, prompt, params)
+    _write(args, found)
+    return 0
+
+
+def _write(args: argparse.Namespace, found: Trace) -> None:
+    from ..atomic_file import replacing
+    from ..trace_page import page
+
+    if args.html:
+        with replacing(Path(args.html)) as (file, _):
+            file.write(page(found).encode())
+        print(f"{shown_path(args.html)}: written", file=sys.stderr)
+    if args.json:
+        text = json.dumps(found.as_dict(), ensure_ascii=False, indent=1) + "\n"
+        if args.json == "-":
+            sys.stdout.write(text)
+        else:
+            with replacing(Path(args.json)) as (file, _):
+                file.write(text.encode())
+            print(f"{shown_path(args.json)}: written", file=sys.stderr)
+    if not args.html and not args.json:
+        colour = use_colour(sys.stdout, args.color)
+        clean = harmless if sys.stdout.isatty() else str
+        print("".join(_shaded(one, clean(one.text)) if colour else clean(one.text) for one in found.tokens))
+    print(figures(found), file=sys.stderr)
+
+
+def _shaded(token: TraceToken, text: str) -> str:
+    """Black on a background by predicted (else true) entropy; bold and underlined where the gate was active."""
+    value = token.predicted if token.predicted is not None else token.true
+    if value is None or not text:
+        return text
+    shade = SHADES[min(len(SHADES) - 1, int(value / SHADE_STEP))]
+    style = f"\033[30;48;5;{shade}m" + ("\033[1;4m" if token.active else "")
+    # a background that goes on over the end of a line would colour the rest of it
+    return "\n".join(f"{style}{part}{RESET}" if part else "" for part in text.split("\n"))
+
+
+def figures(found: Trace) -> str:
+    s = found.summary()
+
+    def of(key: str, form: str) -> str:
+        value = s.get(key)
+        return "-" if value is None else form.format(value)
+
+    line = f"[{s['tokens']} tokens, mean true entropy {of('mean_true_entropy', '{:.2f}')} nats"
+    if found.threshold is None:
+        return line + ", no NEG head]"
+    return (
+        f"{line}, predicted {of('mean_predicted_entropy', '{:.2f}')}, mean error {of('mean_error', '{:.2f}')}, "
+        f"correlation {of('pearson', '{:.2f}')}, gate active {of('activation_rate', '{:.1%}')}]"
+    )

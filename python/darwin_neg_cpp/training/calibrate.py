@@ -1,0 +1,138 @@
+"""How a head does on one file, and the threshold that gives its gate a wanted activation rate there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import neg_files, neg_format
+from ..atomic_file import check_output
+from ..errors import NegHeadError, RequestError
+from ..input_file import shown_path
+from ..measure import Agreement, agreement, threshold_for
+from . import corpus
+
+if TYPE_CHECKING:
+    from ..llm import DarwinNEG
+
+Progress = Callable[[int, int], None]
+LEAST_TOKENS = 500
+
+
+@dataclass
+class Calibration:
+    """agreement: at the present threshold. reference_*: the less quantized file's agreement, and |difference| of the two predictions, nats."""
+
+    model: str
+    threshold: float
+    target_rate: float
+    new_threshold: float
+    agreement: Agreement
+    sequences: list[tuple[int, ...]] = field(repr=False)
+    predicted: npt.NDArray[np.float32] = field(repr=False)
+    reference: str | None = None
+    reference_agreement: Agreement | None = None
+    reference_difference: float | None = None
+    reference_moved: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        out = {
+            "model": self.model,
+            "threshold": self.threshold,
+            "target_rate": self.target_rate,
+            "new_threshold": self.new_threshold,
+            **self.agreement.as_dict(),
+        }
+        if self.reference_agreement is not None:
+            out["reference"] = {
+                "model": self.reference,
+                "mean_difference": self.reference_difference,
+                "gate_differs": self.reference_moved,
+                **self.reference_agreement.as_dict(),
+            }
+        return out
+
+    def describe(self) -> str:
+        rows = [("this file", self.agreement)]
+        if self.reference_agreement is not None:
+            rows.append(("reference", self.reference_agreement))
+        lines = [f"{shown_path(self.model)}: {self.agreement.positions} positions, threshold {self.threshold:.4f} nats"]
+        lines += [
+            f"{name}: gate active at {one.activation_rate:.2%} (true entropy above it at {one.true_rate:.2%}); "
+            f"R² {one.r2:.3f}, mean error {one.mae:.3f} nats, precision {one.precision:.2f}, recall {one.recall:.2f}"
+            for name, one in rows
+        ]
+        if self.reference_agreement is not None:
+            lines.append(
+                f"predictions differ from the reference's by {self.reference_difference:.4f} nats on average, the gate at {self.reference_moved:.2%} of positions"
+            )
+        return "\n".join([*lines, f"threshold for {self.target_rate:.2%}: {self.new_threshold:.4f} nats"])
+
+
+def check(model: str, side_car: str | None, out: Path | None, texts: Sequence[Path], *, force: bool) -> None:
+    """Refuses what cannot end well, before the model is loaded."""
+    neg_format.read_head(side_car or model)
+    if out is not None:
+        check_output(out, [Path(model), *texts, *([Path(side_car)] if side_car else [])], force=force)
+
+
+def run(
+    llm: DarwinNEG, texts: Sequence[Path], *, target_rate: float, max_tokens: int, context: int, progress: Progress
+) -> Calibration:
+    """Errors: RequestError for texts of too few tokens, NegHeadError for a model without a head."""
+    if llm.neg is None:
+        raise NegHeadError(f"{shown_path(llm.path)}: has no NEG head; give one with --side-car")
+    documents = corpus.limited(corpus.tokenized(llm, corpus.read(texts)), max_tokens, 0)
+    sequences = corpus.sequences(documents, context)
+    if (total := sum(map(len, sequences))) < LEAST_TOKENS:
+        raise RequestError(f"--text: holds {total} tokens, at least {LEAST_TOKENS} are needed; give more text")
+    predicted, true = _entropies(llm, sequences, progress)
+    threshold = float(llm.neg["threshold"])
+    return Calibration(
+        model=os.path.basename(llm.path),
+        threshold=threshold,
+        target_rate=target_rate,
+        new_threshold=threshold_for(predicted, target_rate),
+        agreement=agreement(predicted, true, threshold),
+        sequences=sequences,
+        predicted=predicted,
+    )
+
+
+def add_reference(found: Calibration, other: DarwinNEG, *, progress: Progress) -> None:
+    if other.neg is None:
+        raise NegHeadError(f"{shown_path(other.path)}: has no NEG head; give the same head as the model's")
+    predicted, true = _entropies(other, found.sequences, progress)
+    found.reference = os.path.basename(other.path)
+    found.reference_agreement = agreement(predicted, true, found.threshold)
+    found.reference_difference = float(np.abs(predicted - found.predicted).mean())
+    found.reference_moved = float(((predicted > found.threshold) != (found.predicted > found.threshold)).mean())
+
+
+def write(model: str, side_car: str | None, threshold: float, out: Path, *, force: bool) -> None:
+    """A copy of the side-car, or of the model with its head inside, with another threshold."""
+    head = replace(neg_format.read_head(side_car or model), threshold=threshold)
+    if side_car:
+        neg_files.write_side_car(head, model, out, force=force)
+    else:
+        neg_files.attach(model, head, out, force=force, replace=True)
+
+
+def _entropies(
+    llm: DarwinNEG, sequences: Sequence[tuple[int, ...]], progress: Progress
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    predicted, true = [], []
+    total, done = sum(map(len, sequences)), 0
+    for one in llm.evaluate_many(sequences):
+        assert one.neg is not None
+        predicted.append(one.neg.entropy)
+        true.append(one.entropy)
+        done += len(one.token_ids)
+        progress(done, total)
+    return np.concatenate(predicted), np.concatenate(true)

@@ -1,0 +1,106 @@
+"""Hidden states and true entropies of a corpus, on disk, so that an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..atomic_file import OutputError, replacing
+from ..errors import RequestError
+from ..evaluation import groups
+from ..input_file import shown_path
+
+if TYPE_CHECKING:
+    from ..llm import DarwinNEG
+
+F32 = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """hidden: float32 [positions, n_embd], mapped from disk. entropy: nats, float32 [positions]. starts: of the sequences, int64.
+
+    The last position of each sequence is in it too: a model says something about the token behind the text.
+    """
+
+    hidden: F32
+    entropy: F32
+    starts: npt.NDArray[np.int64]
+
+    def previous_entropy(self, fallback: float) -> F32:
+        """The true entropy one position earlier; `fallback` at the start of a sequence."""
+        out = np.concatenate([[np.float32(fallback)], self.entropy[:-1]]).astype(np.float32)
+        out[self.starts] = fallback
+        return out
+
+
+def capture(
+    llm: DarwinNEG, sequences: Sequence[Sequence[int]], folder: Path, name: str, progress: Progress
+) -> Captured:
+    """Runs the sequences through the model and keeps what it says under `folder`/`name`.*; what is there already is not run again.
+
+    progress: called with tokens done and in all. Errors: OutputError on a full disk, RequestError when the model has no logits.
+    """
+    n_embd = int(llm.info["n_embd"])
+    total = sum(map(len, sequences))
+    hidden_path, entropy_path, index_path = (folder / f"{name}.{end}" for end in ("hidden", "entropy", "json"))
+    free = shutil.disk_usage(folder).free
+    there = hidden_path.stat().st_size if hidden_path.exists() else 0
+    if free < (need := total * (n_embd + 1) * 4 - there):
+        raise OutputError(
+            f"{shown_path(folder)}: needs {need >> 20} MiB for hidden states, the disk has {free >> 20} MiB free; free some, or lower --max-tokens"
+        ) from OSError(28, "No space left on device")
+    # what would give another result: the texts and the model, which its own file name and size stand for
+    key = hashlib.sha256(
+        json.dumps([os.path.basename(llm.path), os.path.getsize(llm.path), list(map(list, sequences))]).encode()
+    )
+    done = _done(index_path, key.hexdigest())
+    position = sum(map(len, sequences[:done]))
+    try:
+        with hidden_path.open("ab") as hidden, entropy_path.open("ab") as entropy:
+            # a run that was killed may have written more than it noted
+            hidden.truncate(position * n_embd * 4)
+            entropy.truncate(position * 4)
+            for group in groups(sequences[done:]):
+                for one in llm.evaluate_many(group, hidden=True):
+                    if one.hidden is None or not (np.isfinite(one.hidden).all() and np.isfinite(one.entropy).all()):
+                        raise RequestError(
+                            f"{shown_path(llm.path)}: gives no finite numbers for these texts; it cannot be used"
+                        )
+                    hidden.write(one.hidden.astype("<f4", copy=False).tobytes())
+                    entropy.write(one.entropy.astype("<f4", copy=False).tobytes())
+                    position += len(one.token_ids)
+                hidden.flush()
+                entropy.flush()
+                done += len(group)
+                with replacing(index_path) as (file, _):
+                    file.write(json.dumps({"key": key.hexdigest(), "done": done}).encode())
+                progress(position, total)
+    except OSError as error:
+        raise OutputError(
+            f"{shown_path(folder)}: cannot be written ({error.strerror}); check the disk's free space"
+        ) from error
+    lengths = np.array([len(one) for one in sequences], np.int64)
+    return Captured(
+        hidden=np.memmap(hidden_path, "<f4", "r", shape=(total, n_embd)),
+        entropy=np.fromfile(entropy_path, "<f4"),
+        starts=np.cumsum(lengths) - lengths,
+    )
+
+
+def _done(index_path: Path, key: str) -> int:
+    try:
+        index = json.loads(index_path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return 0
+    return int(index["done"]) if index.get("key") == key else 0
