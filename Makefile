@@ -9,12 +9,12 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.n
 SANITIZED := build/sanitize
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format dev docs bench gpu sanitize stock pytest install clean
+.PHONY: demo test lint format dev docs bench gpu sanitize tidy stock browser pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo
 
-test: lint sanitize pytest
+test: lint sanitize tidy pytest
 
 # --- set-up
 
@@ -56,11 +56,21 @@ sanitize: $(VENV)/.tools
 	cmake --build $(SANITIZED) --target cpp-tests > $(SANITIZED).log 2>&1 || { tail -50 $(SANITIZED).log; exit 1; }
 	ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error
 
+# finds bugs by reading the code; needs the commands that the sanitizers' build was made with
+tidy: $(VENV)/.tests sanitize
+	ls cpp/engine/*.cpp | xargs -P $(CMAKE_BUILD_PARALLEL_LEVEL) -n 1 clang-tidy -p $(SANITIZED) --quiet > $(SANITIZED).log 2>&1 || { cat $(SANITIZED).log; exit 1; }
+
 # llama.cpp's unpatched tools, which some tests compare with; built here so that no single test waits for it
 stock: $(VENV)/.tests install
 	cd tests && $(BIN)/python -m oracles.stock
 
-pytest: $(VENV)/.tests install stock
+# pages are tested in a real browser; Debian's where there is none
+browser:
+	command -v chromium chromium-browser google-chrome > /dev/null || { \
+	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
+	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium > /dev/null; }
+
+pytest: $(VENV)/.tests install stock browser
 	$(BIN)/python -m pytest -q
 
 # --- the rest
@@ -72,6 +82,17 @@ dev: $(VENV)/.tests
 
 docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
+
+# the head of the demo model, trained anew: on documentation and licences of the packages in .venv, and on the model's own text
+demo-head: $(VENV)/.tests install
+	$(BIN)/python scripts/demo_corpus.py build/demo-corpus
+	darwin-neg train-head --model "$$($(BIN)/python -c 'from darwin_neg_cpp import demo; print(demo.model_path())')" \
+	  --text build/demo-corpus/*.txt --self-generate 400 --out build/demo-head.gguf --force
+	cp build/demo-head.gguf python/darwin_neg_cpp/data/SmolLM2-135M-Instruct.neg.gguf
+	mkdir -p docs/demo-head
+	cp build/demo-head.report.json docs/demo-head/report.json
+	sed s/demo-head.report.svg/report.svg/ build/demo-head.report.md > docs/demo-head/report.md
+	cp build/demo-head.report.svg docs/demo-head/report.svg
 
 bench: install
 	$(BIN)/python benchmarks/decode.py

@@ -21,6 +21,9 @@ execute_process(
 if(NOT llama_result EQUAL 0)
   message(FATAL_ERROR "${llama_error}")
 endif()
+if(llama_error)
+  message(WARNING "${llama_error}")
+endif()
 message(STATUS "llama.cpp: ${llama_dir}")
 execute_process(
   COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/llama_source.py --key

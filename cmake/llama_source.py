@@ -34,6 +34,8 @@ MARKER = ".darwin-neg.json"
 SKIPPED = (".git", "docs", "media", "benches", "models", "app", "ci", "examples", "tools/ui", "tests", "pocs")
 # Test-time oracles of this project: llama.cpp's own converter, a real vocabulary and chat templates.
 TEST_EXTRAS = ("models/ggml-vocab-qwen35.gguf", "models/templates")
+# What the build reads of a checkout; the rest may change without another copy of it.
+BUILT = ("CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "tools", "vendor")
 CONVERTER = ("conversion", "convert_hf_to_gguf.py", "gguf-py")
 
 
@@ -181,6 +183,28 @@ def apply_patches(tree: Path) -> None:
     (tree / MARKER).write_text(json.dumps({"patch_key": patch_key(), "commit": PIN["commit"]}), "utf-8")
 
 
+def strangers(checkout: Path) -> list[str]:
+    """Touched files that are not those of the pinned commit; the patch may fit them and yet mean something else there."""
+    touched = json.loads((ROOT / "patches" / "touched.json").read_text("utf-8"))
+
+    def differs(name: str) -> bool:
+        path = checkout / name
+        # a checkout on Windows may have CRLF
+        text = path.read_bytes().replace(b"\r\n", b"\n") if path.is_file() else b""
+        return hashlib.sha256(text).hexdigest() != touched[name]["before"]
+
+    return [name for name in touched if differs(name)]
+
+
+def warn_of_strangers(checkout: Path) -> None:
+    if names := strangers(checkout):
+        print(
+            f"darwin-neg-cpp: warning: {checkout}: {len(names)} of the files that the patch changes are not those of commit {PIN['commit']} "
+            f"(first: {names[0]}); the patch fits, but nobody has tested it there",
+            file=sys.stderr,
+        )
+
+
 def remove_stale(folder: Path, prefix: str) -> None:
     """Leftovers of runs that were killed; those of running processes are left alone."""
     for path in folder.glob(f"{prefix}.tmp-*"):
@@ -206,8 +230,9 @@ def tree_name(checkout: Path | None, pristine: bool, with_tests: bool) -> str:
     if checkout is not None:
         # changes when the checkout's sources do, so that editing them is seen at the next configure
         stamp = hashlib.sha256(str(checkout.resolve()).encode())
-        for path in sorted((checkout / "src").rglob("*")) + sorted((checkout / "common").rglob("*")):
-            stamp.update(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}".encode())
+        for path in (path for part in BUILT for path in [checkout / part, *sorted((checkout / part).rglob("*"))]):
+            if path.is_file():
+                stamp.update(f"{path} {path.stat().st_mtime_ns} {path.stat().st_size}".encode())
         key += f"-dir-{stamp.hexdigest()[:16]}"
     return key + ("-tests" if with_tests else "")
 
@@ -222,6 +247,8 @@ def prepare(
     name = tree_name(checkout, pristine, with_tests)
     final = folder / name
     if final.is_dir():
+        if checkout is not None and not pristine:
+            warn_of_strangers(checkout)
         return final
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder, name)
@@ -234,6 +261,8 @@ def prepare(
             unpack(find_tarball(tarball), temp, with_tests)
         if not pristine:
             apply_patches(temp)
+            if checkout is not None:
+                warn_of_strangers(checkout)
         try:
             temp.rename(final)
         except OSError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ensurepip
 import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +39,21 @@ PATCH = "What it does.\n\n--- a/src/x.cpp\n+++ b/src/x.cpp\n@@ -2,3 +2,4 @@\n tw
 ORIGINAL = "one\ntwo\nthree\nfour\nfive\n"
 PATCHED = "one\ntwo\nTHREE\nmore\nfour\nfive\n"
 
+# pip reads an sdist's metadata through its backend; this one needs nothing from an index
+SDIST_BACKEND = """
+import os
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    os.mkdir(os.path.join(folder, "pkg-1.0.dist-info"))
+    with open(os.path.join(folder, "pkg-1.0.dist-info", "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: pkg\\nVersion: 1.0\\n")
+    return "pkg-1.0.dist-info"
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    raise RuntimeError("only the source is wanted")
+"""
+IN_TREE = '[build-system]\nrequires = [{}]\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -46,6 +64,10 @@ def project(tmp_path: Path) -> Path:
     for script in ("llama_source.py", "apply_patch.py"):
         shutil.copy(ROOT / "cmake" / script, root / "cmake")
     (root / "patches" / "0001-x.patch").write_text(PATCH)
+    touched = {
+        "src/x.cpp": {k: hashlib.sha256(v.encode()).hexdigest() for k, v in (("before", ORIGINAL), ("after", PATCHED))}
+    }
+    (root / "patches" / "touched.json").write_text(json.dumps(touched))
     source = tmp_path / "sdist" / "pkg-1.0" / "vendor" / "llama.cpp"
     for name, text in {
         "CMakeLists.txt": "#",
@@ -56,6 +78,12 @@ def project(tmp_path: Path) -> Path:
     }.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(text)
+    for name, text in {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n",
+        "pyproject.toml": IN_TREE.format(""),
+        "backend.py": SDIST_BACKEND,
+    }.items():
+        (tmp_path / "sdist" / "pkg-1.0" / name).write_text(text)
     git = tmp_path / "sdist" / "pkg-1.0" / ".git" / "modules" / "vendor" / "llama.cpp" / "HEAD"
     git.parent.mkdir(parents=True)
     git.write_text("ref")
@@ -140,10 +168,79 @@ def test_failing_download_is_one_line_with_the_remedy(project, tmp_path):
 
 
 def test_download_goes_through_pip_and_is_kept(project, tmp_path):
-    """A package index on disk stands in for PyPI; pip itself is real."""
-    result = run(project, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path), PIP_NO_BUILD_ISOLATION="1")
-    # pip reads the sdist's metadata, which this one has not: the error must still be ours and name pip's last word
-    assert result.returncode == 1 and result.stderr.startswith("darwin-neg-cpp: ")
+    """A folder stands in for PyPI; pip itself is real."""
+    result = run(project, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "")
+    tree = Path(result.stdout.strip())
+    assert (tree / "src" / "x.cpp").read_text() == PATCHED
+    (kept,) = (project.parent / "cache" / "downloads").iterdir()
+    assert kept.read_bytes() == tarball(project).read_bytes()
+    # the tree again from what was kept: nothing can be downloaded now
+    shutil.rmtree(tree)
+    again = run(project, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    assert (again.returncode, again.stdout) == (0, result.stdout), again.stderr
+    assert (tree / "src" / "x.cpp").read_text() == PATCHED
+
+
+# What our build does inside pip's own environment: CMake runs llama_source.py, which runs pip.
+BUILD_BACKEND = """
+import os, subprocess, sys, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    subprocess.run([sys.executable, {script!r}], check=True)
+    with zipfile.ZipFile(os.path.join(folder, "stub-1.0-py3-none-any.whl"), "w") as wheel:
+        wheel.writestr("stub-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: stub\\nVersion: 1.0\\n")
+        wheel.writestr("stub-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("stub-1.0.dist-info/RECORD", "")
+    return "stub-1.0-py3-none-any.whl"
+"""
+
+
+def build_requirements() -> list[str]:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")  # tomllib is missing in Python 3.10
+    listed = re.search(r"^\[build-system\].*?^requires = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    return re.findall(r'"([^"]+)"', listed[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("declared", [True, False])
+def test_isolated_build_downloads_the_source_because_pip_is_declared(project, tmp_path, declared):
+    """With what our pyproject.toml requires of pip, and, to show that it is needed, without."""
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    wanted = [entry for entry in build_requirements() if declared and re.match(r"pip\b", entry)]
+    (stub / "pyproject.toml").write_text(IN_TREE.format(", ".join(f'"{entry}"' for entry in wanted)))
+    (stub / "backend.py").write_text(BUILD_BACKEND.format(script=str(project / "cmake" / "llama_source.py")))
+    # the wheel of pip that venv uses, so that no network is needed; Debian keeps it elsewhere
+    wheels = next(
+        folder
+        for folder in (
+            Path(ensurepip.__file__).parent / "_bundled",
+            Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or "/"),
+        )
+        if list(folder.glob("pip-*.whl"))
+    )
+    environment = {
+        "DARWIN_NEG_CACHE": str(tmp_path / "cache"),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": f"{wheels} {tmp_path}",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", str(stub), "-w", str(tmp_path / "wheels")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    downloads = [path.name for path in (tmp_path / "cache").glob("downloads/*.tar.gz")]
+    if declared:
+        assert result.returncode == 0, result.stderr
+        assert len(downloads) == 1
+    else:
+        assert result.returncode != 0 and "No module named pip" in result.stdout + result.stderr
+        assert downloads == []
 
 
 def test_killed_unpack_is_recovered(project):
@@ -168,8 +265,42 @@ def test_checkout_is_copied_not_written_and_an_already_patched_one_is_taken_as_i
     assert again.stdout == result.stdout
     (checkout / "src" / "x.cpp").write_text(ORIGINAL.replace("five", "FIVE"))
     assert "FIVE" in (Path(run(project, "--llama-dir", checkout).stdout.strip()) / "src" / "x.cpp").read_text()
+    assert "FIVE" not in Path(result.stdout.strip()).joinpath("src", "x.cpp").read_text()
     wrong = run(project, "--llama-dir", project)
     assert wrong.returncode == 1 and "not a llama.cpp checkout" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CMakeLists.txt", "ggml/src/ggml.c", "include/llama.h", "vendor/json.hpp", "cmake/common.cmake", "src/y.cpp"],
+)
+def test_any_change_to_what_is_built_from_a_checkout_is_seen(project, name):
+    checkout = project.parent / "checkout"
+    shutil.copytree(project.parent / "sdist" / "pkg-1.0" / "vendor" / "llama.cpp", checkout)
+    first = run(project, "--llama-dir", checkout).stdout
+    (checkout / "docs" / "big.md").write_text("not built")
+    assert run(project, "--llama-dir", checkout).stdout == first
+    (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+    (checkout / name).write_text("changed")
+    tree = Path(run(project, "--llama-dir", checkout).stdout.strip())
+    assert f"{tree}\n" != first and (tree / name).read_text() == "changed"
+
+
+def test_checkout_of_another_commit_that_the_patch_happens_to_fit_is_a_warning(project):
+    checkout = project.parent / "checkout"
+    shutil.copytree(project.parent / "sdist" / "pkg-1.0" / "vendor" / "llama.cpp", checkout)
+    (checkout / "src" / "x.cpp").write_bytes(
+        ORIGINAL.replace("\n", "\r\n").encode()
+    )  # the same, as git has it on Windows
+    assert run(project, "--llama-dir", checkout).stderr == ""
+    (checkout / "src" / "x.cpp").write_text("zero\n" + ORIGINAL)
+    for _ in range(2):  # also when the tree is there already
+        result = run(project, "--llama-dir", checkout)
+        assert (
+            result.returncode == 0 and (Path(result.stdout.strip()) / "src" / "x.cpp").read_text() == "zero\n" + PATCHED
+        )
+        assert result.stderr.count("\n") == 1
+        assert all(word in result.stderr for word in ("warning", str(checkout), "src/x.cpp", "commit abc"))
 
 
 def test_misfit_names_patch_file_and_hunk(project):
@@ -242,19 +373,41 @@ def test_second_configure_needs_no_network_and_rebuilds_nothing(tmp_path):
         "PIP_EXTRA_INDEX_URL": "",
     }
     configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(tmp_path), "-DDARWIN_NEG_BUILD_PYTHON=OFF"]
+    # a library, a patched file and a file of ours in libllama
+    objects = ["llama.cpp/src/CMakeFiles/llama.dir/llama-arch.cpp.o", neg_object("llama-neg-format")]
+    build = ["cmake", "--build", str(tmp_path), "--target", "vendor-hash", *objects]
+    assert "src/llama-arch.cpp" in touched_files()
     subprocess.run(configure, check=True, capture_output=True)
-    subprocess.run(
-        ["cmake", "--build", str(tmp_path), "--target", "vendor-hash", "ggml-base"], check=True, capture_output=True
-    )
+    subprocess.run(build, check=True, capture_output=True)
+    built = [(tmp_path / name).stat().st_mtime_ns for name in objects]
     subprocess.run(configure, check=True, capture_output=True, env=offline)
-    again = subprocess.run(
-        ["cmake", "--build", str(tmp_path), "--target", "vendor-hash", "ggml-base"],
+    again = subprocess.run(build, check=True, capture_output=True, text=True, env=offline)
+    assert "Building" not in again.stdout and "Linking" not in again.stdout, again.stdout
+    assert [(tmp_path / name).stat().st_mtime_ns for name in objects] == built
+
+
+def neg_object(name: str) -> str:
+    """CMake names an object of a file outside the target's folder after its whole path."""
+    return f"llama.cpp/src/CMakeFiles/llama.dir{ROOT}/cpp/neg/{name}.cpp.o"
+
+
+@pytest.mark.slow
+def test_cmake_args_reach_llama_cpp_through_pip(tmp_path):
+    """The whole way, pip and scikit-build-core included, but building one small library and installing nothing of it."""
+    only = {"build-dir": tmp_path / "build", "build.targets": "vendor-hash", "install.components": "none"}
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", str(ROOT), "-w", str(tmp_path)]
+        + [f"--config-settings={key}={value}" for key, value in only.items()],
         check=True,
         capture_output=True,
-        text=True,
-        env=offline,
+        env={**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_RPC=ON"},
     )
-    assert "Building" not in again.stdout and "Linking" not in again.stdout, again.stdout
+    cache = (tmp_path / "build" / "CMakeCache.txt").read_text()
+    assert "GGML_NATIVE:BOOL=OFF" in cache and "GGML_RPC:BOOL=ON" in cache
+    ninja = (tmp_path / "build" / "build.ninja").read_text()
+    assert re.search(r"^build ggml-rpc: phony", ninja, re.MULTILINE)
+    flags = [line for line in ninja.splitlines() if line.strip().startswith("FLAGS =")]
+    assert flags and not any("-march=native" in line for line in flags)
 
 
 def test_patch_stays_small():

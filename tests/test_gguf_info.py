@@ -10,7 +10,7 @@ import pytest
 
 from darwin_neg_cpp import neg_files, neg_format
 from darwin_neg_cpp.gguf_info import info
-from hostile_rows import write_gguf
+from handmade import write_gguf
 from tiny_gguf import HIDDEN, LAYERS, write_tiny_llama
 
 U32 = gguf.GGUFValueType.UINT32

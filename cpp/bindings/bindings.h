@@ -2,7 +2,12 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 namespace darwin_neg {
+
+// Text of a file, which may hold anything: what is no UTF-8 becomes U+FFFD.
+pybind11::str lenient(const std::string & text);
 
 void bind_devices(pybind11::module_ & m);
 void bind_gate(pybind11::module_ & m);

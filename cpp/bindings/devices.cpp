@@ -42,13 +42,23 @@ py::list devices() {
 
 }  // namespace
 
+py::str lenient(const std::string & text) {
+    return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
+}
+
 void bind_devices(py::module_ & m) {
     m.def("devices", [] {
         install_log_sink();
         return devices();
     });
     m.def("supports_gpu_offload", &llama_supports_gpu_offload);
-    m.def("drain_log", &drain_log);
+    m.def("drain_log", [] {
+        py::list lines;
+        for (const auto & [level, text] : drain_log()) {
+            lines.append(py::make_tuple(level, lenient(text)));
+        }
+        return lines;
+    });
 }
 
 }  // namespace darwin_neg

@@ -93,15 +93,9 @@ py::dict neg_dict(const Model & model) {
     out["top_k"]        = neg.top_k;
     out["temp_scale"]   = neg.temp_scale;
     out["temp_enabled"] = neg.temp_enabled;
-    out["source"]       = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
-              llama_model_neg_source(model.get()), static_cast<py::ssize_t>(std::string(llama_model_neg_source(model.get())).size()), "replace"));
+    out["source"]       = lenient(llama_model_neg_source(model.get()));
     out["origin"]       = model.neg_origin() == NegOrigin::side_car ? "side-car" : "model file";
     return out;
-}
-
-// GGUF strings are whatever the file holds
-py::str lenient(const std::string & text) {
-    return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
 }
 
 py::dict model_info(const Engine & engine) {

@@ -1,6 +1,8 @@
 """Writes a GGUF file with keys and tensors added to, or removed from, an existing one.
 
 Keys are copied byte for byte and tensor data in long runs, so a 6 GB file takes about as long as `cp`, with little memory.
+Samples of what was copied are compared while it is still in the page cache, so that no file is read from the disk twice; comparing
+all of it would take another 0.3 s/GB, half as long as the copy itself.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from .errors import ModelFileError
 from .gguf_header import Header, TensorInfo, read_header
 
 Progress = Callable[[int, int], None]
-Keys = Sequence[tuple[str, GGUFValueType, Any]]
+Keys = Sequence[tuple[str, GGUFValueType, Any]]  # single values and texts
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
-_SAMPLE = 4096  # bytes compared at both ends of each copied tensor
+_PIECE = 1 << 24  # bytes copied, then compared
+_STRIDE = 1 << 18  # a hole or a shift of this many bytes in a copy cannot be missed
+_SAMPLE = 4096  # bytes compared every _STRIDE, and at both ends of each copied tensor
 
 
 def write_new(out: Path, keys: Keys, tensors: Tensors) -> None:
@@ -32,7 +36,7 @@ def write_new(out: Path, keys: Keys, tensors: Tensors) -> None:
     with replacing(out) as (file, temp):
         _write(file, None, header, keys, tensors, lambda _done, _total: None)
         file.flush()
-        _verify(read_header(temp), header, tensors, None)
+        _verify(read_header(temp), header, keys, tensors, None)
 
 
 def write_edited(
@@ -46,7 +50,8 @@ def write_edited(
 ) -> None:
     """Copies `source` to `out` without the keys and tensors for which `drop(name)` holds, and with new ones.
 
-    Verified before the file gets its name: header read again, infos compared, new tensors bit for bit, copied ones at both ends.
+    Verified before the file gets its name: what was copied, a block every 256 KiB; then, through the header read again, old keys byte
+    for byte, new ones by value, infos, new tensors bit for bit, and both ends of each copied one, for its place.
     """
     if (count := source.value("split.count", 1)) not in (0, 1):
         raise ModelFileError(
@@ -63,7 +68,7 @@ def write_edited(
     with open(source.path, "rb") as original, replacing(out) as (file, temp):
         _write(file, original, kept, add_keys, tensors, progress or (lambda _done, _total: None))
         file.flush()
-        _verify(read_header(temp), kept, tensors, original)
+        _verify(read_header(temp), kept, add_keys, tensors, original)
 
 
 def _write(
@@ -104,12 +109,26 @@ def _write(
     for first, last, size in _runs(old, infos):
         _pad_to(file, base + first.offset)
         assert original is not None
-        copy_range(original, file, kept.data_start + last.offset, size, count)
+        _copy(original, file, kept.data_start + last.offset, size, count)
     for info in infos[len(old) :]:
         _pad_to(file, base + info.offset)
         file.write(np.ascontiguousarray(tensors[info.name], dtype="<f4").tobytes())
         count(info.size)
     _pad_to(file, base + end)
+
+
+def _copy(original: BinaryIO, file: BinaryIO, offset: int, size: int, count: Callable[[int], None]) -> None:
+    """Appends bytes of `original` to `file` and compares samples of the two, piece by piece."""
+    # handles of their own: the ends of `file` and its buffer are not touched
+    with open(original.name, "rb", buffering=0) as one, open(file.name, "rb", buffering=0) as other:
+        for at in range(offset, offset + size, _PIECE):
+            begin, length = file.tell(), min(_PIECE, offset + size - at)
+            copy_range(original, file, at, length, count)
+            file.flush()
+            for k in range(0, length, _STRIDE):
+                n = min(_SAMPLE, length - k)
+                if len(block := _at(one, at + k, n)) != n or _at(other, begin + k, n) != block:
+                    raise _wrong(file.name, f"the copy at byte {begin + k}")
 
 
 def _runs(old: list[TensorInfo], new: list[TensorInfo]) -> list[tuple[TensorInfo, TensorInfo, int]]:
@@ -128,15 +147,26 @@ def _runs(old: list[TensorInfo], new: list[TensorInfo]) -> list[tuple[TensorInfo
     return runs
 
 
-def _verify(written: Header, kept: Header, tensors: Tensors, original: BinaryIO | None) -> None:
+def _wrong(path: str, what: str) -> OutputError:
+    return OutputError(f"{path}: was not written correctly ({what}); check the disk and try again")
+
+
+def _verify(written: Header, kept: Header, keys: Keys, tensors: Tensors, original: BinaryIO | None) -> None:
     def wrong(what: str) -> OutputError:
-        return OutputError(f"{written.path}: was not written correctly ({what}); check the disk and try again")
+        return _wrong(written.path, what)
 
     if set(written.tensors) != {*kept.tensors, *tensors}:
         raise wrong("tensors are missing")
     for name, entry in kept.keys.items():
         copy = written.keys.get(name)
         if copy is None or written.raw[copy.begin : copy.end] != kept.raw[entry.begin : entry.end]:
+            raise wrong(f"key {name}")
+    new = {name: (kind, value) for name, kind, value in keys if name not in kept.keys}
+    if set(written.keys) != {*kept.keys, *new}:
+        raise wrong("keys are missing")
+    for name, (kind, value) in new.items():
+        meant = float(np.float32(value)) if kind == GGUFValueType.FLOAT32 else value
+        if written.keys[name].type != kind or written.value(name) != meant:
             raise wrong(f"key {name}")
     with open(written.path, "rb") as file:
         for name, info in kept.tensors.items():

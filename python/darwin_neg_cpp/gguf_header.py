@@ -163,14 +163,15 @@ class _Cursor:
                 self.strings(count, what)
 
     def strings(self, count: int, what: str) -> None:
-        # the hot loop: hundreds of thousands of vocabulary entries
-        buffer, at, end = self.buffer, self.at, len(self.buffer)
+        # the hot loop: hundreds of thousands of vocabulary entries; a place behind the end is an error of `unpack`
+        buffer, at = self.buffer, self.at
         unpack = struct.Struct("<Q").unpack_from
-        for _ in range(count):
-            if at + 8 > end:
-                break
-            at += 8 + unpack(buffer, at)[0]
-        if at > end or (count and at + 8 > end + 8):
+        try:
+            for _ in itertools.repeat(None, count):
+                at += unpack(buffer, at)[0] + 8
+        except (struct.error, OverflowError):
+            at = len(buffer) + 1
+        if at > len(buffer):
             raise self.fail(f"{what} runs past the end of the file")
         self.at = at
 

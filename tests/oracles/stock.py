@@ -10,7 +10,7 @@ from pathlib import Path
 from darwin_neg_cpp.cache import cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("llama-completion", "llama-quantize", "llama-batched-bench")
+TOOLS = ("llama-completion", "llama-quantize", "llama-batched-bench", "llama-bench")
 
 
 def binaries() -> dict[str, str]:

@@ -1,0 +1,29 @@
+"""The benchmark scripts run, on small settings: what they print is not looked at here beyond being figures."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "figure"),
+    [
+        ("decode.py", ["--rounds", "1", "--tokens", "4", "--batches", "1"], r"engine, NEG on +[\d.]+ tokens/s +[\d.]+ of stock"),
+        ("capture.py", ["--rounds", "1", "--tokens", "512"], r"capture +[\d.]+ tokens/s +[\d.]+ of it"),
+        ("gate_effect.py", ["--prompts", "2", "--tokens", "8", "--temperatures", "1"], r"mask: 2 of 2 answers equal"),
+        # on the CPU it shows nothing about a GPU, but that the one command for it works
+        ("gpu.py", ["--device", "CPU"], r"gate +248320 tokens, with ties: 0 of 8 rows wrong"),
+    ],
+)  # fmt: skip
+def test_the_script_runs(script: str, options: list[str], figure: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *options]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert out.returncode == 0, out.stderr[-2000:]
+    assert re.search(figure, out.stdout), out.stdout
