@@ -12,12 +12,16 @@ from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadErr
 if TYPE_CHECKING:
     from .hub import load_darwin_neg
     from .llm import DarwinNEG
+    from .protocols import Answer, ModeConfig, Question
     from .results import ChatChunk, ChatReply, Chunk, Evaluation, Generation, NegTrace, TokenLogprobs
     from .sampling import Neg, SamplingParams
 
 _LAZY = {
     "DarwinNEG": "llm",
     "load_darwin_neg": "hub",
+    "Answer": "protocols",
+    "ModeConfig": "protocols",
+    "Question": "protocols",
     "Neg": "sampling",
     "SamplingParams": "sampling",
     "ChatChunk": "results",
@@ -30,6 +34,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Answer",
     "ChatChunk",
     "ChatReply",
     "Chunk",
@@ -38,10 +43,12 @@ __all__ = [
     "DarwinNegError",
     "Evaluation",
     "Generation",
+    "ModeConfig",
     "ModelFileError",
     "Neg",
     "NegHeadError",
     "NegTrace",
+    "Question",
     "RequestError",
     "SamplingParams",
     "TokenLogprobs",

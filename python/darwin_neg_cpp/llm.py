@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
 from . import chat as chat_format
 from . import collect, evaluation, log
-from .errors import DarwinNegError, ModelFileError, RequestError, one_line
+from .errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
 from .input_file import open_input, shown_path
 from .prompts import is_one_prompt, token_list
 from .results import ChatChunk, Chunk, Evaluation, Generation
+from .runnable import check_runnable, explained
 from .sampling import MAX_INT32, Options, SamplingParams, check_integer, encode, json_text, merge, submit_arguments
 from .stream import POLL_SECONDS, Stream, release
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from ._core import ChatPrompt, Engine, Update
     from .async_bridge import AsyncBridge
+    from .protocols import Answer, ModeConfig, Question
+    from .protocols.modes import ModeOptions
 
 Prompt = str | Sequence[int]
 Prompts = Sequence[str] | Sequence[Sequence[int]]
@@ -120,6 +123,7 @@ class DarwinNEG:
             encode(name, text)
         if chat_template is not None:
             encode("chat_template", chat_template)
+        check_runnable(self._path, use_mmap=bool(use_mmap))
         stopped = False
 
         def watch(fraction: float) -> bool:
@@ -150,12 +154,12 @@ class DarwinNEG:
                 chat_template=chat_template,
                 progress=watch,
             )
-        except ModelFileError:
+        except (ModelFileError, NegHeadError) as error:
             if stopped:
                 raise DarwinNegError(
                     f"{shown_path(self._path)}: loading was stopped by the progress callback"
                 ) from None
-            raise
+            raise explained(self._path, error) from None
         finally:
             log.forward()
         self._info: dict[str, Any] = self._engine.model_info()
@@ -361,6 +365,55 @@ class DarwinNEG:
                 template_kwargs_json=chat_format.kwargs_json(chat_template_kwargs),
             )
         return prompt.prompt
+
+    # --- multiple-choice questions
+
+    @overload
+    def answer(
+        self,
+        question: Question,
+        mode: int = 3,
+        *,
+        config: ModeConfig | None = None,
+        early_stop: bool = True,
+        **options: Unpack[ModeOptions],
+    ) -> Answer: ...
+    @overload
+    def answer(
+        self,
+        question: Sequence[Question],
+        mode: int = 3,
+        *,
+        config: ModeConfig | None = None,
+        early_stop: bool = True,
+        **options: Unpack[ModeOptions],
+    ) -> list[Answer]: ...
+
+    def answer(
+        self,
+        question: Question | Sequence[Question],
+        mode: int = 3,
+        *,
+        config: ModeConfig | None = None,
+        early_stop: bool = True,
+        **options: Unpack[ModeOptions],
+    ) -> Any:
+        """Answers a multiple-choice question, or several side by side, in one of the modes of docs/protocols.md.
+
+        mode: 0 greedy without the gate, 1 greedy with it, 2 majority over orderings of the choices, 3 ensemble with second opinions.
+        Options are those of ModeConfig and override `config`. early_stop: cancel what can no longer change the winner.
+        Returns an Answer, or a list of them for a list. Errors: RequestError, ContextFullError, NegHeadError.
+        """
+        from . import protocols
+        from .protocols.modes import merge as merge_modes
+
+        merged = merge_modes(config, options)
+        if isinstance(question, protocols.Question):
+            return protocols.answer(self, question, mode, config=merged, early_stop=early_stop)
+        for one in question if isinstance(question, (list, tuple)) else [question]:
+            if not isinstance(one, protocols.Question):
+                raise RequestError(f"question must be a Question or a list of them, got {type(one).__name__}")
+        return protocols.answer_many(self, question, mode, config=merged, early_stop=early_stop)
 
     # --- end
 

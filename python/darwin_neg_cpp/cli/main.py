@@ -22,6 +22,7 @@ VERBS = (
     "quantize",
     "generate",
     "chat",
+    "answer",
     "info",
     "neg",
     "trace",

@@ -1,0 +1,217 @@
+"""`darwin-neg answer`: a multiple-choice question in one of the decoding modes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+from ..input_file import shown, shown_path
+from ..protocols.modes import MODES, ModeConfig, plan
+from ..protocols.prompts import PROMPTS
+from ..protocols.question import LETTERS, Question
+from .options import add_model_options, check_model_options, load_model, read_text
+
+if TYPE_CHECKING:
+    from ..llm import DarwinNEG
+    from ..protocols import Answer, Candidate
+
+QUESTION_KEYS = {"stem", "choices", "id"}
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "answer",
+        help="answer a multiple-choice question in modes 0 to 3",
+        description="Answers a multiple-choice question: greedily, by majority over orderings of its choices, or by an ensemble with second "
+        "opinions (docs/protocols.md has every number). The answer goes to standard output, a closing line with votes and cost to standard error.",
+    )
+    parser.add_argument("stem", nargs="?", metavar="QUESTION", help="the question")
+    parser.add_argument(
+        "--choice", action="append", default=[], metavar="TEXT", help="a choice; give 2 to 26 of them, one option each"
+    )
+    parser.add_argument(
+        "--question",
+        metavar="FILE",
+        help='read {"stem": ..., "choices": [...], "id": ...}, or a list of such, from a JSON file, - for standard input',
+    )
+    parser.add_argument(
+        "--mode",
+        type=int,
+        default=3,
+        choices=MODES,
+        help="0: greedy, gate off; 1: greedy, gate on; 2: majority over orderings; 3: ensemble and second opinions (default)",
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="run every candidate, also those that cannot change the answer"
+    )
+    parser.add_argument("--show", action="store_true", help="show every candidate with its text")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a question, candidates included")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
+    add_model_options(parser)
+    add_mode_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_mode_options(parser: argparse.ArgumentParser) -> None:
+    """One option for each field of ModeConfig."""
+    d = ModeConfig()
+    group = parser.add_argument_group("protocol")
+
+    def number(name: str, *names: str, kind: type = int, metavar: str = "N", note: str) -> None:
+        default = getattr(d, name)
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            *names,
+            dest=name,
+            type=kind,
+            default=default,
+            metavar=metavar,
+            help=f"{note} (default {default:g})",
+        )
+
+    number("max_tokens", "-n", note="most new tokens of a candidate")
+    number("orderings", note="of the choices, in modes 2 and 3, at most one for each choice")
+    number("samples", note="sampled candidates for each ordering in mode 3, beside the greedy one")
+    number("temperature", "--temp", kind=float, metavar="T", note="of sampled candidates")
+    number("top_p", kind=float, metavar="P", note="of sampled candidates, 1 is off")
+    number("top_k", metavar="K", note="of sampled candidates, 0 is off")
+    number("min_p", kind=float, metavar="P", note="of sampled candidates, 0 is off")
+    number("second_opinions", note="at most, in mode 3, where the votes have not decided")
+    number("second_opinion_temperature", kind=float, metavar="T", note="of the sampled second opinions")
+    number("extract_characters", note="of the reasoning that a second opinion is shown for each side")
+    number("seed", note="with the question's id, of everything drawn")
+    group.add_argument(
+        "--prompt", choices=tuple(PROMPTS), default=d.prompt, help=f"form of the prompt (default {d.prompt})"
+    )
+    group.add_argument("--thinking", action="store_true", help="switch the chat template's reasoning on")
+    group.add_argument("--no-gate", dest="gate", action="store_false", help="modes 1 to 3 without the NEG gate")
+
+
+def mode_config(args: argparse.Namespace) -> ModeConfig:
+    """ModeConfig from the options of add_mode_options."""
+    return ModeConfig(**{field.name: getattr(args, field.name) for field in dataclasses.fields(ModeConfig)})
+
+
+def run(args: argparse.Namespace) -> int:
+    # bad options and questions are refused before the model is loaded
+    check_model_options(args)
+    config = mode_config(args)
+    questions = read_questions(args)
+    with load_model(args) as llm:
+        answers = answer_with_progress(args, llm, questions, config)
+    for one in answers:
+        print_answer(args, one)
+    return 0 if all(one.choice is not None for one in answers) else 1
+
+
+def answer_with_progress(
+    args: argparse.Namespace, llm: DarwinNEG, questions: list[Question], config: ModeConfig
+) -> list[Answer]:
+    from ..protocols import answer_many
+    from .terminal import progress_bar
+
+    most = sum(plan(args.mode, config).most(len(question.choices)) for question in questions)
+    done = 0
+    with progress_bar("answering", unit="inferences") as progress:
+
+        def watch(_key: object, _candidate: Candidate) -> None:
+            nonlocal done
+            done += 1
+            progress(done, most)
+
+        return answer_many(llm, questions, args.mode, config=config, early_stop=not args.full, watch=watch)
+
+
+def read_questions(args: argparse.Namespace) -> list[Question]:
+    """From the arguments, or from the file."""
+    if args.question is None:
+        if args.stem is None:
+            raise RequestError(
+                "no question given; write it as an argument with --choice TEXT for each choice, or use --question FILE"
+            )
+        return [Question(args.stem, tuple(args.choice))]
+    if args.stem is not None or args.choice:
+        raise RequestError("a question and --question are both given; give one")
+    if args.question == "-":
+        where = "standard input"
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError:
+            raise RequestError("standard input is not UTF-8 text; convert it") from None
+    else:
+        where, text = shown_path(args.question), read_text(args.question)
+    return questions_from_json(where, text)
+
+
+def questions_from_json(where: str, text: str) -> list[Question]:
+    """where: names the source in errors. Errors: RequestError."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise RequestError(f"{where}: is nested too deeply; it should hold one question or a list of them") from None
+    except ValueError as error:
+        raise RequestError(f"{where}: is not valid JSON: {error}") from None
+    several = isinstance(found, list)
+    if found == []:
+        raise RequestError(f"{where}: holds no question; give at least one")
+    out = []
+    for i, one in enumerate(found if several else [found]):
+        name = f"{where}: question {i + 1}" if several else where
+        if not isinstance(one, dict):
+            raise RequestError(
+                f'{name}: must be an object like {{"stem": ..., "choices": [...]}}, got {type(one).__name__}'
+            )
+        if unknown := sorted(set(one) - QUESTION_KEYS):
+            raise RequestError(f"{name}: has an unknown key {shown(repr(unknown[0]))}; known are stem, choices, id")
+        if missing := sorted({"stem", "choices"} - set(one)):
+            raise RequestError(f"{name}: has no {missing[0]!r}; add it")
+        try:
+            out.append(Question(**one))
+        except RequestError as error:
+            raise RequestError(f"{name}: {error}") from None
+    return out
+
+
+def print_answer(args: argparse.Namespace, answer: Answer) -> None:
+    from .terminal import harmless, print_note
+
+    if args.json:
+        print(json.dumps(answer.as_dict(), ensure_ascii=False))
+        return
+    clean = harmless if sys.stdout.isatty() else str
+    if args.show:
+        for one in answer.candidates:
+            print(f"--- {candidate_line(one)}\n{clean(one.text)}")
+        print("---")
+    print(f"{answer.letter}) {clean(answer.text)}" if answer.text is not None else "no answer could be read")
+    if not args.quiet:
+        print_note(closing_line(answer))
+
+
+def candidate_line(one: Candidate) -> str:
+    """What a candidate was and what became of it."""
+    shown_in = "".join(LETTERS[i] for i in one.ordering)
+    how = "greedy" if one.temperature == 0 else f"temperature {one.temperature:g}, seed {one.seed}, sample {one.sample}"
+    vote = f"says {one.letter}, votes {LETTERS[one.choice]}" if one.choice is not None else "no vote"
+    notes = [one.finish_reason] if one.finish_reason != "stop" else []
+    notes += ["by fallback"] if one.how == "fallback" else []
+    notes += ["too late to count"] if not one.counted and one.finish_reason != "cancelled" else []
+    kind = "second opinion" if one.kind == "second opinion" else "candidate"
+    return f"{kind} {one.number}, choices as {shown_in}, {how}: {', '.join([vote, *notes])}, {one.tokens} tokens"
+
+
+def closing_line(answer: Answer) -> str:
+    """Votes, inferences, tokens and time of an answer. Letters are those of the order in which the question lists its choices."""
+    cost = answer.cost
+    votes = " ".join(f"{LETTERS[i]} {count}" for i, count in enumerate(answer.votes) if count) or "none"
+    tie = ", a tie" if answer.tied else ""
+    unread = f", {answer.unparsed} could not be read" if answer.unparsed else ""
+    cut = f", {answer.truncated} were cut off" if answer.truncated else ""
+    return (
+        f"[{answer.mode}, votes: {votes}{tie}{unread}{cut}; {cost.finished} of {cost.planned} inferences finished, {cost.saved} saved; "
+        f"{cost.completion_tokens} tokens, {cost.seconds:.1f} s]"
+    )

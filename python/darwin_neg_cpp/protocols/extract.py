@@ -1,0 +1,207 @@
+"""The letter that an answer gives. The last statement of an answer in the visible text counts; a fallback is used when there is none, and counted separately."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+How = Literal["answer", "fallback", "none"]
+
+THINK_BEGIN, THINK_END = "<think>", "</think>"
+LONGEST_LETTER_LINE = 60  # characters of a line that is nothing but a letter and its dress
+SHORTEST_ARGUMENT = 20  # characters before "the answer is B" in one line that are worth showing
+
+# A letter that stands for itself. What goes on as a word, a formula, a name or an abbreviation is none: Boron, B12, D-glucose, C=O, Aβ, C', e.g.
+# Hangul, Kana and Han may follow at once ("C입니다").
+_END = r"(?![A-Za-z0-9À-ɏͰ-Ͽ]|_[A-Za-z0-9{]|['’][A-Za-z]|[-–=+^]\w|\.[A-Za-z](?![A-Za-z]))"
+
+_MARKER = re.compile(
+    r"(?<![A-Za-z])(?:answer|ans|(?:correct|right|best)\s+(?:option|choice|letter)|정답|답|答案|答え|正解|respuesta|antwort|réponse)"
+    r"(?:\s+(?:to|for)\s+(?:the|this|that)\s+(?:\w+\s+){0,2}question)?",
+    re.IGNORECASE,
+)
+# What may stand between the marker and the letter: marks, brackets, LaTeX, and words that say that the answer comes. No two alternatives begin alike
+# and none takes a marker, so that the longest run of marks or markers takes linear time.
+_WORDS = (
+    r"(?:is|be|to|should|would|must|will|was|the|es|la|est|ist|therefore|thus|then|clearly|most|likely|option|choice|letter|correct)"
+    r"(?![A-Za-z0-9])"
+)
+_TEX = r"\\(?:boxed|text|textbf|textrm|mathrm|mathbf|mathsf|bf|rm|[(\[,;: ])"
+_BETWEEN = re.compile(
+    rf"(?:[\s*_`~\"'‘’“”$()\[\]{{}}<>«»「」:：=\-–—.,#|]|{_TEX}|{_WORDS}|은|는|이|가|為|为|是|は)*", re.IGNORECASE
+)
+_LETTER = re.compile(rf"([A-Za-z]){_END}")
+# "answer B" alone may be in the middle of any sentence; one of these says that B is the answer
+_SAYS = re.compile(r"[:：=(\[{$*<>\-–—|\n]|\\|\b(?:is|be|was|es|est|ist)\b|은|는|이|가|為|为|是|は", re.IGNORECASE)
+# words behind "A", "I" and small letters that leave them letters, where others make them words or variables
+_AFTER_CAPITAL = re.compile(r"[ \t]+(?:and|or|because|since|as|which|with|is|but|not)\b")
+_AFTER_SMALL = re.compile(r"[ \t]+(?:and|or|because|since|is)\b")
+
+_CLOSERS = r"[ \t*_`\"'’”)\]}$]*"
+_OTHER = re.compile(
+    rf"{_CLOSERS}(?:[,/&;|]|\bor\b(?:[ \t]+[a-z]{{2,10}}(?=[ \t]))?|\band\b|또는|이나|혹은|或|oder\b)"
+    rf"[ \t*_`\"'‘“(\[{{$]*(?:(?:option|choice)[ \t]+)?[*_`(\[{{$]*([A-Za-z]){_END}",
+    re.IGNORECASE,
+)
+_NEXT = re.compile(rf"[ \t]+([A-Z]){_END}(?=[ \t]+[A-Z](?![A-Za-z])|[ \t.,]*$)", re.MULTILINE)
+_NEW_CLAUSE = re.compile(r"[ \t]+(?:is|was|has|does|cannot|would)\b")
+
+_BOXED = re.compile(
+    r"\\boxed\s*\{\s*(?:\\(?:text|textbf|textrm|mathrm|mathbf|mathsf)\s*\{)?\s*\(?\s*([A-Za-z])\s*[}).:]"
+)
+_ALONE = re.compile(
+    r"^[\s*_`>#\"'‘“(\[{$<]*(?:(?:option|choice|letter|answer)\s+)?[*_`(\[{$\"'‘“]*([A-Za-z])[\s*_`\"'’”)\]}$.:>]*$",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(rf"\b(?:[Oo]ption|[Cc]hoice)\s+[*_`(\[\"'‘“$]*([A-Z]){_END}")
+_DENIED = re.compile(r"\b(?:not|cannot|never|incorrect|wrong|false|except|neither|nor|\w+n['’]t)\b", re.IGNORECASE)
+_LISTED = re.compile(r"^[\s*_`>#]*\(?([A-Z])[*_`]*[).:][\s*_`]")
+_TAG = re.compile(r"<(b|i|u|em|strong|code|span|mark)\b[^<>]{0,40}>(.{0,200}?)</\1>", re.DOTALL)
+
+
+def visible(text: str) -> str:
+    """The answer without its reasoning.
+
+    What stands before an end of reasoning that has no beginning is reasoning too: the prompt has opened it. A reasoning that never ended leaves
+    nothing behind it: what it says is no answer.
+    """
+    shown = ""
+    while (begin := text.find(THINK_BEGIN)) >= 0 and (end := text.find(THINK_END, begin)) >= 0:
+        shown += text[:begin]
+        text = text[end + len(THINK_END) :]
+    shown += text
+    _, _, shown = shown.rpartition(THINK_END)
+    return shown.partition(THINK_BEGIN)[0]
+
+
+def extract(text: str, letters: str, *, truncated: bool = False) -> Extracted:
+    """text: as generated, reasoning included. letters: those that were offered. truncated: it was cut off by max_tokens or the end of the context.
+
+    1. The last place of the visible answer that says "answer: X", in whatever dress, whose X was offered. When it names several ("A or B"), there is no
+       letter.
+    2. Only where nothing says "answer: X", the fallback: the last boxed letter; else the letter on lines that are nothing but a letter, when they agree;
+       else the one "option X" of a last line that denies nothing; else a last line like "B) text" that does not end a list.
+
+    Of an answer that was cut off, a letter counts only with something behind it ("Answer: B" may have become "Boron"), and there is no fallback.
+    """
+    shown = unicodedata.normalize("NFKC", visible(text))
+    shown = _TAG.sub(r"\2", shown)
+    statements = list(_statements(shown))
+    offered = [one for one in statements if one.letter in letters]
+    if offered:
+        last = offered[-1]
+        if _names_another(shown[last.end :], letters) or (truncated and not shown[last.end :]):
+            return Extracted("", "none")
+        return Extracted(last.letter, "answer")
+    if statements or truncated:
+        return Extracted("", "none")  # it answers with a letter that was not there, or its last line is not its last
+    letter = _fallback(shown, letters)
+    return Extracted(letter, "fallback" if letter else "none")
+
+
+def reasoning_extract(text: str, characters: int) -> str:
+    """What an answer says for itself, its last sentences, at most so many characters.
+
+    Without the statement of the letter, which means nothing under another ordering: what stands in the lines before it; else in its line; else
+    behind it; else the end of the hidden reasoning. Brackets and names stay as they are, white space becomes single spaces.
+    """
+    shown = visible(text)
+    hidden = text.rpartition(THINK_END)[0].replace(THINK_BEGIN, " ").replace(THINK_END, " ")
+    said = next((one for one in (" ".join(part.split()) for part in (*_arguments(shown), hidden)) if one), "")
+    if len(said) <= characters:
+        return said
+    if characters < 3:
+        return ""
+    tail = said[len(said) - characters :]
+    # from the beginning of a sentence where there is one in the first half, else of a word
+    sentence = re.search(r"[.!?。]\s+(?=\S)", tail)
+    if sentence and sentence.end() <= len(tail) // 2:
+        return tail[sentence.end() :]
+    tail = tail[2:]
+    return "… " + tail[tail.find(" ", 0, len(tail) // 2) + 1 :]
+
+
+def _statements(text: str) -> Iterator[_Statement]:
+    """The places that say which letter the answer is."""
+    for marker in _MARKER.finditer(text):
+        between = _BETWEEN.match(text, marker.end())
+        letter = between and _LETTER.match(text, between.end())
+        if letter and _SAYS.search(text, marker.end(), letter.start()) and _is_letter(letter[1], text, letter.end()):
+            yield _Statement(marker.start(), letter[1].upper(), letter.end())
+
+
+def _is_letter(letter: str, text: str, end: int) -> bool:
+    """Not the article of "the answer is a large number", nor the pronoun of "answer: I think", nor a variable in small letters."""
+    rest = text[end : end + 20]
+    if letter.islower():
+        return re.match(r"[ \t]+\w", rest) is None or _AFTER_SMALL.match(rest) is not None
+    return letter not in "AI" or re.match(r"[ \t]+[a-z]", rest) is None or _AFTER_CAPITAL.match(rest) is not None
+
+
+def _names_another(rest: str, letters: str) -> bool:
+    """Whether another letter follows as an alternative."""
+    other = _OTHER.match(rest) or _NEXT.match(rest)
+    if other is None or other[1].upper() not in letters:
+        return False
+    # "B, a strong acid" and "B, A is wrong" go on as sentences
+    return _is_letter(other[1], rest, other.end(1)) and _NEW_CLAUSE.match(rest, other.end(1)) is None
+
+
+def _fallback(shown: str, letters: str) -> str:
+    boxed: list[str] = [letter.upper() for letter in _BOXED.findall(shown) if letter.upper() in letters]
+    if boxed:
+        return boxed[-1]
+    lines = [line for line in shown.splitlines() if line.strip()]
+    alone = {found for line in lines if (found := _alone(line)) and found in letters}
+    if alone or not lines:
+        return alone.pop() if len(alone) == 1 else ""
+    named = {letter for letter in _NAMED.findall(lines[-1]) if letter in letters}
+    if named:
+        return named.pop() if len(named) == 1 and not _DENIED.search(lines[-1]) else ""
+    listed = _LISTED.match(lines[-1])
+    ends_a_list = len(lines) > 1 and _LISTED.match(lines[-2])
+    return str(listed[1]) if listed and listed[1] in letters and not ends_a_list else ""
+
+
+def _alone(line: str) -> str:
+    """The letter, in upper case, of a line that is nothing else; or ""."""
+    match = _ALONE.match(line) if len(line) <= LONGEST_LETTER_LINE else None
+    return match[1].upper() if match else ""
+
+
+def _arguments(shown: str) -> Iterator[str]:
+    """The parts of an answer that may argue for it, the best first."""
+    statements = list(_statements(shown))
+    boxed = list(_BOXED.finditer(shown))
+    if statements:
+        begin, end = statements[-1].begin, statements[-1].end
+    elif boxed:
+        begin, end = boxed[-1].start(), boxed[-1].end()
+    else:
+        yield "\n".join(line for line in shown.splitlines() if not _alone(line))
+        return
+    line = shown.rfind("\n", 0, begin) + 1
+    yield shown[:line]
+    in_line = shown[line:begin].strip()
+    yield in_line if len(in_line) >= SHORTEST_ARGUMENT else ""
+    yield shown[end:].lstrip(" \t\n*_`)]}$.:,;-")
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """letter: upper case, "" when there is none. how: by which rule."""
+
+    letter: str
+    how: How
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """begin: of the word that marks it. end: behind the letter."""
+
+    begin: int
+    letter: str
+    end: int

@@ -1,0 +1,170 @@
+"""Where candidates come from: the engine, or anything else with the same four methods."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from .. import collect, log
+from ..errors import NegHeadError
+from ..input_file import shown_path
+from ..sampling import Neg, SamplingParams
+from ..stream import release
+from .extract import THINK_BEGIN
+from .modes import ModeConfig
+
+if TYPE_CHECKING:
+    from .._core import ChatPrompt, Update
+    from ..llm import DarwinNEG
+    from ..results import Chunk
+
+PAUSE_SECONDS = 0.005  # between looks at the engine when nothing is new; a token takes longer
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prompt with a sample for each temperature (0: greedy). neg: whether the gate is on. seed, k: what sample k depends on."""
+
+    prompt: str
+    temperatures: tuple[float, ...]
+    seed: int
+    neg: bool
+    config: ModeConfig
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one sample came to. text: with its reasoning, between <think> and </think>. tokens: generated. prompt_tokens: of its job.
+
+    mean_entropy (nats), activation_rate: predicted, None without a head.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: str
+    prompt_tokens: int = 0
+    mean_entropy: float | None = None
+    activation_rate: float | None = None
+    token_ids: tuple[int, ...] = ()
+
+
+class Sampler(Protocol):
+    """start: begins jobs together and returns a handle for each. wait: the samples that have come to an end since, as (handle, index, output), at
+    least one while anything runs. cancel: ends what of a job still runs; its samples come out of wait() with finish_reason "cancelled", or with
+    their own where they were quicker. close: cancels and forgets everything.
+    """
+
+    def start(self, jobs: Sequence[Job]) -> list[int]: ...
+    def wait(self) -> list[tuple[int, int, Output]]: ...
+    def cancel(self, handle: int) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class _Running:
+    n: int
+    thinks: bool  # the prompt has opened a reasoning
+    parts: dict[int, list[Chunk]] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
+
+
+class EngineSampler:
+    """Candidates of a model: all that runs, of one question or of several, is in one batch, and each prompt is decoded once.
+
+    Prompts go through the model's chat template as `chat` would put them; those of a model without one are continued as they are.
+    """
+
+    def __init__(self, llm: DarwinNEG) -> None:
+        self._llm = llm
+        self._running: dict[int, _Running] = {}
+
+    def start(self, jobs: Sequence[Job]) -> list[int]:
+        if self._llm.neg is None and any(job.neg for job in jobs):
+            raise NegHeadError(
+                f"{shown_path(self._llm.path)}: has no NEG head, which modes 1 to 3 gate with; attach one with `darwin-neg neg attach`, "
+                "or switch the gate off (gate=False, --no-gate)"
+            )
+        handles = []
+        for job in jobs:
+            text, tokens, chat = self._rendered(job)
+            (handle,) = self._llm._submit([tokens], self._params(job), chat, stream=True)
+            opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
+            self._running[handle] = _Running(len(job.temperatures), opened)
+            handles.append(handle)
+        return handles
+
+    def wait(self) -> list[tuple[int, int, Output]]:
+        engine = self._llm._open()
+        while self._running:
+            done: list[tuple[int, int, Output]] = []
+            # not wait_any: its news go to whoever asks first, and asyncio users of the same model ask too
+            for handle, running in list(self._running.items()):
+                update = engine.wait(handle, 0.0)
+                if update is None:
+                    continue
+                for chunk in collect.chunks(update):
+                    running.parts.setdefault(chunk.index, []).append(chunk)
+                    if chunk.finish_reason is not None:
+                        running.finished.add(chunk.index)
+                        done.append((handle, chunk.index, _output(running, chunk.index, update)))
+                if len(running.finished) == running.n:
+                    del self._running[handle]
+                    release(engine, handle)
+            if done:
+                return done
+            time.sleep(PAUSE_SECONDS)
+        return []
+
+    def cancel(self, handle: int) -> None:
+        if handle in self._running:
+            self._llm._open().cancel(handle)
+
+    def close(self) -> None:
+        """Also after the model was closed, whose requests went with it."""
+        running, self._running = self._running, {}
+        engine = self._llm._engine
+        for handle in running:
+            if engine is not None:
+                release(engine, handle)
+        log.forward()
+
+    def prompt_tokens(self, job: Job) -> list[int]:
+        """The prompt of a job as the model gets it, chat template included."""
+        return self._rendered(job)[1]
+
+    def _rendered(self, job: Job) -> tuple[str, list[int], ChatPrompt | None]:
+        llm = self._llm
+        if not llm.info.get("chat_template"):
+            # the text of a question is no place for control tokens
+            return job.prompt, llm.tokenize(job.prompt, parse_special=False), None
+        messages = [{"role": "user", "content": job.prompt}]
+        chat, _ = llm._chat_prompt(messages, SamplingParams(), job.config.thinking, None, "auto", None)
+        return chat.prompt, llm._template_tokens(chat.prompt), chat
+
+    def _params(self, job: Job) -> SamplingParams:
+        config = job.config
+        return SamplingParams(
+            max_tokens=config.max_tokens,
+            temperature=job.temperatures,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            min_p=config.min_p,
+            seed=job.seed,
+            n=len(job.temperatures),
+            neg=None if self._llm.neg is None else Neg(enabled=job.neg),
+        )
+
+
+def _output(running: _Running, index: int, update: Update) -> Output:
+    one = collect.generation(running.parts.pop(index), update, "")
+    return Output(
+        text=(THINK_BEGIN if running.thinks else "") + one.text,
+        tokens=len(one.token_ids),
+        finish_reason=one.finish_reason,
+        prompt_tokens=one.prompt_tokens,
+        mean_entropy=None if one.neg is None else one.neg.mean_entropy,
+        activation_rate=None if one.neg is None else one.neg.activation_rate,
+        token_ids=tuple(one.token_ids.tolist()),
+    )
