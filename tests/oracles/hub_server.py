@@ -1,4 +1,4 @@
-"""A hub on loopback: a real HTTP server with the endpoints that huggingface_hub downloads a model repository through."""
+"""A hub on loopback: a real HTTP server with the endpoints that huggingface_hub downloads a repository through."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MAIN = ("main", COMMIT)
@@ -17,7 +17,7 @@ MAIN = ("main", COMMIT)
 
 @dataclass
 class Hub:
-    """Serves `folder` as the repository `repo`.
+    """Serves `folder` as the repository `repo`, of models or of data.
 
     token: asked for as a bearer. gated: refused although the token is right. cut: file name -> how often its download breaks off in
     the middle. requests: (method, path, Range header or "", bearer or "") of everything asked for.
@@ -25,6 +25,7 @@ class Hub:
 
     repo: str
     folder: Path
+    kind: Literal["models", "datasets"] = "models"
     token: str = ""
     gated: bool = False
     cut: dict[str, int] = field(default_factory=dict)
@@ -80,8 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
         bearer = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         path = self.path.partition("?")[0]
         hub.requests.append((self.command, path, self.headers.get("Range") or "", bearer))
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        prefix = "" if hub.kind == "models" else "/datasets"
+        api = re.fullmatch(rf"/api/{hub.kind}/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path)
+        file = re.fullmatch(rf"{prefix}/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         found = api or file
         if found is None or found[1] != hub.repo:
             return self._refuse(404, "RepoNotFound")

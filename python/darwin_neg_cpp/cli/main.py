@@ -28,6 +28,7 @@ VERBS = (
     "trace",
     "train-head",
     "calibrate",
+    "eval",
     "bench",
     "doctor",
 )

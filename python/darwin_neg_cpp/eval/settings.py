@@ -1,0 +1,109 @@
+"""What results depend on. Two runs with equal settings may share a ledger; everything needed to repeat one is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from ..errors import ModelFileError, NegHeadError
+from ..gguf_info import ModelInfo, info
+from ..hub import SPLIT
+from ..input_file import shown_path
+from ..protocols.modes import ModeConfig
+from ..protocols.prompts import fingerprint
+from .data import DataSet
+
+Settings = dict[str, Any]
+
+
+def of_model(
+    model: str, side_car: str | None, *, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> tuple[Settings, dict[str, str]]:
+    """(what identifies the weights, the files' names). Hashes whole files. progress: (bytes, of bytes). Errors: ModelFileError, NegHeadError."""
+    about = info(model)
+    parts = _parts(model, about)
+    files = [*parts, *([side_car] if side_car else [])]
+    total = sum(os.path.getsize(one) for one in files)
+    done = 0
+    hashes = []
+    for one in files:
+        digest = hashlib.sha256()
+        with open(one, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+                done += len(block)
+                progress(done, total)
+        hashes.append(digest.hexdigest())
+    neg = info(side_car).neg if side_car else about.neg
+    if neg is None and (error := info(side_car).neg_error if side_car else about.neg_error):
+        raise NegHeadError(error)
+    settings = {
+        "sha256": ",".join(hashes[: len(parts)]),
+        "bytes": sum(os.path.getsize(one) for one in parts),
+        "architecture": about.architecture,
+        "quantization": about.quantization,
+        "parameters": about.n_params,
+        "side_car_sha256": hashes[-1] if side_car else None,
+        "gate": None if neg is None else {key: neg[key] for key in ("threshold", "top_k", "temp_scale", "source")},
+    }
+    names = {"model": os.path.basename(model), **({"side_car": os.path.basename(side_car)} if side_car else {})}
+    return settings, names
+
+
+def _parts(model: str, about: ModelInfo) -> list[str]:
+    split = SPLIT.search(model)
+    if about.split_count < 2 or split is None:
+        return [model]
+    parts = [SPLIT.sub(f"-{k:05d}-of-{split[2]}.gguf", model) for k in range(1, int(split[2]) + 1)]
+    for one in parts:
+        if not os.path.isfile(one):
+            raise ModelFileError(f"{shown_path(one)}: no such file; it is a part of {shown_path(model)}, get it too")
+    return parts
+
+
+def of_run(
+    model: Settings, data: DataSet, config: ModeConfig, *, early_stop: bool, engine: Mapping[str, Any]
+) -> Settings:
+    """engine: options of the model that change what it says, by name."""
+    from .. import __version__
+
+    return {
+        "version": __version__,
+        "llama_cpp": _build(),
+        "model": model,
+        "data": {"sha256": data.sha256, "kind": data.kind, "questions": len(data.items), "skipped": len(data.skipped)},
+        "prompt": {"name": config.prompt, "fingerprint": fingerprint(config.prompt)},
+        "protocol": {**asdict(config), "early_stop": early_stop},
+        "engine": dict(engine),
+    }
+
+
+def _build() -> dict[str, str]:
+    from .. import _core
+
+    build = _core.build_info()
+    return {"commit": build.get("llama_cpp_commit", ""), "patch": build.get("patch_key", "")}
+
+
+def config_of(settings: Mapping[str, Any]) -> ModeConfig:
+    """The configuration in a run's settings."""
+    known = {field.name for field in fields(ModeConfig)}
+    return ModeConfig(**{key: value for key, value in settings["protocol"].items() if key in known})
+
+
+def difference(old: Any, new: Any, path: str = "") -> str | None:
+    """The first setting that differs, as "name was x, is y"; None when all are equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            if found := difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key)):
+                return found
+        return None
+    return None if old == new else f"{path} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:16] + "..."

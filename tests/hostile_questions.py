@@ -1,0 +1,163 @@
+"""Bad question files, one row a kind: the form, the content, and where and what the error must say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HEAD = "Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3\n"
+GOOD = "r1,Two plus two?,4,3,5,6\n"
+MMLU = "question,A,B,C,D,answer\n"
+FINE = "Two plus two?,4,3,5,6,A\n"
+JSON = '{"question": "Two plus two?", "choices": ["4", "3"], "answer": "A"}\n'
+
+
+@dataclass(frozen=True)
+class Kind:
+    """line: where the error must point. words: what else it must contain; a column's name among them where there is one. bad_row: whether --skip-bad saves the file."""
+
+    name: str
+    form: str
+    content: str | bytes
+    line: int | None
+    words: tuple[str, ...]
+    bad_row: bool = False
+
+
+KINDS = [
+    # --- any form
+    Kind("empty file", "auto", b"", None, ("is empty",)),
+    Kind("only a header", "gpqa", HEAD, None, ("holds no questions",)),
+    Kind(
+        "latin-1", "gpqa", HEAD.encode() + "r1,Caf\xe9?,a,b,c,d\n".encode("latin-1"), 2, ("column 7 (bytes)", "UTF-8")
+    ),
+    Kind("utf-16", "gpqa", (HEAD + GOOD).encode("utf-16"), 1, ("column 1 (bytes)", "UTF-8")),
+    Kind("zero byte", "gpqa", HEAD + "r1,Two\0?,a,b,c,d\n", 2, ("column 7", "zero byte")),
+    # --- quotes and columns
+    Kind(
+        "quote never closed", "gpqa", HEAD + GOOD + 'r2,"open,a,b,c,d\nr3,x,a,b,c,d\n', 3, ("column 2", "never closed")
+    ),
+    Kind(
+        "quote never closed, far down",
+        "gpqa",
+        HEAD + 'r2,q,"a\nb\nc",b,c,"d\n',
+        2,
+        ("column 6", "never closed"),
+    ),
+    Kind("text behind a quote", "gpqa", HEAD + 'r1,"a "quoted" word",a,b,c,d\n', 2, ("column 2", "twice")),
+    Kind("bare carriage return", "gpqa", HEAD + "r1,q\rx,a,b,c,d\n", 2, ("column 2", "not CSV")),
+    Kind("cell too large", "gpqa", HEAD + GOOD + f"r2,{'x' * 140_000},a,b,c,d\n", 3, ("column 2", "131072")),
+    Kind("too few columns", "gpqa", HEAD + GOOD + "r2,q,a,b,c\n", 3, ('"Incorrect Answer 3"', "5 columns", "header 6")),
+    Kind("too many columns", "gpqa", HEAD + "r1,q,1,000,b,c,d\n", 2, ("column 7", "one too many", "quotes")),
+    Kind(
+        "column missing",
+        "gpqa",
+        HEAD.replace("Incorrect Answer 2", "Other") + GOOD,
+        1,
+        ('"Incorrect Answer 2"', "missing"),
+    ),
+    Kind("column twice", "gpqa", HEAD.replace("Record ID", "Question") + GOOD, 1, ('"Question"', "twice")),
+    Kind(
+        "lines behind a cell of several",
+        "gpqa",
+        HEAD + 'r1,"one\ntwo\n",a,b,c,d\nr2,q,a,,c,d\n',
+        5,
+        ('"Incorrect Answer 1"', "empty"),
+        True,
+    ),
+    # --- GPQA
+    Kind("empty choice", "gpqa", HEAD + GOOD + "r2,q,a,  ,c,d\n", 3, ('"Incorrect Answer 1"', "empty"), True),
+    Kind("empty question", "gpqa", HEAD + "r1,,a,b,c,d\n", 2, ('"Question"', "empty"), True),
+    Kind("empty right answer", "gpqa", HEAD + "r1,q,,b,c,d\n", 2, ('"Correct Answer"', "empty"), True),
+    Kind(
+        "same choice twice", "gpqa", HEAD + "r1,q,a,b,b ,d\n", 2, ('"Incorrect Answer 2"', '"Incorrect Answer 1"'), True
+    ),
+    Kind(
+        "right answer also wrong",
+        "gpqa",
+        HEAD + "r1,q,a,b,c,a\n",
+        2,
+        ('"Incorrect Answer 3"', '"Correct Answer"'),
+        True,
+    ),
+    Kind("duplicate id", "gpqa", HEAD + GOOD + "r1,another,a,b,c,d\n", 3, ('"Record ID"', '"r1"', "line 2")),
+    Kind("same question, no ids", "gpqa", HEAD[10:] + GOOD[3:] * 2, 3, ('"Question"', "line 2")),
+    # --- MMLU
+    Kind("answer no letter of a choice", "mmlu", MMLU + "q,a,b,c,d,E\n", 2, ('"answer"', '"E"', "up to D"), True),
+    Kind("answer empty", "mmlu", MMLU + "q,a,b,c,d,\n", 2, ('"answer"', "empty"), True),
+    Kind("answer out of range", "mmlu", MMLU + "q,a,b,c,d,4\n", 2, ('"answer"', '"4"'), True),
+    Kind("mmlu choice empty", "mmlu", MMLU + FINE + "q,a,b,,d,A\n", 3, ('"C"', "empty"), True),
+    Kind("mmlu same choice", "mmlu", MMLU + "q,12,-4,4,12,C\n", 2, ('"D"', '"A"'), True),
+    Kind("mmlu without answers", "mmlu", "question,A,B,C,D\nq,a,b,c,d\n", 1, ('"answer"', "missing")),
+    Kind("mmlu without a letter", "mmlu", "question,A,C,D,answer\nq,a,b,c,A\n", 1, ('"B"', "missing")),
+    Kind("mmlu question twice", "mmlu", "question,question,A,B,answer\nq,p,a,b,A\n", 1, ('"question"', "twice")),
+    Kind("neither header nor choices", "mmlu", "q,a\n", 1, ("2 columns", "no header")),
+    Kind("no header, a column less", "mmlu", FINE + "q,a,b,c,A\n", 2, ('"answer"', "5 columns")),
+    # --- JSON lines
+    Kind("no JSON", "jsonl", JSON + '{"question": "q", \n', 2, ("column 19", "not JSON")),
+    Kind("a list", "jsonl", "[1]\n", 1, ("no object",)),
+    Kind("nested deeply", "jsonl", '{"a":' * 100_000 + "\n", 1, ()),
+    Kind(
+        "a number of many digits",
+        "jsonl",
+        '{"question": "q", "choices": ["a", "b"], "answer": ' + "9" * 9000 + "}\n",
+        1,
+        (),
+    ),
+    Kind("no question", "jsonl", '{"choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "missing")),
+    Kind(
+        "question a number", "jsonl", '{"question": 1, "choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "text")
+    ),
+    Kind("no choices", "jsonl", '{"question": "q", "answer": 0}\n', 1, ('"choices"', "missing")),
+    Kind("choices a text", "jsonl", '{"question": "q", "choices": "ab", "answer": 0}\n', 1, ('"choices"', "list")),
+    Kind(
+        "a choice a number", "jsonl", '{"question": "q", "choices": [1, 2], "answer": 0}\n', 1, ('"choices"', "texts")
+    ),
+    Kind("no choice at all", "jsonl", '{"question": "q", "choices": [], "answer": 0}\n', 1, ('"answer"',), True),
+    Kind(
+        "one choice", "jsonl", '{"question": "q", "choices": ["a"], "answer": 0}\n', 1, ('"choices"', "1 choices"), True
+    ),
+    Kind(
+        "27 choices",
+        "jsonl",
+        f'{{"question": "q", "choices": {[str(i) for i in range(27)]}, "answer": 0}}\n'.replace("'", '"'),
+        1,
+        ('"choices"', "27"),
+        True,
+    ),
+    Kind("no answer", "jsonl", '{"question": "q", "choices": ["a", "b"]}\n', 1, ('"answer"', "missing")),
+    Kind(
+        "answer true", "jsonl", '{"question": "q", "choices": ["a", "b"], "answer": true}\n', 1, ('"answer"', "number")
+    ),
+    Kind("answer -1", "jsonl", '{"question": "q", "choices": ["a", "b"], "answer": -1}\n', 1, ('"answer"', "-1"), True),
+    Kind(
+        "answer no choice",
+        "jsonl",
+        '{"question": "q", "choices": ["a", "b"], "answer": "c"}\n',
+        1,
+        ('"answer"', '"c"'),
+        True,
+    ),
+    Kind(
+        "answer of two meanings",
+        "jsonl",
+        '{"question": "q", "choices": ["B", "A"], "answer": "A"}\n',
+        1,
+        ('"answer"', "number"),
+        True,
+    ),
+    Kind(
+        "lone surrogate",
+        "jsonl",
+        '{"question": "q\\ud800", "choices": ["a", "b"], "answer": 0}\n',
+        1,
+        ('"question"', "surrogate"),
+        True,
+    ),
+    Kind(
+        "json duplicate id",
+        "jsonl",
+        JSON.replace("{", '{"id": 7, ', 1) + '{"id": "7", "question": "q", "choices": ["a", "b"], "answer": 0}\n',
+        2,
+        ('"id"', '"7"', "line 1"),
+    ),
+]

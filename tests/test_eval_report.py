@@ -1,0 +1,324 @@
+"""Reports: figures against ones counted by hand, and Markdown and page against hostile names and a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darwin_neg_cpp.eval import ledger, report, report_tables, settings, summary
+from darwin_neg_cpp.eval.report_page import page
+from darwin_neg_cpp.eval.summary import summarize
+from darwin_neg_cpp.protocols import ModeConfig
+
+HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">|`*_[x](http://y)\u202eabc\x1b[31m\u2028\n## title'
+PLAIN = "plain"
+
+
+def call(choice: int | None, **more: Any) -> ledger.Call:
+    base: dict[str, Any] = {"tokens": 10, "how": "answer" if choice is not None else "none", "finish_reason": "stop"}
+    base |= {"mean_entropy": 1.0, "activation_rate": 0.5, "token_ids": ()}
+    return ledger.Call(choice=choice, **{**base, **more})
+
+
+def outcome(number: int, protocol: str, choice: int | None, *calls: ledger.Call, **more: Any) -> ledger.Outcome:
+    calls = calls or (call(choice),)
+    finished = [one for one in calls if one.finish_reason != "cancelled"]
+    base: dict[str, Any] = {
+        "number": number,
+        "question": f"id{number}",
+        "domain": ["physics", "biology"][number % 2],
+        "right": 0,
+        "protocol": protocol,
+        "choice": choice,
+        "n_choices": 4,
+        "tied": False,
+        "margin": 1,
+        "second_opinions": 0,
+        "planned": len(calls),
+        "started": len(calls),
+        "finished": len(finished),
+        "prompt_tokens": 100,
+        "completion_tokens": sum(one.tokens for one in calls),
+        "seconds": 1.0 + number,
+        "calls": tuple(calls),
+    }
+    return ledger.Outcome(**{**base, **more})
+
+
+def contents(*outcomes: ledger.Outcome, diamond: bool = False, word: str = PLAIN, **protocol: Any) -> ledger.Contents:
+    made = {
+        "version": "1",
+        "model": {"sha256": "0" * 64, "quantization": word},
+        "data": {"questions": 4, "skipped": 0},
+        "protocol": {**settings.asdict(ModeConfig()), "early_stop": True, **protocol},
+    }
+    session = ledger.Session(1e9, 12.0, len(outcomes), f"darwin-neg eval {word}", {"cpus": 2, "devices": word})
+    return ledger.Contents(made, {"model": word, "data": word, "diamond": diamond}, outcomes, (session, session))
+
+
+TWO_MODES = (
+    outcome(0, "mode 0", 0, call(0, token_ids=(1, 2, 3))),
+    outcome(1, "mode 0", 2, call(2, token_ids=(1, 2))),
+    outcome(2, "mode 0", 0),
+    outcome(3, "mode 0", None, call(None, finish_reason="length")),
+    outcome(0, "mode 1", 0, call(0, token_ids=(1, 2, 3))),
+    outcome(1, "mode 1", 0, call(0, token_ids=(1, 5, 6, 7), activation_rate=0.1, tokens=40)),
+    outcome(2, "mode 1", 0),
+)
+
+
+def names_in(found: dict[str, Any]) -> list[str]:
+    return list(found["protocols"])
+
+
+# --- figures
+
+
+def test_accuracy_counts_right_answers_and_an_unanswered_question_as_wrong() -> None:
+    found = summarize(contents(*TWO_MODES))
+    off, on = found["protocols"]["mode 0"], found["protocols"]["mode 1"]
+    assert (off["right"], off["questions"], off["accuracy"]) == (2, 4, 0.5)
+    assert (on["right"], on["questions"], on["accuracy"]) == (3, 3, 1.0)
+    assert off["unanswered"] == off["unparsed"] == off["truncated"] == 0.25
+    assert found["chance"] == 0.25
+
+
+def test_modes_are_compared_on_the_questions_that_both_answered() -> None:
+    (found,) = summarize(contents(*TWO_MODES))["comparisons"]
+    assert (found["a"], found["b"], found["questions"]) == ("mode 1", "mode 0", 3)
+    assert (found["only_a"], found["only_b"], found["p"]) == (1, 0, 1.0)
+    assert found["difference"] == pytest.approx(1 / 3)
+
+
+def test_cost_is_in_completion_tokens_of_the_same_questions() -> None:
+    found = summarize(contents(*TWO_MODES))["protocols"]
+    assert found["mode 0"]["cost_multiple"] == 1.0
+    # questions 0 to 2: 10 + 40 + 10 against 30
+    assert found["mode 1"]["cost_multiple"] == 2.0
+    assert found["mode 0"]["tokens"] == {"prompt": 400, "completion": 40, "completion_per_question": 10.0}
+    alone = summarize(contents(*[one for one in TWO_MODES if one.protocol == "mode 1"]))
+    assert alone["protocols"]["mode 1"]["cost_multiple"] is None and alone["comparisons"] == []
+
+
+def test_gate_and_entropy_are_means_over_tokens_and_the_gate_of_mode_0_is_off() -> None:
+    found = summarize(contents(*TWO_MODES))["protocols"]
+    assert found["mode 1"]["gate"]["activation_rate"] == pytest.approx((10 * 0.5 + 40 * 0.1 + 10 * 0.5) / 60)
+    assert found["mode 0"]["gate"] == {"activation_rate": None, "mean_predicted_entropy": 1.0}
+    off = summarize(contents(*TWO_MODES, gate=False))["protocols"]
+    assert off["mode 1"]["gate"]["activation_rate"] is None
+    headless = outcome(0, "mode 0", 0, call(0, mean_entropy=None, activation_rate=None))
+    assert summarize(contents(headless))["protocols"]["mode 0"]["gate"] is None
+
+
+def test_tokens_that_differ_between_modes_0_and_1_are_counted_by_position() -> None:
+    found = summarize(contents(*TWO_MODES))
+    # question 1: one position differs, two are more
+    assert found["greedy"] == {"questions": 3, "questions_that_differ": 1, "tokens": 7, "tokens_that_differ": 3}
+    assert "differ in 3 of 7 tokens" in report.markdown(found)
+    same = summarize(contents(TWO_MODES[0], TWO_MODES[4]))
+    assert same["greedy"]["tokens_that_differ"] == 0 and "same 3 tokens on all 1 questions" in report.markdown(same)
+
+
+def test_votes_shares_and_margins() -> None:
+    cancelled = call(None, finish_reason="cancelled", tokens=3)
+    voted = (
+        outcome(0, "mode 2", 0, call(0), call(0), call(0), cancelled, margin=3),
+        outcome(1, "mode 2", 0, call(0), call(1), call(None), call(0, how="fallback"), margin=1),
+        outcome(2, "mode 2", 1, call(1), call(0), call(1, finish_reason="length"), call(0), margin=0, tied=True),
+        outcome(3, "mode 2", 2, call(2), call(2), call(2), cancelled, margin=3, second_opinions=2),
+    )
+    found = summarize(contents(*voted))["protocols"]["mode 2"]
+    assert found["by_margin"] == [
+        {"margin": 0, "questions": 1, "right": 0, "accuracy": 0.0, "interval": found["by_margin"][0]["interval"]},
+        {"margin": 1, "questions": 1, "right": 1, "accuracy": 1.0, "interval": found["by_margin"][1]["interval"]},
+        {"margin": 3, "questions": 2, "right": 1, "accuracy": 0.5, "interval": found["by_margin"][2]["interval"]},
+    ]
+    # 14 candidates came to their own end
+    assert found["unparsed"] == pytest.approx(1 / 14) and found["fallback"] == pytest.approx(1 / 14)
+    assert found["truncated"] == pytest.approx(1 / 14)
+    assert (found["tied"], found["asked_again"], found["unanswered"]) == (0.25, 0.25, 0.0)
+    assert found["inferences"] == {"planned": 16, "started": 16, "finished": 14, "saved": 2, "second_opinions": 2}
+
+
+def test_modes_are_compared_with_their_controls() -> None:
+    names = ("mode 2", "mode 3", "self-consistency 4", "self-consistency 20")
+    found = summarize(contents(*(outcome(0, name, 0) for name in reversed(names))))
+    assert names_in(found) == list(names)
+    assert [(one["a"], one["b"]) for one in found["comparisons"]] == [
+        ("mode 3", "mode 2"),
+        ("mode 2", "self-consistency 4"),
+        ("mode 3", "self-consistency 20"),
+    ]
+
+
+def test_domains_are_split_where_there_are_several() -> None:
+    found = summarize(contents(*TWO_MODES))
+    assert [one["domain"] for one in found["domains"]] == ["biology", "physics"]
+    assert found["domains"][0]["protocols"]["mode 0"]["questions"] == 2
+    assert sum(one["protocols"]["mode 0"]["right"] for one in found["domains"]) == 2
+    assert summarize(contents(TWO_MODES[0]))["domains"] == []
+
+
+def test_the_cards_claims_stand_beside_gpqa_diamond_only_and_are_called_claims() -> None:
+    assert summarize(contents(*TWO_MODES))["claims"] is None
+    assert "claim" not in report.markdown(summarize(contents(*TWO_MODES)))
+    found = summarize(contents(*TWO_MODES, diamond=True))
+    # as the card's table prints them
+    printed = {"mode 0": "51.01%", "mode 1": "63.64%", "mode 2": "76.26%", "mode 3": "84.34%"}
+    assert {name: f"{one['accuracy']:.2%}" for name, one in found["claims"]["protocols"].items()} == printed
+    assert found["claims"]["activation_rate"] == 0.0436
+    for text in (report.markdown(found), page(found)):
+        assert "card claims" in text and "not measurements made here" in text and "51.01 %" in text
+        assert "84.34 %" not in text, "no row for a mode that was not run"
+
+
+def test_time_is_in_one_place() -> None:
+    one, other = contents(*TWO_MODES), contents(*TWO_MODES)
+    slow = [ledger.Outcome(**{**vars(o), "seconds": 99.0}) for o in other.outcomes]
+    moved = ledger.Contents(other.settings, other.names, tuple(slow), (other.sessions[0],))
+    a, b = summarize(one), summarize(moved)
+    assert a.pop("timing") != b.pop("timing")
+    assert a == b
+    whole, changed = report.markdown(summarize(one)), report.markdown(summarize(moved))
+    assert whole != changed
+    assert without_time(whole) == without_time(changed)
+
+
+def without_time(markdown: str) -> str:
+    return re.sub(r"## Time\n.*?(?=\n## )", "", markdown, flags=re.DOTALL)
+
+
+def test_an_unfinished_run_says_so() -> None:
+    text = report.markdown(summarize(contents(*TWO_MODES)))
+    assert "Of the file's 4 questions, answered are: mode 1 3." in text
+    assert "Not told apart from guessing by these questions: mode 0" in text
+
+
+def test_a_ledger_without_answers_makes_a_report(tmp_path: Path) -> None:
+    report.write(tmp_path, summarize(contents()))
+    assert {one.name for one in tmp_path.iterdir()} == {"report.json", "report.md", "report.html"}
+
+
+# --- texts
+
+
+def hostile() -> dict[str, Any]:
+    rows = [
+        outcome(i, name, i % 3, domain=HOSTILE, question=f"{HOSTILE}{i}")
+        for i in range(3)
+        for name in ("mode 0", "mode 2")
+    ]
+    rows.append(outcome(3, "mode 0", 0, domain="</td></table>", question="</summary>"))
+    return summarize(contents(*rows, word=HOSTILE))
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("found", [summarize(contents(*TWO_MODES, diamond=True)), hostile(), summarize(contents())])
+def test_the_page_is_well_formed_without_script_or_network(found: dict[str, Any]) -> None:
+    html, tags = page(found), Tags()
+    tags.feed(html)
+    assert tags.open == [] and not tags.seen & {"script", "img", "iframe", "object", "form", "a"}
+    assert not any(name.startswith("on") for name in tags.attributes)
+    assert re.findall(r'(?:src|href)="([^"]*)"', html) == ["data:,"]
+    assert "default-src 'none'" in html and "script-src" not in html
+    assert not any(c in html for c in "\u202e\x1b\u2028")
+
+
+def test_hostile_names_are_no_markdown_and_no_html() -> None:
+    text = report.markdown(hostile())
+    assert not any(c in text for c in "\u202e\x1b\u2028")
+    assert text.count("```") == 2 and "\n## title" not in text
+    fenced = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert "<script" not in fenced and "<img" not in fenced
+    assert "](http" not in re.sub(r"\\\[x\]\(http", "", fenced)
+    for line in fenced.splitlines():
+        if line.startswith("| mode") or line.startswith("| ---"):
+            continue
+        assert not re.search(r"(?<!\\)[`]", line) or "report.json" in line
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    for header, rule in pairwise(table):
+        if set(rule) <= set("|-: "):
+            assert cells(header) == cells(rule)
+
+
+def cells(line: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", line))
+
+
+def test_all_tables_have_rows_as_wide_as_their_header() -> None:
+    for found in (summarize(contents(*TWO_MODES, diamond=True)), hostile()):
+        for table in report_tables.tables(found):
+            assert all(len(row) == len(table.header) for row in table.rows), table.title
+
+
+def test_the_json_is_json(tmp_path: Path) -> None:
+    report.write(tmp_path, hostile())
+    assert json.loads((tmp_path / "report.json").read_text("utf-8")) == json.loads(json.dumps(hostile()))
+    assert json.loads((tmp_path / "report.json").read_text("utf-8"))["format"] == summary.FORMAT
+
+
+# --- the page in a browser
+
+
+@pytest.mark.slow
+def test_hostile_names_stay_text_in_a_browser(opened: Any) -> None:
+    tab = opened(page(hostile()))
+    assert tab.locator("img, script").count() == 0 and "<script>alert(1)" in tab.locator("h1").inner_text()
+    tab.locator("summary").click()
+    assert "</summary>" in tab.locator("#questions ~ details").inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1000])
+def test_the_page_can_be_read_in_light_dark_print_and_on_a_phone(opened: Any, scheme: str, width: int) -> None:
+    from test_trace import contrast
+
+    tab = opened(page(summarize(contents(*TWO_MODES, diamond=True))), color_scheme=scheme)
+    tab.set_viewport_size({"width": width, "height": 800})
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    paper = tab.evaluate(style.format("body", "backgroundColor"))
+    tab.locator("summary").click()
+    for element, least in (("body", 7), ("p", 4.5), ("thead th", 4.5), ("td.r", 4.5), ("td.x", 4.5)):
+        assert contrast(paper, tab.evaluate(style.format(element, "color"))) > least, element
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    assert "mode 0 50.0 %, interval" in tab.locator("svg").get_attribute("aria-label")
+    assert tab.locator("svg .dot").count() == 2 and tab.locator("svg .claim").count() == 2
+    tab.emulate_media(media="print")
+    assert tab.locator("h1").is_visible()
+
+
+@pytest.mark.slow
+def test_the_chart_shows_the_figures(opened: Any) -> None:
+    tab = opened(page(summarize(contents(*TWO_MODES))))
+    ticks = {t.text_content(): t.bounding_box() for t in tab.locator("svg text").all()}
+    centre = {name: box["x"] + box["width"] / 2 for name, box in ticks.items()}
+    scale = centre["100 %"] - centre["0 %"]
+    dots = [dot.bounding_box() for dot in tab.locator("svg .dot").all()]
+    shares = [(box["x"] + box["width"] / 2 - centre["0 %"]) / scale for box in dots]
+    assert shares == pytest.approx([0.5, 1.0], abs=0.01)
