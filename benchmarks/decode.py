@@ -26,6 +26,7 @@ from darwin_neg_cpp.gguf_header import read_header
 from oracles import stock
 
 PROMPT_TOKENS = 32
+REPEATS = 3  # in each process; the median counts
 
 
 def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int) -> float:
@@ -45,10 +46,10 @@ def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int)
         "-ntg",
         str(tokens),
     ]
-    command += ["-npl", str(batch), "-t", str(threads), "-tb", str(threads), "-kvu", "--output-format", "jsonl"]
+    command += ["-npl", ",".join([str(batch)] * REPEATS), "-t", str(threads), "-tb", str(threads), "-kvu", "--output-format", "jsonl"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    line = next(line for line in result.stdout.splitlines() if line.startswith("{"))
-    return float(json.loads(line)["speed_tg"])
+    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    return statistics.median(float(line["speed_tg"]) for line in lines)
 
 
 def engine_speed(model: Path, batch: int, tokens: int) -> float:
@@ -64,9 +65,11 @@ def engine_speed(model: Path, batch: int, tokens: int) -> float:
 def run_engine(model: Path, batch: int, tokens: int) -> float:
     with DarwinNEG(model, n_ctx=4096, n_parallel=batch) as llm:
         prompt = [[*llm.tokenize("word " * (PROMPT_TOKENS - 2)), 100 + i] for i in range(batch)]
-        results = llm.generate(prompt, temperature=0.0, max_tokens=tokens, ignore_eos=True)
-        results = results if isinstance(results, list) else [results]
-        return batch * (tokens - 1) / max(one.generate_seconds for one in results)
+        rates = []
+        for _ in range(REPEATS):
+            results = llm.generate(prompt, temperature=0.0, max_tokens=tokens, ignore_eos=True)
+            rates.append(batch * (tokens - 1) / max(one.generate_seconds for one in results))
+        return statistics.median(rates)
 
 
 def sixteen(llm: DarwinNEG, tokens: int) -> tuple[float, float]:
