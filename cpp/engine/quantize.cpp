@@ -44,6 +44,7 @@ void quantize(const std::string & model, const std::string & out, int32_t ftype,
     install_log_sink();
     const std::map<std::string, std::vector<float>> importance = imatrix.empty() ? decltype(importance){} : read_imatrix(imatrix);
     std::vector<llama_model_imatrix_data> entries;
+    entries.reserve(importance.size() + 1);
     for (const auto & [name, values] : importance) {
         entries.push_back({name.c_str(), values.data(), values.size()});
     }
