@@ -377,4 +377,4 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    return {"platform": platform.platform(), "cpus": os.cpu_count()}
+    return {"platform": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count()}
