@@ -46,7 +46,17 @@ def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int)
         "-ntg",
         str(tokens),
     ]
-    command += ["-npl", ",".join([str(batch)] * REPEATS), "-t", str(threads), "-tb", str(threads), "-kvu", "--output-format", "jsonl"]
+    command += [
+        "-npl",
+        ",".join([str(batch)] * REPEATS),
+        "-t",
+        str(threads),
+        "-tb",
+        str(threads),
+        "-kvu",
+        "--output-format",
+        "jsonl",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     return statistics.median(float(line["speed_tg"]) for line in lines)

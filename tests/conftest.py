@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ sys.path.insert(0, str(TESTS))
 
 from darwin_neg_cpp import DarwinNEG, neg_files  # noqa: E402
 from darwin_neg_cpp.cache import cache_root  # noqa: E402
+
+# A shell's background job ignores SIGINT and its children inherit that: tests of Ctrl-C would wait forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _key(*files: Path) -> str:

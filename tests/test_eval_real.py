@@ -36,7 +36,7 @@ SMALL = ["-n", "6", "--samples", "1", "--second-opinions", "2", "--orderings", "
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options that name a tiny random model with a head."""
-    from hostile_rows import good_side_car
+    from handmade import good_side_car
     from tiny_gguf import write_tiny_llama
 
     folder = tmp_path_factory.mktemp("tiny")

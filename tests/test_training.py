@@ -101,7 +101,7 @@ def test_capture_equals_a_slow_pass_over_logits_on_smollm2(smollm2: SmolLM2, smo
 
 def test_what_cannot_be_evaluated_is_refused(smol: DarwinNEG) -> None:
     for call, message in (
-        (lambda: smol.evaluate([]), "prompt"),
+        (lambda: smol.evaluate([]), "no tokens"),
         (lambda: list(smol.evaluate_many([[1, 2], []])), "no tokens"),
         (lambda: smol.evaluate([10**6]), "outside the vocabulary"),
         (lambda: smol.evaluate("hello", top=-1), "top must be"),
@@ -175,7 +175,7 @@ def known(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_known_function_is_learnt_and_the_same_seed_gives_the_same_head() -> None:
     data, validation, test = known(20_000, 1), known(2000, 2), known(4000, 3)
-    recipe = Recipe(reduced=64, epochs=25, dropout=0.0)
+    recipe = Recipe(reduced=64, epochs=25, batch=128, learning_rate=3e-3, dropout=0.0)
     heads = [train(*data, validation, recipe) for _ in range(2)]
     assert agreement(predict(heads[0], test[0]), test[1], 1.0).r2 > 0.95
     for name, values in heads[0].tensors().items():

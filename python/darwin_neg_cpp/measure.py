@@ -53,6 +53,8 @@ def agreement(predicted: Values, true: Values, threshold: float) -> Agreement:
 
 
 def correlation(a: Values, b: Values) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:  # a mean is rounded, so that a constant less its mean need not be 0
+        return 0.0
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum()) / scale if scale > 0 else 0.0
