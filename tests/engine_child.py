@@ -1,4 +1,4 @@
-"""Loads files with the engine in a process of its own, so that one that llama.cpp aborts on is one failure, told by its name."""
+"""Loads files with the engine, or quantizes them, in a process of its own, so that one that llama.cpp aborts on is one failure, told by its name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ SECONDS = 60  # for one file
 
 @dataclass(frozen=True)
 class Load:
-    """What to load: a model, and a head for it. generate: also make two tokens, should it load."""
+    """What to load: a model, and a head for it. generate: also make two tokens, should it load. quantize: do that instead of loading."""
 
     model: Path
     neg: Path | None = None
     generate: bool = False
+    quantize: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def outcomes(loads: Sequence[Load], folder: Path) -> list[Outcome]:
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     while len(done) < len(loads):
         rest = [
-            [str(load.model), None if load.neg is None else str(load.neg), load.generate] for load in loads[len(done) :]
+            [str(load.model), None if load.neg is None else str(load.neg), load.generate, load.quantize]
+            for load in loads[len(done) :]
         ]
         listed.write_text(json.dumps(rest))
         with said.open("w") as out, complained.open("w") as err:
@@ -57,15 +59,19 @@ def outcomes(loads: Sequence[Load], folder: Path) -> list[Outcome]:
 
 def main() -> None:
     from darwin_neg_cpp import DarwinNEG, DarwinNegError
+    from darwin_neg_cpp.quantize import quantize
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for model, neg, generate in json.loads(Path(sys.argv[1]).read_text()):
+    for model, neg, generate, quantized in json.loads(Path(sys.argv[1]).read_text()):
         signal.alarm(SECONDS)
         error, message = "", ""
         try:
-            with DarwinNEG(model, neg, n_ctx=64, n_parallel=1, n_threads=1) as llm:
-                if generate:
-                    llm.generate("a", max_tokens=2, temperature=0)
+            if quantized:
+                quantize(model, f"{model}.out", "q8_0", force=True)
+            else:
+                with DarwinNEG(model, neg, n_ctx=64, n_parallel=1, n_threads=1) as llm:
+                    if generate:
+                        llm.generate("a", max_tokens=2, temperature=0)
         except DarwinNegError as raised:
             error, message = type(raised).__name__, str(raised)
         except Exception as raised:

@@ -1,7 +1,8 @@
 """Bad checkpoints in a table: one row a kind, each in five variants.
 
 `spoil(folder, i)` damages variant i (0 to 4) of a good checkpoint in `folder` (two shards, index, tokenizer, NEG head); it may return
-further arguments for the command line. `words` stand in the message.
+further arguments for the command line. `words` stand in the message, a tuple of five where each variant has its own.
+`tensor(folder, i)`, asked before the damage is done, stands in the message too, with the name of its shard where `in_shard`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ DEEP = 10_000
 class Kind:
     name: str
     spoil: Spoil
-    words: tuple[str, ...] = ()
+    words: tuple[str | tuple[str, ...], ...] = ()
+    tensor: Callable[[Path, int], str] | None = None
+    in_shard: bool = True
 
 
 # --- tools
@@ -53,6 +56,23 @@ def tensor_names(folder: Path, i: int) -> list[str]:
     """Names of language tensors of a shard; a different one comes first for each i."""
     names = [n for n in header(folder / shard(i))[0] if n != "__metadata__" and "visual" not in n]
     return names[3 * i :] + names[: 3 * i]
+
+
+def first(folder: Path, i: int) -> str:
+    """The tensor that `in_header` and `in_tensors` damage."""
+    return tensor_names(folder, i)[0]
+
+
+def plain(folder: Path, i: int) -> str:
+    """The same without what stands around the language model."""
+    return first(folder, i).replace("language_model.", "").removeprefix("model.")
+
+
+def projection(folder: Path, i: int) -> str:
+    """A matrix that is not square."""
+    shapes = {name: entry["shape"] for name, entry in header(folder / shard(i))[0].items() if name != "__metadata__"}
+    names = list(shapes)[4 * i :] + list(shapes)
+    return next(name for name in names if name.endswith("_proj.weight") and shapes[name][0] != shapes[name][-1])
 
 
 def in_header(change: Callable[[dict[str, Any], str, int], None]) -> Spoil:
@@ -102,7 +122,7 @@ def in_head(change: Callable[[dict[str, np.ndarray], int], Any]) -> Spoil:
     return spoil
 
 
-def in_tensors(change: Callable[[dict[str, np.ndarray], str, int], Any]) -> Spoil:
+def in_tensors(change: Callable[[dict[str, np.ndarray], str, int], Any], *, of_projection: bool = False) -> Spoil:
     """Changes the tensors of a shard, and the index with them. BF16 is seen as its bits."""
 
     def spoil(folder: Path, i: int) -> None:
@@ -110,7 +130,7 @@ def in_tensors(change: Callable[[dict[str, np.ndarray], str, int], Any]) -> Spoi
         meta = head.pop("__metadata__", {})
         tensors = {n: (e["dtype"], e["shape"], data[slice(*e["data_offsets"])]) for n, e in head.items()}
         arrays = {n: np.frombuffer(raw, np.uint16).reshape(shape) for n, (_, shape, raw) in tensors.items()}
-        change(arrays, tensor_names(folder, i)[0], i)
+        change(arrays, (projection if of_projection else first)(folder, i), i)
         out: dict[str, Any] = {"__metadata__": meta}
         blob = b""
         for name, array in arrays.items():
@@ -199,6 +219,65 @@ def two_offsets(begin: Callable[[int, int, int], tuple[int, int]]) -> Spoil:
     return in_header(change)
 
 
+def elsewhere(folder: Path, i: int) -> list[str]:
+    """Inputs that lie outside the checkpoint, and are named as output or side-car."""
+    head, matrix = folder.parent / "head.safetensors", folder.parent / "matrix.gguf"
+    (folder / NEG).rename(head)
+    matrix.write_bytes(b"a matrix")
+    neg, quantized = ["--neg", str(head), "--force"], ["--imatrix", str(matrix), "--outtype", "q4_k_m"]
+    return (
+        [*neg, "-o", str(head)],
+        [*neg, "--sidecar", str(head)],
+        [*neg, *quantized, "-o", str(matrix)],
+        [*neg, *quantized, "--sidecar", str(matrix)],
+        [*neg, "-o", str(folder / ".." / "head.safetensors")],
+    )[i]
+
+
+def same_output(folder: Path, i: int) -> list[str]:
+    """The same file under two names."""
+    there = folder.parent / "same"
+    if i == 2:
+        there.symlink_to(folder.parent)
+    if i == 3:
+        (folder.parent / "link.gguf").symlink_to(folder.parent / "a.gguf")
+    one = str(folder.parent / "a.gguf")
+    other = (
+        one,
+        str(folder / ".." / "a.gguf"),
+        str(there / "a.gguf"),
+        str(folder.parent / "link.gguf"),
+        f"{folder}/../a.gguf",
+    )[i]
+    return ["-o", one, "--sidecar", other]
+
+
+def in_shard_head(change: Callable[[dict[str, np.ndarray], int], Any]) -> Spoil:
+    """A head among the tensors of a shard instead of in its own file."""
+
+    def spoil(folder: Path, i: int) -> None:
+        tensors = load_file(folder / NEG)
+        (folder / NEG).unlink()
+        change(tensors, i)
+        head, data = header(folder / shard(i))
+        for name, array in tensors.items():
+            raw = np.ascontiguousarray(array).tobytes()
+            head[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+            data += raw
+        put(folder / shard(i), head, data)
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        index["weight_map"] |= dict.fromkeys(tensors, shard(i))
+        (folder / INDEX).write_text(json.dumps(index), "utf-8")
+
+    return spoil
+
+
+def both_heads(folder: Path, i: int) -> None:
+    kept = (folder / NEG).read_bytes()
+    in_shard_head(lambda tensors, i: None)(folder, i)
+    (folder / NEG).write_bytes(kept)
+
+
 def config_value(key: str) -> Spoil:
     return in_text(lambda text, i: text.update({key: ("many", -1, 0, 2.5, True)[i]}))
 
@@ -237,20 +316,20 @@ KINDS = [
         lambda folder, i: put(folder / shard(i), (b'{"a":' if i % 2 else b"[") * DEEP * (i + 1)),
         ("JSON",),
     ),
-    Kind("entry no object", in_header(lambda h, n, i: h.update({n: (7, "x", None, [], True)[i]})), ("malformed",)),
-    Kind("entry incomplete", in_header(lambda h, n, i: drop(h[n], ("dtype", "shape", "data_offsets"), i)), ("malformed",)),
-    Kind("offsets not two numbers", entry("data_offsets", ([0], [0, 1, 2], "01", [0.0, 8.0], [None, 1])), ("malformed",)),
-    Kind("unknown type", entry("dtype", ("F31", "bf16", "", "FLOAT", "C64")), ("unknown type",)),
-    Kind("type not a name", entry("dtype", (5, None, ["BF16"], {}, True)), ("malformed",)),
-    Kind("integers for weights", entry("dtype", ("I16", "U16", "I16", "U16", "I16")), ("expected F32",)),
-    Kind("negative shape", in_header(lambda h, n, i: h[n].update(shape=[-s for s in h[n]["shape"]])), ("shape",)),
-    Kind("fractional shape", in_header(lambda h, n, i: h[n].update(shape=[s + 0.5 for s in h[n]["shape"]])), ("malformed",)),
-    Kind("huge shape", entry("shape", ([1 << 63], [1 << 64, 2], [1 << 32], [1 << 40, 1 << 40], [10**30])), ("impossible shape",)),
-    Kind("overflowing shape", entry("shape", ([1 << 31, 1 << 31], [(1 << 32) - 1] * 2, [1 << 31] * 3, [65536] * 4, [1 << 31] * 8)), ("offsets",)),
-    Kind("too many dimensions", in_header(lambda h, n, i: h[n].update(shape=[1] * (9 + 100 * i))), ("shape",)),
-    Kind("offsets reversed", two_offsets(lambda a, b, i: (b, a)), ("offsets",)),
-    Kind("offsets past the end", two_offsets(lambda a, b, i: (a + (1 << (20 + i)), b + (1 << (20 + i)))), ("offsets",)),
-    Kind("offsets negative", two_offsets(lambda a, b, i: (a - b - i, -i)), ("offsets",)),
+    Kind("entry no object", in_header(lambda h, n, i: h.update({n: (7, "x", None, [], True)[i]})), ("malformed",), first),
+    Kind("entry incomplete", in_header(lambda h, n, i: drop(h[n], ("dtype", "shape", "data_offsets"), i)), ("malformed",), first),
+    Kind("offsets not two numbers", entry("data_offsets", ([0], [0, 1, 2], "01", [0.0, 8.0], [None, 1])), ("malformed",), first),
+    Kind("unknown type", entry("dtype", ("F31", "bf16", "", "FLOAT", "C64")), ("unknown type",), first),
+    Kind("type not a name", entry("dtype", (5, None, ["BF16"], {}, True)), ("malformed",), first),
+    Kind("integers for weights", entry("dtype", ("I16", "U16", "I16", "U16", "I16")), ("expected F32",), first),
+    Kind("negative shape", in_header(lambda h, n, i: h[n].update(shape=[-s for s in h[n]["shape"]])), ("shape",), first),
+    Kind("fractional shape", in_header(lambda h, n, i: h[n].update(shape=[s + 0.5 for s in h[n]["shape"]])), ("malformed",), first),
+    Kind("huge shape", entry("shape", ([1 << 63], [1 << 64, 2], [1 << 32], [1 << 40, 1 << 40], [10**30])), ("impossible shape",), first),
+    Kind("overflowing shape", entry("shape", ([1 << 31, 1 << 31], [(1 << 32) - 1] * 2, [1 << 31] * 3, [65536] * 4, [1 << 31] * 8)), ("offsets",), first),
+    Kind("too many dimensions", in_header(lambda h, n, i: h[n].update(shape=[1] * (9 + 100 * i))), ("shape",), first),
+    Kind("offsets reversed", two_offsets(lambda a, b, i: (b, a)), ("offsets",), first),
+    Kind("offsets past the end", two_offsets(lambda a, b, i: (a + (1 << (20 + i)), b + (1 << (20 + i)))), ("offsets",), first),
+    Kind("offsets negative", two_offsets(lambda a, b, i: (a - b - i, -i)), ("offsets",), first),
     Kind("offsets overlapping", two_offsets(lambda a, b, i: (a - 2 - i, b - 2 - i) if a > 9 else (a + 2, b + 2)), ("overlap",)),
     Kind("bytes behind the last tensor", in_bytes(lambda b, i: b + bytes(1 + i * i)), ("file at",)),
     Kind("truncated", in_bytes(lambda b, i: b[: len(b) * (2 * i + 1) // 10]), (".safetensors",)),
@@ -267,6 +346,7 @@ KINDS = [
     Kind("index without a map", replaced(INDEX, (b"{}", b'{"weight_map": 1}', b'{"weight_map": []}', b'{"weight_map": {}}', b'{"weight_map": null}')), ("weight_map",)),
     Kind("index with a file that is none", in_json(INDEX, lambda v, i: v["weight_map"].update(dict.fromkeys(list(v["weight_map"])[:3], (7, None, "x.bin", "", {})[i])) and None), (INDEX,)),
     Kind("index leads out of the folder", outside, (INDEX, "out of the folder")),
+    Kind("index with a name that is none", in_json(INDEX, lambda v, i: v["weight_map"].update(dict.fromkeys(list(v["weight_map"])[:3], ("\ud800.safetensors", "a\0b.safetensors", "x" * 300 + ".safetensors", "\udfff/x.safetensors", "\0.safetensors")[i])) and None), (INDEX,)),
     Kind("index names a tensor that is not there", in_json(INDEX, lambda v, i: v["weight_map"].update({f"ghost{i}": shard(i)})), ("ghost",)),
     Kind("index does not know a tensor", in_json(INDEX, lambda v, i: v["weight_map"].pop(list(v["weight_map"])[i * 5]) and None), ("is not in model.safetensors.index.json",)),
     Kind("index is missing", lambda folder, i: (folder / INDEX).unlink(), (INDEX, "missing")),
@@ -284,6 +364,14 @@ KINDS = [
     Kind("vocabulary and embedding differ", in_text(lambda t, i: t.update(vocab_size=(299, 301, 1, 1000, 10**6)[i])), ("embed_tokens", "shape")),
     Kind("rope parameters no numbers", in_text(lambda t, i: t.update(rope_parameters=(7, [], {"rope_theta": "x"}, {"mrope_section": "abc"}, {"rope_type": "spiral"})[i])), ("config.json",)),
     Kind("eps no number", in_text(lambda t, i: t.update(rms_norm_eps=("x", [], True, {}, float("inf"))[i])), ("rms_norm_eps",)),
+    Kind("eps no eps", in_text(lambda t, i: t.update(rms_norm_eps=(1e300, -1e-6, 10**400, -(10**400), 2)[i])), ("config.json", "rms_norm_eps")),
+    Kind("rotary factor no part", in_text(lambda t, i: t["rope_parameters"].update(partial_rotary_factor=(-1, 1.5, float("nan"), 10**400, "half")[i])), ("config.json", "partial_rotary_factor")),
+    Kind("rotary sections no sizes", in_text(lambda t, i: t["rope_parameters"].update(mrope_section=([10**30], [-1, 2, 3], [1.5], [1] * 5, [True, 1, 1])[i])), ("config.json", "mrope_section")),
+    Kind("theta no number", in_text(lambda t, i: t["rope_parameters"].update(rope_theta=(10**400, -1.0, 1e39, float("inf"), [1])[i])), ("config.json", "rope_theta")),
+    Kind("original context no length", in_text(lambda t, i: t["rope_parameters"].update(rope_type="yarn", factor=2.0, original_max_position_embeddings=(-5, 0, 10**30, "x", 512.5)[i])), ("config.json", "original_max_position_embeddings")),
+    Kind("heads beyond memory", in_text(lambda t, i: t.update(linear_num_value_heads=(1 << 26) << i, linear_num_key_heads=1)), ("config.json", "linear_num_value_heads")),
+    Kind("vocabulary beyond memory", in_text(lambda t, i: t.update(vocab_size=(1 << 26) << i)), ("config.json", "vocab_size")),
+    Kind("context no length", in_text(lambda t, i: t.update(max_position_embeddings=(-1, 0, 10**400, 1.5, "x")[i])), ("config.json", "max_position_embeddings")),
     Kind("layer types of the wrong number", in_text(lambda t, i: t.update(layer_types=["linear_attention"] * (i if i < 4 else 9))), ("layer_types",)),
     Kind("layer type unknown", in_text(lambda t, i: t["layer_types"].__setitem__(i % 4, ("sliding", 3, None, "", "full")[i])), ("layer_types",)),
     Kind("layer types exchanged", in_text(lambda t, i: t.update(layer_types=["linear_attention"] * i + ["full_attention"] * (4 - i)) if i != 3 else t.update(layer_types=["full_attention"] * 4)), ("layers.",)),
@@ -298,6 +386,10 @@ KINDS = [
     Kind("tokenizer not JSON", replaced("tokenizer.json", (b"", b"{", b"\xff", b"[" * DEEP, b"x")), ("tokenizer.json",)),
     Kind("tokenizer of another kind", in_json("tokenizer.json", lambda t, i: t.update(model=(None, {}, {"type": "Unigram"}, {"type": "BPE"}, {"type": "BPE", "vocab": []})[i])), ("tokenizer.json", "BPE")),
     Kind("merges malformed", in_json("tokenizer.json", lambda t, i: t["model"].update(merges=(7, ["a"], [["a"]], [["a", 1]], [["a", "b", "c"]])[i])), ("merges",)),
+    Kind("merges no text", in_json("tokenizer.json", lambda t, i: t["model"]["merges"].__setitem__(i % 4, [chr(0xD800 + i), "x"] if i % 2 else f"a {chr(0xDFF0 + i)}")), ("tokenizer.json", "merges")),
+    Kind("chat template no text", in_json("tokenizer_config.json", lambda t, i: t.update(chat_template=([1], 7, "\ud800", [{"name": 1, "template": "x"}], [{"name": "a", "template": "\udfff"}])[i])), ("tokenizer_config.json", "chat_template")),
+    Kind("chat template file no text", replaced("chat_template.jinja", (b"\xff", b"\xed\xa0\x80", b"a\x80", b"\xc3(", b"\xfe\xff")), ("chat_template.jinja", "UTF-8")),
+    Kind("special token no token", in_text(lambda t, i: t.update(bos_token_id=(-1, -5, -(10**30), 10**30, 1 << 31)[i])), ("config.json", "bos", "token")),
     Kind("two tokens with one id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({f"new{i}": i})), ("same id",)),
     Kind("token without a sound id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=("x", -1, None, 1.5, True)[i])), ("has no id",)),
     Kind("token beyond the embedding", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=300 + 10**i)), ("embedding",)),
@@ -307,9 +399,9 @@ KINDS = [
     Kind("tokenizer_config not JSON", replaced("tokenizer_config.json", (b"", b"{", b"\xff", b"[1]", b"x")), ("tokenizer_config.json",)),
     Kind("special token beyond the embedding", in_text(lambda t, i: t.update(bos_token_id=300 + 10**i)), ("bos", "embedding")),
     # tensors
-    Kind("tensor is missing", in_tensors(lambda a, n, i: a.pop(n)), ("missing",)),
-    Kind("tensor of another shape", in_tensors(lambda a, n, i: a.update({n: np.concatenate([a[n], a[n]])})), ("shape",)),
-    Kind("tensor transposed", in_tensors(lambda a, n, i: a.update({m: a[m].T for m in [next(m for m in list(a)[4 * i :] + list(a) if m.endswith("_proj.weight") and a[m].shape[0] != a[m].shape[-1])]})), ("shape",)),
+    Kind("tensor is missing", in_tensors(lambda a, n, i: a.pop(n)), ("missing",), plain, in_shard=False),
+    Kind("tensor of another shape", in_tensors(lambda a, n, i: a.update({n: np.concatenate([a[n], a[n]])})), ("shape",), first),
+    Kind("tensor transposed", in_tensors(lambda a, n, i: a.update({n: a[n].T}), of_projection=True), ("shape",), projection),
     Kind("tensor that does not belong", in_tensors(lambda a, n, i: a.update({("extra", "model.layers.9.x", "model.language_model.layers.4.mlp.up_proj.weight", "lm_head.bias", "mtp.layers.7.x")[i]: a[n]})), ("is no tensor of",)),
     # the head
     Kind("head is missing", lambda folder, i: (folder / NEG).unlink(), ("--no-neg",)),
@@ -321,8 +413,19 @@ KINDS = [
     Kind("threshold no threshold", in_head(lambda t, i: t.update({HEAD[4]: np.array((-1, np.nan, -np.inf, -1e-6, -1e30)[i], np.float32)})), (NEG, "threshold")),
     Kind("head with integers", in_head(lambda t, i: t.update({HEAD[i % 4]: t[HEAD[i % 4]].astype(np.int32)})), (NEG, "I32")),
     Kind("head truncated", lambda folder, i: os.truncate(folder / NEG, (folder / NEG).stat().st_size * i // 5), (NEG,)),
+    Kind("head in shards without a tensor", in_shard_head(lambda t, i: t.pop(HEAD[i])), (".safetensors", HEAD, "missing")),
+    Kind("head in shards transposed", in_shard_head(lambda t, i: t.update({HEAD[0]: np.ascontiguousarray(t[HEAD[0]].T), HEAD[3]: t[HEAD[3]] + i})), (".safetensors", "shape")),
+    Kind("head in shards not finite", in_shard_head(lambda t, i: t[HEAD[i % 4]].reshape(-1).__setitem__(0, (np.nan, np.inf, -np.inf, np.nan, np.inf)[i])), (".safetensors", "finite")),
+    Kind("head in shards of another width", in_shard_head(lambda t, i: t.update({HEAD[0]: np.ones((t[HEAD[0]].shape[0], 8 << i if 8 << i != 64 else 96), np.float32)})), ("hidden size",)),
+    Kind("two heads in shards", in_shard_head(lambda t, i: t.update({f"neg.{HEAD[i]}": t[HEAD[i]]})), (".safetensors", HEAD, "second")),
+    Kind("head in shards and beside them", both_heads, (NEG, "--neg")),
     # the output
-    Kind("output is an input", output(lambda folder, i: str(folder / (shard(i) if i % 2 else f"./{shard(i)}"))), ("same file",)),
+    Kind("output is a shard", output(lambda folder, i: str(folder / (shard(i) if i % 2 else f"./{shard(i)}"))), ("same file",)),
+    Kind("output is an input", output(lambda folder, i: str(folder / ("config.json", "tokenizer.json", INDEX, NEG, "README.md")[i])), ("same file",)),
+    Kind("output is the head or the matrix", elsewhere, ("same file",)),
+    Kind("output of the quantizer is an input", lambda folder, i: ["-o", str(folder / (shard(0), NEG, "config.json", "tokenizer_config.json", "chat_template.jinja")[i]), "--force", "--outtype", "q4_k_m"], ("same file",)),
+    Kind("side-car is an input", lambda folder, i: ["--sidecar", str(folder / (shard(0), NEG, "config.json", "tokenizer.json", INDEX)[i]), "--force"], ("same file",)),
+    Kind("side-car is the output", same_output, ("two names",)),
     Kind("output is a folder", output(lambda folder, i: str((folder, folder.parent, "/", "/tmp", folder / ".")[i])), ("folder",)),
     Kind("output without a folder", output(lambda folder, i: str(folder / ("no/" * (i + 1)) / "x.gguf")), ("no such folder",)),
     Kind("output in a file", output(lambda folder, i: str(folder / ("config.json", "README.md", INDEX, NEG, shard(0))[i] / "x.gguf")), ("is a file",)),
@@ -331,5 +434,5 @@ KINDS = [
     # the command line
     Kind("type unknown", lambda folder, i: ["--outtype", ("f33", "q9_k", "", "q4", "bf-16")[i]], ("outtype",)),
     Kind("threads no number of threads", lambda folder, i: ["--threads", ("-1", "9999", "-7", "1025", "100000")[i]], ("--threads",)),
-    Kind("options that exclude each other", lambda folder, i: (["--no-neg", "--neg", "x"], ["--sidecar-only"], ["--no-neg", "--sidecar", "x"], ["--imatrix", "x"], ["--revision", "main"])[i], ()),
+    Kind("options that exclude each other", lambda folder, i: (["--no-neg", "--neg", "x"], ["--sidecar-only"], ["--no-neg", "--sidecar", "x"], ["--imatrix", "x"], ["--revision", "main"])[i], (("--neg", "--sidecar-only", "--sidecar", "importance matrix", "revision"), ("--no-neg", "goes with", "--no-neg", "auto", "is a folder"))),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,8 @@ def run(hub: Hub, out: Path, *more: str, home: Path | None = None, **env: str) -
     return subprocess.run([*command, *more], env=variables, capture_output=True, text=True, check=False, timeout=120)
 
 
-def refused(result: subprocess.CompletedProcess[str], out: Path) -> str:
-    assert result.returncode in (1, 2), result.stderr
+def refused(result: subprocess.CompletedProcess[str], out: Path, code: int | None = None) -> str:
+    assert result.returncode in ((1, 2) if code is None else (code,)), result.stderr
     # a download says on standard error what it fetches, before it fails
     *before, line = [line for line in result.stderr.splitlines() if line]
     assert line.startswith("darwin-neg: error:") and REPO in line
@@ -64,7 +65,7 @@ def refused(result: subprocess.CompletedProcess[str], out: Path) -> str:
 def test_a_repository_gives_the_file_that_its_folder_gives(hub, checkpoint, tmp_path):
     result = run(hub, tmp_path / "hub.gguf")
     assert result.returncode == 0, result.stderr
-    write.write(convert.plan(convert.Source(checkpoint, "Tiny-1B-NEG"), outtype="bf16"), tmp_path / "folder.gguf")
+    write.write(convert.plan(convert.Source(checkpoint, REPO), outtype="bf16"), tmp_path / "folder.gguf")
     assert (tmp_path / "hub.gguf").read_bytes() == (tmp_path / "folder.gguf").read_bytes()
     asked = {path.rpartition("/")[2] for _, path, _, _ in hub.requests}
     assert not asked & set(NOT_WANTED)
@@ -88,7 +89,7 @@ def test_a_cut_download_is_resumed_where_it_stopped(tmp_path):
         assert len(ranges) == 2 and ranges[0] == "" and ranges[1].startswith("bytes=")
         assert int(ranges[1].removeprefix("bytes=").rstrip("-")) >= 10 << 20, "it began again from the start"
         assert len(hub.asked_for("model-00002-of-00002.safetensors")) == 1
-    write.write(convert.plan(convert.Source(folder, "Tiny-1B-NEG"), outtype="bf16"), tmp_path / "folder.gguf")
+    write.write(convert.plan(convert.Source(folder, REPO), outtype="bf16"), tmp_path / "folder.gguf")
     assert out.read_bytes() == (tmp_path / "folder.gguf").read_bytes()
 
 
@@ -120,22 +121,104 @@ def test_what_is_there_is_used_without_network(hub, tmp_path):
 
 def test_a_token_is_taken_from_the_environment_and_never_shown(hub, tmp_path):
     hub.token = "hf_secretsecret"
-    refused(run(hub, tmp_path / "a.gguf"), tmp_path / "a.gguf")
-    refused(run(hub, tmp_path / "b.gguf", HF_TOKEN="hf_wrong"), tmp_path / "b.gguf")
+    said = refused(run(hub, tmp_path / "a.gguf"), tmp_path / "a.gguf", 2)
+    assert "no such repository, or it is private" in said and "HF_TOKEN" in said
+    said = refused(run(hub, tmp_path / "b.gguf", HF_TOKEN="hf_wrong"), tmp_path / "b.gguf", 2)
+    assert "access token is not accepted" in said
     result = run(hub, tmp_path / "c.gguf", HF_TOKEN=hub.token)
     assert result.returncode == 0, result.stderr
     assert "hf_secret" not in result.stdout + result.stderr
     assert any(bearer == hub.token for _, _, _, bearer in hub.requests)
 
 
-def test_gated_and_missing_repositories_and_revisions(hub, tmp_path, checkpoint):
+def test_gated_and_missing_repositories_and_revisions_are_told_apart(hub, tmp_path, checkpoint):
     out = tmp_path / "out.gguf"
     hub.gated = True
-    refused(run(hub, out, home=tmp_path / "1"), out)
+    said = refused(run(hub, out, home=tmp_path / "1"), out, 2)
+    assert "access to it must be granted" in said and f"{hub.url}/{REPO}" in said
     hub.gated = False
-    assert "nope" in refused(run(hub, out, "--revision", "nope", home=tmp_path / "2"), out)
+    said = refused(run(hub, out, "--revision", "nope", home=tmp_path / "2"), out, 2)
+    assert "no such revision" in said and "nope" in said
     hub.repo = "some-lab/other"
-    refused(run(hub, out, home=tmp_path / "3"), out)
+    said = refused(run(hub, out, home=tmp_path / "3"), out, 2)
+    assert "no such repository" in said and "private" not in said
+    # nobody there is another matter than being refused
+    hub.__exit__()
+    try:
+        said = refused(run(hub, out, home=tmp_path / "4"), out, 1)
+        assert "check the name, the network" in said
+    finally:
+        hub.__enter__()
+
+
+def test_using_an_earlier_download_of_what_is_now_refused_is_said(hub, tmp_path):
+    home = tmp_path / "hf"
+    assert run(hub, tmp_path / "a.gguf", home=home).returncode == 0
+    hub.repo = "some-lab/moved"
+    result = run(hub, tmp_path / "b.gguf", home=home)
+    assert result.returncode == 0, result.stderr
+    (note,) = [line for line in result.stderr.splitlines() if line.startswith("darwin-neg: note: ")]
+    assert "no such repository" in note and "an earlier download of it is used" in note
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    # asked for to do without the network, it has nothing to explain
+    result = run(hub, tmp_path / "c.gguf", home=home, HF_HUB_OFFLINE="1")
+    assert result.returncode == 0 and "note" not in result.stderr
+
+
+# --- what needs no weights downloads none
+
+
+def shard_requests(hub: Hub) -> list[str]:
+    return [
+        r for name in ("model-00001-of-00002", "model-00002-of-00002") for r in hub.asked_for(f"{name}.safetensors")
+    ]
+
+
+def test_a_dry_run_of_a_repository_fetches_headers_alone(tmp_path):
+    folder = tiny_tokenizer.write_checkpoint(
+        tmp_path / "large", tiny_tokenizer.write(tmp_path / "tokenizer"), n_ff=40_000
+    )
+    with Hub(REPO, folder) as hub:
+        result = run(hub, tmp_path / "out.gguf", "--dry-run")
+        assert result.returncode == 0, result.stderr
+        ranges = shard_requests(hub)
+        assert ranges and all(ranges), "a shard was fetched as a whole"
+        sizes = [1 + int(last) - int(first) for first, last in (r.removeprefix("bytes=").split("-") for r in ranges)]
+        assert sum(sizes) < 3 << 20 < sum(path.stat().st_size for path in folder.glob("*.safetensors")) // 10
+        assert "would be written" in result.stdout and "neg.proj_down.w" in result.stdout
+        expected = write_dry_run(folder, tmp_path / "out.gguf")
+        assert result.stdout == expected
+        # and what follows is whole, also without network
+        refused(run(hub, tmp_path / "out.gguf", HF_HUB_OFFLINE="1"), tmp_path / "out.gguf")
+        assert run(hub, tmp_path / "out.gguf").returncode == 0
+        before = len(shard_requests(hub))
+        assert run(hub, tmp_path / "b.gguf", "--dry-run").returncode == 0
+        assert len(shard_requests(hub)) == before, "what is there is used"
+
+
+def write_dry_run(folder: Path, out: Path) -> str:
+    from darwin_neg_cpp.cli.convert import dry_run
+
+    return dry_run(convert.plan(convert.Source(folder, REPO), outtype="bf16"), out, "bf16", None) + "\n"
+
+
+def test_a_side_car_alone_downloads_the_head_and_a_norm(hub, checkpoint, tmp_path):
+    side_car, other = tmp_path / "head.gguf", tmp_path / "other.gguf"
+    command = ["--sidecar-only", "--sidecar", str(side_car)]
+    result = run(hub, tmp_path / "out.gguf", *command)
+    assert result.returncode == 0, result.stderr
+    assert all(shard_requests(hub))
+    convert.write_side_car(convert.plan(convert.Source(checkpoint, REPO)), other)
+    assert side_car.read_bytes() == other.read_bytes(), "bound to the same backbone"
+
+
+def test_an_outline_that_does_not_fit_together_names_the_repository(checkpoint, tmp_path):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    path = folder / "model-00001-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with Hub(REPO, folder) as hub:
+        said = refused(run(hub, tmp_path / "out.gguf", "--dry-run"), tmp_path / "out.gguf", 2)
+    assert f"{REPO}/{path.name}: " in said and "outline" not in said
 
 
 def test_the_revision_is_honoured(hub, tmp_path):
@@ -167,6 +250,17 @@ def test_from_pretrained_converts_once_and_keeps_the_file(hub, tmp_path):
     (made,) = (tmp_path / "cache" / "converted").rglob("*.gguf")
     assert len(set(said)) == 1 and said[0].split()[0] == str(made) and said[0].split()[1:] == ["20", "(2,)"]
     assert len(hub.asked_for("model-00001-of-00002.safetensors")) == 1
+
+
+def test_from_pretrained_refuses_a_type_before_it_downloads(hub, tmp_path):
+    for quant, word in (("q9_k", "outtype must be"), ("iq2_xs", "importance matrix")):
+        code = f"from darwin_neg_cpp import DarwinNEG; DarwinNEG.from_pretrained({REPO!r}, quant={quant!r})"
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 1 and word in result.stderr.splitlines()[-1]
+    assert not shard_requests(hub)
 
 
 def test_from_pretrained_takes_a_gguf_and_the_side_car_beside_it(tiny_qwen, tmp_path):

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from darwin_neg_cpp.convert import convert, write
+from darwin_neg_cpp.convert.plan import OUT_TYPES
 from darwin_neg_cpp.gguf_header import Header, read_header
 from oracles import llama_converter, variants
 from oracles.qwen_tokenizer import write_tokenizer
 from oracles.variants import VARIANTS, Variant
 
 VOCAB = 151_936
-TYPES = ("f32", "f16", "bf16", "q8_0")
+CASES = [(variant, outtype) for variant in VARIANTS for outtype in variant.types]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def converted(llama_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         variants.write(variant, out.checkpoint(variant), tokenizer, VOCAB, seed)
         # theirs refuses a checkpoint without the block unless told that there is none
         flags = [] if variant.mtp and "--no-mtp" not in variant.arguments else ["--no-mtp"]
-        jobs += [(out.checkpoint(variant), out.file(variant, t), ["--outtype", t, *flags]) for t in TYPES]
+        types = [*variant.types, "auto"]
+        jobs += [(out.checkpoint(variant), out.file(variant, t), ["--outtype", t, *flags]) for t in types]
     llama_converter.convert_all(llama_tree, jobs)
     yield out
     shutil.rmtree(base)
@@ -62,8 +64,7 @@ def data_of(header: Header, name: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outtype", TYPES)
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+@pytest.mark.parametrize(("variant", "outtype"), CASES, ids=[f"{variant.name}-{t}" for variant, t in CASES])
 def test_every_tensor_and_key_equals_llama_cpp(converted, variant, outtype, tmp_path):
     source = convert.Source(converted.checkpoint(variant), None)
     plan = convert.plan(source, outtype=outtype, without_neg=True, mtp="--no-mtp" not in variant.arguments)
@@ -102,28 +103,20 @@ def check_exponential(folder: Path, variant: Variant, name: str, mine: np.ndarra
     (source,) = (t for t in stored.values() if t.name.endswith(f"layers.{layer}.linear_attn.A_log"))
     raw = np.fromfile(source.path, np.uint8, source.size, offset=source.offset)
     dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[source.dtype]
-    exact = -torch.exp(torch.from_numpy(raw).view(dtype).to(torch.float64)).numpy()
-    narrow = exact.astype(np.float16 if source.dtype == "F16" else np.float32).astype(np.float32)
-    assert sorted(mine.tolist()) == sorted(narrow.tolist())
-
-
-def test_the_order_of_value_heads_in_the_exponential_is_theirs(converted):
-    # check_exponential compares as sets; the order is seen on values that are far apart
-    variant = next(v for v in VARIANTS if v.name == "three-values-a-key")
-    plan = convert.plan(convert.Source(converted.checkpoint(variant), None), outtype="f32", without_neg=True)
-    theirs = read_header(converted.file(variant, "f32"))
-    inputs = write.Inputs()
-    for placed in plan.tensors:
-        if placed.info.name.endswith(".ssm_a"):
-            (chunk,) = write.chunks_of(placed, 0)
-            mine = write.convert_rows(inputs, chunk).view("<f4")
-            other = data_of(theirs, placed.info.name).view("<f4")
-            assert np.argsort(mine).tolist() == np.argsort(other).tolist()
-    inputs.close()
+    exact = -torch.exp(torch.from_numpy(raw).view(dtype).to(torch.float64))
+    # heads by their place within the group of a key, as theirs orders them
+    config = variants.configuration(variant, VOCAB)
+    k_heads = config.get("text_config", config)["linear_num_key_heads"]
+    tiled = exact.reshape(k_heads, -1).transpose(0, 1).reshape(-1).numpy()
+    narrow = tiled.astype(np.float16 if source.dtype == "F16" else np.float32).astype(np.float32)
+    assert mine.tolist() == narrow.tolist()
 
 
 @pytest.mark.slow
-def test_auto_takes_the_stored_type_as_theirs(converted):
-    for variant in VARIANTS:
-        plan = convert.plan(convert.Source(converted.checkpoint(variant), None), without_neg=True)
-        assert plan.outtype == {"BF16": "bf16", "F16": "f16", "F32": "f16"}[variant.dtype]
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_auto_takes_the_type_that_theirs_takes(converted, variant):
+    mtp = "--no-mtp" not in variant.arguments
+    plan = convert.plan(convert.Source(converted.checkpoint(variant), None), without_neg=True, mtp=mtp)
+    theirs = read_header(converted.file(variant, "auto")).value("general.file_type")
+    assert int(OUT_TYPES[plan.outtype][0]) == theirs
+    assert plan.outtype == {"BF16": "bf16", "F16": "f16", "F32": "f16"}[variant.dtype]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import random
 import re
@@ -22,12 +24,13 @@ from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, write
 from darwin_neg_cpp.convert.tokenizer import PRE_TOKENIZERS
 from darwin_neg_cpp.gguf_header import read_header
-from oracles import tiny_qwen35, torch_pipeline
+from oracles import qwen_vocabulary, tiny_qwen35, torch_pipeline
 
 TEXT = "The quick brown fox, 你好 안녕 😀 def f(x): return x ** 2\n\n1. Solve f(x) = 0 for all real x."
 LAYOUTS = {
     "released": {},
     "tied": {"tied": True},
+    "experts": {"experts": True},
     "as many key as value heads": {"linear_num_key_heads": 4, "linear_num_value_heads": 4},
     "three value heads a key, another rhythm": {
         "linear_num_key_heads": 2, "linear_num_value_heads": 6,
@@ -58,14 +61,14 @@ def test_logits_and_greedy_tokens_equal_transformers(llama_tree, tmp_path, layou
         greedy = torch_pipeline.greedy(model, prompt, 64)
         mine = llm.generate(prompt, max_tokens=64, temperature=0, ignore_eos=True)
         assert mine.token_ids.tolist() == greedy.tokens
-        # a random model whose output is its embedding soon repeats itself
-        assert len(set(greedy.tokens)) > (3 if options.get("tied") else 20)
+        assert len(set(greedy.tokens)) > 20, "one token over and over proves little"
 
 
 def head_bits(path: Path) -> dict[str, bytes]:
     head = neg_format.read_head(path)
     return {name: data.tobytes() for name, data in head.tensors().items()} | {
-        "threshold": np.float32(head.threshold).tobytes()
+        "threshold": np.float32(head.threshold).tobytes(),
+        "temp_scale": np.float32(head.temp_scale).tobytes(),
     }
 
 
@@ -76,7 +79,9 @@ def test_head_is_bit_equal_to_the_source_also_after_q4_k_m(tiny_qwen, tmp_path):
     assert main(["convert", str(tiny_qwen.checkpoint), "-o", str(direct), "--outtype", "q4_k_m"]) == 0
     source = load_file(tiny_qwen.checkpoint / "neg_modules.safetensors")
     expected = {new: source[old].astype(np.float32).tobytes() for old, new in neg_format.RELEASED.items()}
-    expected["threshold"] = source["gate.threshold"].astype(np.float32).tobytes()
+    for name in ("threshold", "temp_scale"):
+        expected[name] = source[f"gate.{name}"].astype(np.float32).tobytes()
+    assert source["gate.temp_scale"] != 1, "which is what it is when it is not there"
     for path in (full, small, direct):
         assert head_bits(path) == expected
     # one step or two, the result is the same, and the full-size file in between is gone
@@ -91,7 +96,9 @@ def test_head_is_bit_equal_to_the_source_also_after_q4_k_m(tiny_qwen, tmp_path):
 def test_types_have_llama_cpps_numbers(llama_tree):
     text = (llama_tree / "include" / "llama.h").read_text("utf-8")
     numbers = re.findall(r"^\s*LLAMA_FTYPE_(?:ALL|MOSTLY)_(\w+)\s*= (\d+)", text, re.MULTILINE)
-    assert {name.lower(): int(number) for name, number in numbers} == quantize.TYPES
+    # one that the quantizer does not make, and one that only later versions of the library read
+    made = {name.lower(): int(number) for name, number in numbers if name != "NVFP4"}
+    assert made == quantize.TYPES | {"q2_0": 41}
 
 
 def test_side_car_and_plain_model_make_the_same_as_one_file(tiny_qwen, tmp_path):
@@ -136,24 +143,6 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_threads(tiny_qwen, tmp
         files.append(tmp_path / f"{threads}.gguf")
         write.write(plan, files[-1], threads=threads)
     assert len({file.read_bytes() for file in files}) == 1
-
-
-def test_a_disk_that_returns_other_bytes_is_noticed(tiny_qwen, tmp_path, monkeypatch):
-    from darwin_neg_cpp.atomic_file import OutputError
-
-    honest = write._write_at
-    calls = 0
-
-    def lying(file, data, offset):
-        nonlocal calls
-        calls += 1
-        honest(file, data if calls != 20 else bytes(len(data)), offset)
-
-    monkeypatch.setattr(write, "_write_at", lying)
-    plan = convert.plan(convert.Source(tiny_qwen.checkpoint, None), outtype="bf16")
-    with pytest.raises(OutputError, match="reads back other than it was written"):
-        write.write(plan, tmp_path / "out.gguf")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_tells_the_size_and_writes_nothing(tiny_qwen, tmp_path, monkeypatch, capsys):
@@ -206,15 +195,26 @@ def tokenizers(request, tiny_qwen, tmp_path_factory):
 
 
 def test_tokens_equal_llama_cpps_vectors(tokenizers, llama_tree):
-    name, llm, _ = tokenizers
-    if name != "qwen2":
-        return  # the vectors were made with that pre-tokenizer
+    _, llm, _ = tokenizers
     models = llama_tree / "models"
     texts = (models / "ggml-vocab-qwen35.gguf.inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")
     lines = (models / "ggml-vocab-qwen35.gguf.out").read_text("utf-8").split("\n")
     assert len(texts) >= 40
     for text, line in zip(texts, lines, strict=False):
         assert llm.tokenize(text) == [int(token) for token in line.split()], text
+
+
+@pytest.mark.parametrize(("name", "expression"), [(name, expression) for expression, name in PRE_TOKENIZERS.items()])
+def test_llama_cpps_converter_gives_our_expressions_the_same_names(llama_tree, name, expression):
+    """It knows a pre-tokenizer by the tokens of one text, and each name with the published vocabulary of that generation."""
+    base = (llama_tree / "conversion" / "base.py").read_text("utf-8")
+    text = ast.literal_eval(re.search(r"^ +chktxt = (.*)$", base, re.MULTILINE)[1])
+    ranks = qwen_vocabulary.ranks({"qwen2": "qwen", "qwen35": "qwen3_6"}[name])
+    tokens = qwen_vocabulary.encode(unicodedata.normalize("NFC", text), expression, ranks)
+    digest = hashlib.sha256(str(tokens).encode()).hexdigest()
+    known = re.search(rf'chkhsh == "{digest}":\n +# ref: (\S+)\n +res = "(\w+)"', base)
+    assert known is not None and known[2] == name
+    assert "Qwen/Qwen" in known[1]
 
 
 def random_texts(n: int) -> list[str]:

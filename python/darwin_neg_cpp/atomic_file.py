@@ -77,6 +77,16 @@ def temporary(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
         temp.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def naming(hidden: Path, out: Path) -> Iterator[None]:
+    """Errors about a temporary file, of which the user has never heard, name the one that was asked for."""
+    try:
+        yield
+    except DarwinNegError as error:
+        error.args = (str(error).replace(str(hidden), str(out)),)
+        raise
+
+
 def _sync_folder(folder: Path) -> None:
     if sys.platform == "win32":
         return

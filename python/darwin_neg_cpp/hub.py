@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from .llm import DarwinNEG, ModelOptions
 
+logger = logging.getLogger(__name__)
+
 SIDE_CAR_SUFFIX = ".neg.gguf"
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -55,7 +57,9 @@ def fetch(
     """
     from huggingface_hub import hf_hub_download
 
-    names, local = _names(repo, revision, token)
+    names, local, notes = _names(repo, revision, token)
+    for note in notes:
+        logger.warning("%s", note)
     if file is None and "config.json" in names and not any(_is_model(one) for one in names):
         return _converted(repo, quant or "auto", revision, token, with_head=side_car), None
     name = choose(repo, names, quant=quant, file=file)
@@ -99,7 +103,10 @@ def _converted(repo: str, kind: str, revision: str | None, token: str | None, *,
     from .convert import convert
 
     kind = kind.lower()
+    convert.check_type(kind)
     source = convert.find(repo, revision=revision, token=token)
+    for note in source.notes:
+        logger.warning("%s", note)
     # the folder of a download is named after its commit
     with_head = with_head and convert.has_head(source)
     name = f"{source.folder.name[:12]}-{kind}{'' if with_head else '-plain'}.gguf"
@@ -126,10 +133,13 @@ def _parts(name: str) -> list[str]:
     return [SPLIT.sub(f"-{part:05d}-of-{split[2]}.gguf", name) for part in range(1, int(split[2]) + 1)]
 
 
-def snapshot(repo: str, patterns: list[str], *, revision: str | None, token: str | None) -> Path:
-    """Downloads the files of a repository that match `patterns`, resuming an earlier download; returns their folder.
+def snapshot(
+    repo: str, patterns: list[str], *, revision: str | None, token: str | None, whole: bool = True
+) -> tuple[Path, tuple[str, ...]]:
+    """Downloads the files of a repository that match `patterns`, resuming an earlier download; returns their folder, and notes.
 
-    Without network it is what an earlier download left, if that came to its end.
+    Without network it is what an earlier download left, if that came to its end. whole: the patterns are all that will ever be
+    wanted of the repository, so that this download may be such an end.
     """
     import huggingface_hub
 
@@ -140,32 +150,50 @@ def snapshot(repo: str, patterns: list[str], *, revision: str | None, token: str
             )
         )
 
-    _, local = _names(repo, revision, token)
+    _, local, notes = _names(repo, revision, token)
     folder = asking(repo, get)
     # huggingface_hub before 2.0 takes what is there for the whole
     finished = cache_root() / "hub" / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-    if not local:
+    if not local and whole:
         with contextlib.suppress(OSError):  # only a later run without network misses it
             finished.parent.mkdir(parents=True, exist_ok=True)
             finished.touch()
-    elif int(huggingface_hub.__version__.partition(".")[0]) < 2 and not finished.exists():
+    elif local and int(huggingface_hub.__version__.partition(".")[0]) < 2 and not finished.exists():
         raise DarwinNegError(
             f"{repo}: cannot be reached, and its earlier download may not be whole; connect once, or give the folder {folder} if it is"
         )
-    return folder
+    return folder, notes
 
 
-def _names(repo: str, revision: str | None, token: str | None) -> tuple[list[str], bool]:
-    """The names of a repository's files, and whether they are only those in Hugging Face's cache."""
-    from huggingface_hub import HfApi
+def fetch_range(repo: str, file: str, begin: int, end: int, *, revision: str, token: str | None) -> tuple[bytes, int]:
+    """Bytes `begin` to `end` (or to the file's end) of a file of a repository, and the size of the whole file."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    def get() -> tuple[bytes, int]:
+        headers = {**build_hf_headers(token=token), "Range": f"bytes={begin}-{end - 1}"}
+        response = get_session().get(hf_hub_url(repo, file, revision=revision), headers=headers)
+        hf_raise_for_status(response)
+        part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if part is None or int(part[1]) != begin:
+            raise ConnectionError(f"asked for a part of {file}, the server sent something else")
+        return bytes(response.content), int(part[2])
+
+    return asking(repo, get)
+
+
+def _names(repo: str, revision: str | None, token: str | None) -> tuple[list[str], bool, tuple[str, ...]]:
+    """The names of a repository's files, whether they are only those in Hugging Face's cache, and why, if nobody asked for that."""
+    from huggingface_hub import HfApi, constants
 
     try:
-        return asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision)), False
-    except DarwinNegError:
+        return asking(repo, lambda: HfApi(token=token).list_repo_files(repo, revision=revision)), False, ()
+    except DarwinNegError as error:
         # no network is no reason to refuse what has been downloaded before
         if (folder := _cached(repo, revision)) is None:
             raise
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], True
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        return names, True, () if constants.HF_HUB_OFFLINE else (f"{error}; an earlier download of it is used",)
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:
@@ -181,16 +209,38 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
 
 def asking(repo: str, ask: Callable[[], T]) -> T:
-    """Runs a call to the hub; whatever goes wrong there becomes one line."""
+    """Runs a call to the hub; whatever goes wrong there becomes one line: ModelFileError when the hub refuses, else DarwinNegError."""
     try:
         with _quietly():
             return ask()
     except Exception as error:  # the hub's own errors, and those of the HTTP library under it, which changes
         said = " ".join(str(error).split()) or type(error).__name__
+        said = textwrap.shorten(said, 240, placeholder=" …").rstrip(".")
+        if (refused := _refusal(repo, error)) is not None:
+            reason, remedy = refused
+            raise ModelFileError(f"{repo}: cannot be downloaded: {reason} ({said}); {remedy}") from None
         raise DarwinNegError(
-            f"{repo}: cannot be downloaded: {textwrap.shorten(said, 240, placeholder=' …').rstrip('.')}; "
-            "check the name, the network and your access token"
+            f"{repo}: cannot be downloaded: {said}; check the name, the network and your access token"
         ) from None
+
+
+def _refusal(repo: str, error: Exception) -> tuple[str, str] | None:
+    """(reason, remedy) where the hub has answered, and said no."""
+    from huggingface_hub import constants, errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    sign_in = "run `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.GatedRepoError):
+        return "access to it must be granted first", f"ask for it at {constants.ENDPOINT}/{repo}, then {sign_in}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision", "check the branch, tag or commit"
+    if isinstance(error, errors.RepositoryNotFoundError) and status == 401:
+        return "there is no such repository, or it is private", f"check the name, or {sign_in}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository", "check the name"
+    if status in (401, 403):
+        return "your access token is not accepted", f"{sign_in} with a token that may read it"
+    return None
 
 
 @contextlib.contextmanager

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from gguf import LlamaFileType
+from gguf import GGML_QUANT_SIZES, LlamaFileType
+from gguf import GGMLQuantizationType as Type
 
 from . import neg_format
-from .atomic_file import OutputError, check_output, replacing
+from .atomic_file import OutputError, check_output, naming, replacing
 from .errors import DarwinNegError, ModelFileError, RequestError
-from .gguf_header import Header, read_header
+from .gguf_header import Header, TensorInfo, read_header
 from .input_file import open_input, shown_path
+from .runnable import check_loadable
 
 Progress = Callable[[int, int], None]
 PathLike = str | os.PathLike[str]
 
-# by the names that llama-quantize takes
+# By the names that llama-quantize takes. It makes no NVFP4, and of Q2_0 it makes what only later versions of the library can read.
 TYPES = {
     kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").lower(): int(kind)
     for kind in LlamaFileType
-    if kind.name != "GUESSED" and "SOME_F16" not in kind.name
-} | {"q2_0": 41}  # younger than the library's list
+    if kind.name != "GUESSED" and "SOME_F16" not in kind.name and "NVFP4" not in kind.name
+} | ({"q2_0": 41} if "Q2_0" in Type.__members__ else {})
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
+# which type most tensors get, where the name does not say it
+MIXTURES = {
+    "iq2_s": Type.IQ2_XS, "iq2_m": Type.IQ2_S, "iq3_xs": Type.IQ3_S, "iq3_m": Type.IQ3_S,
+}  # fmt: skip
 POLL_SECONDS = 0.1
+MAX_THREADS = 1024
 
 
 def quantize(
@@ -45,23 +52,60 @@ def quantize(
     bits need one. allow_requantize: `model` may be quantized already, at a loss. threads: 0 for all. progress: tensors done and in
     all. Errors: RequestError, ModelFileError, OutputError; then `out` is as it was before.
     """
-    number = type_number(kind)
+    if not 0 <= threads <= MAX_THREADS:
+        raise RequestError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
+    check_ready(kind, imatrix)
+    number, core = type_number(kind), _core()
     header = read_header(model)
-    check_output(Path(out), [Path(model)], force=force)
-    if imatrix is not None:
-        open_input(imatrix, ModelFileError).close()
-    core = _core()
-    with replacing(Path(out)) as (_, temp):
+    check_loadable(header)
+    inputs = [Path(model)] if imatrix is None else [Path(model), Path(imatrix)]
+    check_output(Path(out), inputs, force=force)
+    with replacing(Path(out)) as (_, temp), naming(temp, Path(out)):
         _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or (lambda _d, _t: None))
         _check(header, read_header(temp))
 
 
+def check_ready(kind: str, imatrix: PathLike | None = None) -> None:
+    """Refuses what cannot come to a good end whatever the model is: an unknown type, a missing file, no compiled engine."""
+    type_number(kind)
+    if imatrix is not None:
+        open_input(imatrix, ModelFileError).close()
+    _core()
+
+
 def type_number(kind: str) -> int:
     """llama.cpp's number of a file type."""
-    name = ALIASES.get(kind.lower(), kind.lower())
+    name = _full_name(kind)
     if name not in TYPES:
         raise RequestError(f"type must be one of {', '.join(TYPES)}, got {kind!r}")
     return TYPES[name]
+
+
+def about_bytes(tensors: Iterable[TensorInfo], kind: str) -> int:
+    """About what the tensors take in type `kind`: as if every matrix got the type that most get."""
+    name = _full_name(kind)
+    experts = _main_type(name)
+    others = Type.Q8_0 if name == "mxfp4_moe" else experts
+    total = 0
+    for info in tensors:
+        block, size = GGML_QUANT_SIZES[experts if "_exps." in info.name else others]
+        quantized = len(info.shape) > 1 and info.shape[0] % block == 0 and not info.name.startswith("neg.")
+        total += info.n_elements // block * size if quantized else info.size
+    return total
+
+
+def _full_name(kind: str) -> str:
+    return ALIASES.get(kind.lower(), kind.lower())
+
+
+def _main_type(name: str) -> Type:
+    """The type of most tensors in a file of type `name`: q4_k_m is mostly Q4_K."""
+    if name in MIXTURES:
+        return MIXTURES[name]
+    known = {kind.name.lower(): kind for kind in Type}
+    while name and name not in known:
+        name = name.rpartition("_")[0]
+    return known.get(name, Type.F16)
 
 
 def _core() -> object:
@@ -119,6 +163,7 @@ def _run(
     finally:
         log.forward()
     if not failed:
+        progress(max(1, state.total), max(1, state.total))
         return
     _blame_disk(temp, failed[0])
     if isinstance(failed[0], RequestError):

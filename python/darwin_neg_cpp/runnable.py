@@ -29,13 +29,18 @@ def check_runnable(path: str, *, use_mmap: bool = True) -> None:
         header = read_header(path)
     except ModelFileError:
         return
-    _check_layers(header)
-    _check_experts(header)
-    _check_numbers(header)
+    check_loadable(header)
     _check_rotation(header)
     _check_delta_net(header)
     if use_mmap:
         _check_places(header)
+
+
+def check_loadable(header: Header) -> None:
+    """Raises ModelFileError for a header that llama.cpp would abort on as it reads it, also when it only quantizes."""
+    _check_layers(header)
+    _check_experts(header)
+    _check_numbers(header)
 
 
 def explained(path: str, error: ModelFileError | NegHeadError) -> ModelFileError | NegHeadError:

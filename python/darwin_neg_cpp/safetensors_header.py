@@ -62,7 +62,7 @@ class _Reader:
         return self._error(f"{shown_path(self._path)}: {shown(what)}; {self._remedy}")
 
     def tensors(self, max_header: int) -> dict[str, StoredTensor]:
-        first = self._file.read(8)
+        first = self._read(8)
         if len(first) < 8:
             raise self.damaged("is empty" if not first else "is too short for a safetensors header")
         length = struct.unpack("<Q", first)[0]
@@ -78,9 +78,15 @@ class _Reader:
         self._check_layout(out, 8 + length)
         return out
 
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            raise self._error(f"{shown_path(self._path)}: cannot be read ({error.strerror}); check the disk") from error
+
     def _json(self, length: int) -> Mapping[str, Any]:
         try:
-            header = json.loads(self._file.read(length).decode("utf-8"), object_pairs_hook=_no_duplicates)
+            header = json.loads(self._read(length).decode("utf-8"), object_pairs_hook=_no_duplicates)
         except (UnicodeDecodeError, ValueError, RecursionError) as error:
             raise self.damaged(f"the header is not valid JSON ({error})") from None
         if not isinstance(header, dict):

@@ -65,12 +65,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
-    def _refuse(self, status: int, code: str = "") -> None:
+    def _refuse(self, status: int, code: str = "", message: str = "") -> None:
         text = json.dumps({"error": code or "no"}).encode()
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
-            self.send_header("X-Error-Message", code)
+        if code or message:
+            self.send_header("X-Error-Message", message or code)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         if self.command == "GET":
@@ -88,7 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None or found[1] != hub.repo:
             return self._refuse(404, "RepoNotFound")
         if hub.token and bearer != hub.token:
-            return self._refuse(401, "RepoNotFound" if not bearer else "")
+            if bearer:
+                return self._refuse(401, "", "Invalid credentials in Authorization header")
+            return self._refuse(401, "RepoNotFound")
         if (api[3] if api else file[2]) not in MAIN:  # type: ignore[index]
             return self._refuse(404, "RevisionNotFound")
         if api:
@@ -115,25 +118,27 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._refuse(404, "EntryNotFound")
         data = path.read_bytes()
-        begin = 0
-        if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
-            begin = int(match[1])
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        begin, end = 0, len(data)
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if match:
+            begin, end = int(match[1]), min(int(match[2] or end) + 1, end)
+        self.send_response(206 if match else 200)
+        if match:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(data) - begin))
+        data = data[begin:end]
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if not body:
             return None
         if self.hub.cut.get(name, 0) > 0:
             self.hub.cut[name] -= 1
-            self.wfile.write(data[begin : begin + (len(data) - begin) // 2])
+            self.wfile.write(data[: len(data) // 2])
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()
             return None
-        self.wfile.write(data[begin:])
+        self.wfile.write(data)
         return None

@@ -14,7 +14,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers import (
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
+)
 
 from .neg_reference import random_released_head
 from .qwen_tokenizer import write_tokenizer
@@ -22,11 +27,18 @@ from .qwen_tokenizer import write_tokenizer
 HIDDEN = 256
 VOCAB = 151_936
 THRESHOLD = 1.0
+EXPERTS = {
+    "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128, "shared_expert_intermediate_size": 192,
+}  # fmt: skip
+
+Model = Qwen3_5ForConditionalGeneration | Qwen3_5MoeForConditionalGeneration
 
 
-def config(*, tied: bool = False, **text: Any) -> Qwen3_5Config:
+def config(*, tied: bool = False, experts: bool = False, **text: Any) -> Qwen3_5Config | Qwen3_5MoeConfig:
     """text: entries of the text model's configuration other than the released layout's."""
-    return Qwen3_5Config(
+    if experts:
+        text = EXPERTS | text
+    return (Qwen3_5MoeConfig if experts else Qwen3_5Config)(
         text_config={
             "hidden_size": HIDDEN,
             "intermediate_size": 512,
@@ -67,15 +79,15 @@ def config(*, tied: bool = False, **text: Any) -> Qwen3_5Config:
         vision_start_token_id=151652,
         vision_end_token_id=151653,
         tie_word_embeddings=tied,
-        architectures=["Qwen3_5ForConditionalGeneration"],
+        architectures=[f"Qwen3_5{'Moe' if experts else ''}ForConditionalGeneration"],
     )
 
 
-def build_model(seed: int, **options: Any) -> Qwen3_5ForConditionalGeneration:
+def build_model(seed: int, **options: Any) -> Model:
     torch.manual_seed(seed)
-    model = Qwen3_5ForConditionalGeneration._from_config(
-        config(**options), dtype=torch.float32, attn_implementation="eager"
-    )
+    made = config(**options)
+    kind = Qwen3_5MoeForConditionalGeneration if options.get("experts") else Qwen3_5ForConditionalGeneration
+    model = kind._from_config(made, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim >= 2:
@@ -85,7 +97,8 @@ def build_model(seed: int, **options: Any) -> Qwen3_5ForConditionalGeneration:
                 weight.add_(0.1 * torch.randn_like(weight))
         # sharp enough that the arg-max is clear, soft enough that sampling has a choice
         model.lm_head.weight.mul_(1.2)
-        model.model.language_model.embed_tokens.weight.normal_(0.0, 1.0)
+        # with tied embeddings small against what the layers add to it, or each token would call for itself
+        model.model.language_model.embed_tokens.weight.normal_(0.0, 0.15 if options.get("tied") else 1.0)
         # everything representable in BF16, so that the stored shards and the model in memory agree exactly
         for weight in model.parameters():
             weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
@@ -94,7 +107,7 @@ def build_model(seed: int, **options: Any) -> Qwen3_5ForConditionalGeneration:
 
 def write_checkpoint(
     folder: Path, llama_tree: Path, seed: int = 0, dtype: torch.dtype = torch.bfloat16, **options: Any
-) -> Qwen3_5ForConditionalGeneration:
+) -> Model:
     """Writes config, two shards with their index, tokenizer and neg_modules.safetensors; returns the model in float32."""
     folder.mkdir(parents=True, exist_ok=True)
     model = build_model(seed, **options)
@@ -111,7 +124,7 @@ def write_checkpoint(
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}), "utf-8")
     model.config.save_pretrained(folder)
     stored = json.loads((folder / "config.json").read_text("utf-8"))
-    stored["architectures"] = ["Qwen3_5ForConditionalGeneration"]
+    stored["architectures"] = model.config.architectures
     (folder / "config.json").write_text(json.dumps(stored, indent=1), "utf-8")
     template = (llama_tree / "models" / "templates" / "Qwen3.5-4B.jinja").read_text("utf-8")
     write_tokenizer(llama_tree / "models" / "ggml-vocab-qwen35.gguf", folder, template)

@@ -55,14 +55,22 @@ def write(folder: Path) -> Path:
 
 
 def write_checkpoint(
-    folder: Path, tokenizer: Path, *, hidden: int = 64, n_ff: int = 96, head: bool = True, **options: Any
+    folder: Path,
+    tokenizer: Path,
+    *,
+    hidden: int = 64,
+    n_ff: int = 96,
+    head: bool = True,
+    text: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Path:
     """A checkpoint of tests/oracles/variants.py with this vocabulary, and a random NEG head beside it. Its files are its own."""
     from .neg_reference import random_released_head
     from .variants import Variant
     from .variants import write as write_variant
 
-    variant = Variant("tiny", text={"hidden_size": hidden, "intermediate_size": n_ff, "eos_token_id": 262}, **options)
+    text = {"hidden_size": hidden, "intermediate_size": n_ff, "eos_token_id": 262} | (text or {})
+    variant = Variant("tiny", text=text, **options)
     write_variant(variant, folder, tokenizer, VOCAB, 1)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).unlink()  # a link to the shared one, which must not be written through

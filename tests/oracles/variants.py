@@ -26,14 +26,20 @@ class Variant:
     tied: bool = False
     stored_head: bool = True  # lm_head.weight is there
     mtp: bool = True
+    mtp_blocks: int = 1
+    mtp_root: str = "mtp."
     vision: bool = True
+    vision_dtype: str = ""  # another one than the others', and then in a shard before them
     shards: int = 2
     experts: str = ""  # "fused", "single"
     nested: bool = True  # text_config, as multimodal checkpoints have it
+    root: str = ""  # before the language model's names, where it is not what transformers writes today
+    head_root: str = ""  # before lm_head.weight
     float_a_log: bool = False
     text: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # for both converters
     card: bool = False
+    types: tuple[str, ...] = ("f32", "f16", "bf16", "q8_0")
 
 
 VARIANTS = [
@@ -58,6 +64,24 @@ VARIANTS = [
             }
         },
     ),
+    Variant(
+        "yarn-original-context-elsewhere",
+        text={
+            "rope_parameters": {
+                "rope_type": "yarn", "factor": 4.0, "rope_theta": 5e6, "partial_rotary_factor": 0.25, "mrope_section": [3, 3, 2],
+            },
+            "original_max_position_embeddings": 512,
+        },
+        types=("bf16",),
+    ),
+    Variant("wide-values", text={"linear_value_head_dim": 64}, types=("f32", "q8_0")),
+    Variant("two-mtp-blocks", mtp_blocks=2, text={"mtp_num_hidden_layers": 2}, types=("bf16",)),
+    Variant("mtp-blocks-not-counted", mtp_blocks=2, text={"mtp_num_hidden_layers": None}, types=("bf16",)),
+    Variant("mtp-inside-the-model", arch="Qwen3_5ForCausalLM", vision=False, nested=False, mtp_root="model.mtp.", types=("bf16",)),
+    Variant("mtp-inside-the-language-model", mtp_root="model.language_model.mtp.", types=("bf16",)),
+    Variant("older-names", root="language_model.model.", head_root="language_model.", mtp_root="language_model.mtp.", types=("bf16",)),
+    Variant("tied-from-outside", tied=True, text={"tie_word_embeddings": False}, types=("bf16",)),
+    Variant("vision-of-another-type", vision_dtype="F16", shards=3, types=("bf16",)),
     Variant("experts-fused", arch="Qwen3_5MoeForConditionalGeneration", experts="fused"),
     Variant("experts-single", arch="Qwen3_5MoeForCausalLM", experts="single", vision=False, nested=False, mtp=False),
 ]  # fmt: skip
@@ -105,7 +129,7 @@ def tensors(variant: Variant, vocab: int, seed: int) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     dtype = DTYPES[variant.dtype]
     out: dict[str, torch.Tensor] = {}
-    root = "model.language_model." if variant.nested else "model."
+    root = variant.root or ("model.language_model." if variant.nested else "model.")
 
     def add(name: str, *shape: int, scale: float = 0.2) -> None:
         out[name] = (torch.randn(*shape, generator=g) * scale).to(dtype)
@@ -164,18 +188,29 @@ def tensors(variant: Variant, vocab: int, seed: int) -> dict[str, torch.Tensor]:
         layer(f"{root}layers.{i}.", linear=(i + 1) % 4 != 0)
     add(root + "norm.weight", hidden)
     if variant.stored_head:
-        out["lm_head.weight"] = out[root + "embed_tokens.weight"].clone() if variant.tied else torch.empty(0)
-        if not variant.tied:
-            add("lm_head.weight", vocab, hidden)
+        head = variant.head_root + "lm_head.weight"
+        add(head, vocab, hidden)
+        if variant.tied:
+            out[head] = out[root + "embed_tokens.weight"].clone()
     if variant.mtp:
-        layer("mtp.layers.0.", linear=False)
-        add("mtp.fc.weight", hidden, 2 * hidden)
+        for i in range(variant.mtp_blocks):
+            layer(f"{variant.mtp_root}layers.{i}.", linear=False)
+        add(f"{variant.mtp_root}fc.weight", hidden, 2 * hidden)
         for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
-            add(f"mtp.{name}.weight", hidden)
+            add(f"{variant.mtp_root}{name}.weight", hidden)
     if variant.vision:
         add("model.visual.patch_embed.proj.weight", 16, 3, 2, 4, 4)
         add("model.visual.blocks.0.norm1.weight", 16)
+    if variant.vision_dtype:
+        visual = {name: out.pop(name).to(DTYPES[variant.vision_dtype]) for name in list(out) if ".visual." in name}
+        out = visual | out
     return out
+
+
+def _shard_of(name: str, names: list[str], variant: Variant) -> int:
+    if not variant.vision_dtype:
+        return names.index(name) % variant.shards
+    return 0 if ".visual." in name else 1 + names.index(name) % (variant.shards - 1)
 
 
 CARD = """---
@@ -202,7 +237,7 @@ def write(variant: Variant, folder: Path, tokenizer: Path, vocab: int, seed: int
         index: dict[str, str] = {}
         for i in range(variant.shards):
             file = f"model-{i + 1:05d}-of-{variant.shards:05d}.safetensors"
-            part = names[i :: variant.shards]
+            part = [name for name in names if _shard_of(name, names, variant) == i]
             save_file({name: stored[name] for name in part}, folder / file, metadata={"format": "pt"})
             index |= dict.fromkeys(part, file)
         (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}), "utf-8")

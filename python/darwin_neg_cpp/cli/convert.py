@@ -10,8 +10,8 @@ from typing import Any
 
 from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
-from ..errors import RequestError
-from ..input_file import shown_path
+from ..errors import NegHeadError, RequestError
+from ..input_file import escaped, open_input, shown_path
 from .info import describe
 from .terminal import human_bytes, progress_bar
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         type=str.lower,
         help=f"{', '.join(OUT_TYPES)}; with the compiled engine also q4_k_m, q5_k_m, q6_k and whatever else llama.cpp quantizes to; "
-        "or auto: the type that the weights have (default)",
+        "or auto: BF16 or F16 where the weights are stored so, F16 for weights in F32 (default)",
     )
     parser.add_argument(
         "--neg", metavar="FILE", help="take the NEG head from this file (default: the checkpoint's own)"
@@ -63,45 +63,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.sidecar_only and not args.sidecar:
-        raise RequestError("--sidecar-only goes with --sidecar FILE")
-    if args.sidecar and args.no_neg:
-        raise RequestError("--sidecar and --no-neg exclude each other: without a head there is nothing to put there")
-    if args.imatrix and args.outtype not in convert.QUANTIZED:
-        raise RequestError(f"--imatrix is for quantized types such as q4_k_m, not for {args.outtype}")
-    if not 0 <= args.threads <= 1024:
-        raise RequestError(f"--threads must be 0 to 1024, got {args.threads}")
+    imatrix = Path(args.imatrix) if args.imatrix else None
+    side_car = Path(args.sidecar) if args.sidecar else None
+    _check_options(args, imatrix, side_car)
     # a token is taken from the environment or from `hf auth login`, never from the command line, where others can see it
-    source = convert.find(args.source, revision=args.revision, token=os.environ.get("HF_TOKEN") or None)
+    token = os.environ.get("HF_TOKEN") or None
+    whole = not (args.dry_run or args.sidecar_only)
+    with convert.opened(args.source, revision=args.revision, token=token, whole=whole) as source:
+        return _run(args, source, imatrix, side_car)
+
+
+def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None, side_car: Path | None) -> int:
     plan = convert.plan(
         source,
         outtype=args.outtype,
         neg=Path(args.neg) if args.neg else None,
         without_neg=args.no_neg,
-        embed=not args.sidecar,
+        embed=side_car is None,
         mtp=args.mtp,
     )
     kind = args.outtype if args.outtype in convert.QUANTIZED else plan.outtype
-    out = Path(args.outfile or convert.default_name(plan, kind))
-    side_car = Path(args.sidecar) if args.sidecar else None
-    convert.check_both(out, side_car)
+    out = None if args.sidecar_only else Path(args.outfile or convert.default_name(plan, kind))
     for note in plan.notes:
-        print(f"darwin-neg: note: {note}", file=sys.stderr)
+        print(f"darwin-neg: note: {escaped(note)}", file=sys.stderr)
     if args.no_neg:
         print(
             "darwin-neg: NO NEG HEAD: the file will hold the backbone alone, without predicted entropy and gate",
             file=sys.stderr,
         )
     if args.dry_run:
-        print(dry_run(plan, out))
+        print(dry_run(plan, out, kind, side_car))
         return 0
-    if not args.sidecar_only:
+    convert.check_outputs(out, side_car, [*plan.sources, *([imatrix] if imatrix else [])], force=args.force)
+    if out is not None:
         with progress_bar("converting") as progress:
             convert.write_any(
                 plan,
                 out,
                 kind,
-                imatrix=Path(args.imatrix) if args.imatrix else None,
+                imatrix=imatrix,
                 force=args.force,
                 verify=not args.no_verify,
                 threads=args.threads,
@@ -115,15 +115,56 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def dry_run(plan: Plan, out: Path) -> str:
+def _check_options(args: argparse.Namespace, imatrix: Path | None, side_car: Path | None) -> None:
+    """Refuses what is wrong whatever the checkpoint, before it is downloaded."""
+    if args.sidecar_only and side_car is None:
+        raise RequestError("--sidecar-only goes with --sidecar FILE")
+    if side_car is not None and args.no_neg:
+        raise RequestError("--sidecar and --no-neg exclude each other: without a head there is nothing to put there")
+    if args.neg and args.no_neg:
+        raise RequestError("--neg and --no-neg exclude each other: drop one of them")
+    if not 0 <= args.threads <= 1024:
+        raise RequestError(f"--threads must be 0 to 1024, got {args.threads}")
+    convert.check_type(args.outtype, imatrix)
+    if args.neg:
+        open_input(args.neg, NegHeadError).close()
+    if not args.dry_run:
+        out = Path(args.outfile) if args.outfile and not args.sidecar_only else None
+        inputs = [Path(one) for one in (args.imatrix, args.neg) if one]
+        convert.check_outputs(out, side_car, inputs, force=args.force)
+
+
+def dry_run(plan: Plan, out: Path | None, kind: str, side_car: Path | None) -> str:
+    """What a conversion would write: tensors, the model as `info` describes it, files and their sizes."""
+    lines = []
+    quantized = kind if kind in convert.QUANTIZED else None
+    if out is not None:
+        if quantized:
+            lines += [f"in {plan.outtype.upper()}, before it is quantized to {kind.upper()}:", ""]
+        lines += [*_table(plan), "", describe(convert.preview(plan, quantized)).partition("\n")[2], ""]
+        lines.append(f"{shown_path(out)}: {_sizes(plan, quantized)}; this was a dry run")
+    if side_car is not None:
+        size = human_bytes(sum(data.nbytes for data in convert.bound_head(plan).tensors().values()))
+        lines.append(f"{shown_path(side_car)}: {size} would be written, the NEG side-car; this was a dry run")
+    return "\n".join(lines)
+
+
+def _sizes(plan: Plan, quantized: str | None) -> str:
+    if quantized is None:
+        return f"{human_bytes(plan.file_size)} would be written"
+    result = convert.preview(plan, quantized).size_bytes
+    room = human_bytes(plan.file_size + result)
+    return (
+        f"about {human_bytes(result)} would be written, by way of {human_bytes(plan.file_size)} that are removed again: "
+        f"the disk must have room for about {room}"
+    )
+
+
+def _table(plan: Plan) -> list[str]:
     rows = [(placed.info.name, placed.output.shape, placed.info) for placed in plan.tensors]
     rows += [(info.name, data.shape, info) for info, data in plan.head_tensors]
     width = max(len(name) for name, _, _ in rows)
-    lines = [
+    return [
         f"{name:<{width}}  {info.type.name:<5} {human_bytes(info.size):>10}  {list(shape)}"
         for name, shape, info in rows
     ]
-    lines += ["", describe(convert.preview(plan)).partition("\n")[2]]
-    return "\n".join(
-        [*lines, "", f"{shown_path(out)}: {human_bytes(plan.file_size)} would be written; this was a dry run"]
-    )

@@ -18,7 +18,13 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 NEG_MODULES = "neg_modules.safetensors"
 SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
-MAX_JSON = 256 << 20  # the largest tokenizer.json known has 33 MB
+MAX_SIZE = 256 << 20  # the largest tokenizer.json known has 33 MB
+# what a conversion reads beside the shards
+READ = (
+    "config.json", INDEX, NEG_MODULES, "generation_config.json", "README.md",
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+MORE_TEMPLATES = "additional_chat_templates"
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,10 @@ class Checkpoint:
         return str(self.folder / "config.json")
 
     def files(self) -> list[Path]:
-        """The shards."""
-        return [Path(name) for name in dict.fromkeys(tensor.path for tensor in self.tensors.values())]
+        """Everything that a conversion may read, none of which may be written to."""
+        shards = [Path(name) for name in dict.fromkeys(tensor.path for tensor in self.tensors.values())]
+        beside = [self.folder / name for name in READ]
+        return [*shards, *beside, *sorted((self.folder / MORE_TEMPLATES).glob("*.jinja"))]
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -45,17 +53,17 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise ModelFileError(f"{shown_path(folder)}: {what}")
     config = read_json(folder / "config.json")
     tensors: dict[str, StoredTensor] = {}
-    weight_map = _weight_map(folder)
-    for name in _shards(folder, weight_map):
-        for tensor in read_header(str(_inside(folder, name)), ModelFileError).values():
+    index = weight_map(folder)
+    for name in _shards(folder, index):
+        for tensor in read_header(str(_inside(folder, name, indexed=index is not None)), ModelFileError).values():
             if (other := tensors.get(tensor.name)) is not None:
                 raise ModelFileError(
                     f"{shown_path(tensor.path)}: {shown(tensor.name)}: is in {os.path.basename(other.path)} too; "
                     "remove the file that does not belong here"
                 )
             tensors[tensor.name] = tensor
-    if weight_map is not None:
-        _check_index(folder, weight_map, tensors)
+    if index is not None:
+        _check_index(folder, index, tensors)
     if not tensors:
         raise ModelFileError(f"{shown_path(folder)}: the checkpoint holds no tensors; download it again")
     return Checkpoint(folder, config, tensors)
@@ -63,11 +71,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object out of a file, or ModelFileError."""
-    with open_input(path, ModelFileError) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_JSON:
-            raise ModelFileError(f"{shown_path(path)}: has {size} bytes, which is no reasonable size; get it again")
-        data = file.read()
+    data = read_bytes(path)
     try:
         value = json.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -77,24 +81,56 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _weight_map(folder: Path) -> dict[str, str] | None:
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or ModelFileError."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{shown_path(path)}: is not text in UTF-8 ({error}); get it again") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file of reasonable size, or ModelFileError."""
+    with open_input(path, ModelFileError) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_SIZE:
+            raise ModelFileError(f"{shown_path(path)}: has {size} bytes, which is no reasonable size; get it again")
+        try:
+            return file.read()
+        except OSError as error:
+            raise ModelFileError(f"{shown_path(path)}: cannot be read ({error.strerror}); check the disk") from error
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a text that can be written down: JSON and YAML can hold halves of surrogate pairs."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def weight_map(folder: Path) -> dict[str, str] | None:
+    """The file that each tensor is in, as the index says; None without an index."""
     path = folder / INDEX
     if not os.path.lexists(path):
         return None
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+    files = read_json(path).get("weight_map")
+    if not isinstance(files, dict) or not files:
         raise ModelFileError(f"{shown_path(path)}: weight_map is missing or empty; get it again")
-    for name, file in weight_map.items():
+    for name, file in files.items():
         if not isinstance(file, str) or not file.endswith(".safetensors"):
             raise ModelFileError(
                 f"{shown_path(path)}: {shown(name)}: {shown(str(file))} is no safetensors file; get it again"
             )
-    return weight_map
+    return files
 
 
-def _shards(folder: Path, weight_map: Mapping[str, str] | None) -> Iterable[str]:
-    if weight_map is not None:
-        return sorted(set(weight_map.values()))
+def _shards(folder: Path, index: Mapping[str, str] | None) -> Iterable[str]:
+    if index is not None:
+        return sorted(set(index.values()))
     if os.path.lexists(folder / SINGLE):
         return [SINGLE]
     found = sorted(name for name in os.listdir(folder) if SHARD.fullmatch(name))
@@ -107,31 +143,34 @@ def _shards(folder: Path, weight_map: Mapping[str, str] | None) -> Iterable[str]
     raise ModelFileError(f"{shown_path(folder)}: holds neither {SINGLE} nor {INDEX}; give a checkpoint's folder")
 
 
-def _inside(folder: Path, name: str) -> Path:
+def _inside(folder: Path, name: str, *, indexed: bool) -> Path:
     """The path of a shard, which must lie in the folder itself (or where the hub's cache keeps the folder's files)."""
     path = folder / name
-    refused = ModelFileError(
-        f"{shown_path(folder / INDEX)}: {shown(name)} leads out of the folder; get the index again"
-    )
-    if os.path.isabs(name) or ".." in Path(name).parts or "\x00" in name:
-        raise refused
+    if indexed:
+        refused = f"{shown_path(folder / INDEX)}: {shown(name)} leads out of the folder; get the index again"
+        missing = f"{shown_path(path)}: no such file, but {INDEX} names it; download it too"
+    else:
+        refused = f"{shown_path(path)}: is a link that leads out of the folder; put the file itself there"
+        missing = f"{shown_path(path)}: is a link to a file that is not there; put the file itself there"
+    if os.path.isabs(name) or ".." in Path(name).parts or "\x00" in name or not is_text(name):
+        raise ModelFileError(refused)
     real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     roots = [root]
     if root.parent.name == "snapshots":
         roots.append(root.parent.parent / "blobs")
     if not any(real.is_relative_to(one) for one in roots):
-        raise refused
-    if not path.exists():
-        raise ModelFileError(f"{shown_path(path)}: no such file, but {INDEX} names it; download it too")
+        raise ModelFileError(refused)
+    if not os.path.exists(path):  # false also for a name that is too long
+        raise ModelFileError(missing)
     return path
 
 
-def _check_index(folder: Path, weight_map: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> None:
+def _check_index(folder: Path, files: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> None:
     index = shown_path(folder / INDEX)
-    for name, file in weight_map.items():
+    for name, file in files.items():
         if name not in tensors or os.path.basename(tensors[name].path) != os.path.basename(file):
             raise ModelFileError(f"{index}: {shown(name)}: is not in {shown(file)}, where it should be; get both again")
-    if extra := sorted(tensors.keys() - weight_map.keys()):
+    if extra := sorted(tensors.keys() - files.keys()):
         raise ModelFileError(
             f"{shown_path(tensors[extra[0]].path)}: {shown(extra[0])}: is not in {INDEX}; get both again"
         )

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGML_QUANT_VERSION, GGUFType, GGUFWriter, LlamaFileType, Metadata, size_label
+from gguf import GGML_QUANT_SIZES, GGML_QUANT_VERSION, GGUFType, GGUFValueType, GGUFWriter, LlamaFileType, Metadata
 from gguf import GGMLQuantizationType as Type
 
 from .. import gguf_encode, neg_format
-from ..errors import NegHeadError, RequestError
+from ..errors import ModelFileError, NegHeadError, RequestError
 from ..gguf_header import TensorInfo
-from ..input_file import shown_path
+from ..input_file import shown, shown_path
 from ..neg_format import NegHead
 from ..safetensors_header import StoredTensor
 from . import qwen35
 from .checkpoint import NEG_MODULES, Checkpoint
-from .qwen35 import Config, Output
-from .tokenizer import read_vocabulary
+from .model_card import read_metadata
+from .qwen35 import Config, Output, Shape
+from .tokenizer import Vocabulary, read_vocabulary
 
 OUT_TYPES = {
     "f32": (LlamaFileType.ALL_F32, Type.F32),
@@ -56,10 +60,14 @@ class Plan:
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
+    def infos(self) -> list[TensorInfo]:
+        """Of all tensors, the head's behind the others."""
+        return [placed.info for placed in self.tensors] + [info for info, _ in self.head_tensors]
+
+    @property
     def data_size(self) -> int:
         """Bytes of the data section, padding included."""
-        infos = [placed.info for placed in self.tensors] + [info for info, _ in self.head_tensors]
-        return max((gguf_encode.aligned(info.offset + info.size) for info in infos), default=0)
+        return max((gguf_encode.aligned(info.offset + info.size) for info in self.infos), default=0)
 
     @property
     def file_size(self) -> int:
@@ -88,41 +96,82 @@ def make_plan(
     """
     config = Config(checkpoint.config_path, checkpoint.config)
     backbone, head = split_head(checkpoint, neg, without_neg)
-    has_mtp = any(stored.startswith(("mtp.", "model.mtp.")) for stored in backbone.tensors)
-    shape = config.shape(mtp=mtp and has_mtp)
+    language = qwen35.language_tensors(backbone, mtp=mtp)
+    shape = config.shape(n_mtp=qwen35.mtp_blocks(config, language))
     if head is not None and head.n_embd != shape.hidden:
         raise NegHeadError(
             f"{head.source}: is a head for hidden size {head.n_embd}, the checkpoint has {shape.hidden}; use the head that was trained on it"
         )
     if outtype == "auto":
-        outtype = _stored_type(backbone)
+        outtype = _stored_type(language)
     if outtype not in OUT_TYPES:
         raise RequestError(f"outtype must be one of {', '.join(OUT_TYPES)} or auto, got {outtype!r}")
-    file_type, default = OUT_TYPES[outtype]
-    outputs = qwen35.Planner(backbone, shape, default).outputs()
+    outputs = qwen35.Planner(checkpoint.folder, language, shape, OUT_TYPES[outtype][1]).outputs()
     tensors, end = _place(outputs)
 
-    writer = GGUFWriter(None, shape.arch)
-    writer.add_type(GGUFType.MODEL)
-    metadata, notes = _metadata(checkpoint.folder, outputs, name)
-    metadata.set_gguf_meta_model(writer)
-    qwen35.add_keys(writer, config, shape)
-    writer.add_file_type(file_type)
-    writer.add_quantization_version(GGML_QUANT_VERSION)
-    read_vocabulary(checkpoint.folder, shape.vocab).add_to(writer)
-    keys = [gguf_encode.key(key, value.type, value.value, value.sub_type) for key, value in writer.kv_data[0].items()]
+    notes: list[str] = []
+    with _heard(notes):
+        metadata, left_out = read_metadata(checkpoint.folder, checkpoint.config, _counts(outputs), name)
+        writer = _keys(metadata, config, shape, outtype, read_vocabulary(checkpoint.folder, shape.vocab))
+    entries = [(key, entry.type, entry.value, entry.sub_type) for key, entry in writer.kv_data[0].items()]
     head_tensors = []
     if head is not None and embed:
-        keys += [gguf_encode.key(*entry) for entry in head.keys()]  # noqa: SIM118 (a method of ours)
+        entries += [(*entry, None) for entry in head.keys()]  # noqa: SIM118 (a method of ours)
         for tensor_name, data in head.tensors().items():
             head_tensors.append((TensorInfo(tensor_name, data.shape[::-1], Type.F32, end, data.nbytes), data))
             end = gguf_encode.aligned(end + data.nbytes)
+    keys = [_encoded(checkpoint, *entry) for entry in entries]
     infos = [placed.info for placed in tensors] + [info for info, _ in head_tensors]
     header = b"".join([gguf_encode.start(len(infos), len(keys)), *keys, *(gguf_encode.info(info) for info in infos)])
     header += bytes(gguf_encode.aligned(len(header)) - len(header))
-    return Plan(
-        outtype, shape.arch, str(metadata.name), header, tensors, head, head_tensors, checkpoint.files(), tuple(notes)
-    )
+    sources = checkpoint.files() + ([neg] if isinstance(neg, Path) else [])
+    notes = [*left_out, *notes]
+    return Plan(outtype, shape.arch, str(metadata.name), header, tensors, head, head_tensors, sources, tuple(notes))
+
+
+def _keys(metadata: Metadata, config: Config, shape: Shape, outtype: str, vocabulary: Vocabulary) -> GGUFWriter:
+    """A writer that holds all keys but the head's, and writes nothing."""
+    writer = GGUFWriter(None, shape.arch)
+    writer.add_type(GGUFType.MODEL)
+    metadata.set_gguf_meta_model(writer)
+    qwen35.add_keys(writer, config, shape)
+    writer.add_file_type(OUT_TYPES[outtype][0])
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    vocabulary.add_to(writer)
+    return writer
+
+
+def _encoded(checkpoint: Checkpoint, key: str, kind: GGUFValueType, value: Any, element: GGUFValueType | None) -> bytes:
+    """The bytes of a key; what GGUF cannot hold is an error that names it."""
+    try:
+        return gguf_encode.key(key, kind, value, element)
+    except (struct.error, ValueError, OverflowError, TypeError, AttributeError) as error:
+        raise ModelFileError(
+            f"{shown_path(checkpoint.folder)}: {shown(key)}: its value cannot be stored ({shown(str(error))}); "
+            "correct it in the checkpoint's files"
+        ) from None
+
+
+@contextlib.contextmanager
+def _heard(notes: list[str]) -> Iterator[None]:
+    """What the library would say on standard error, as notes."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            notes.append(shown(record.getMessage()))
+
+    listener = Listener(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("gguf", "metadata")]
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.propagate = False
+        logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.propagate = propagate
+            logger.removeHandler(listener)
 
 
 def split_head(
@@ -130,8 +179,7 @@ def split_head(
 ) -> tuple[Checkpoint, NegHead | None]:
     """The checkpoint without NEG tensors, and the head from where it is: the argument, a file beside the shards, the shards."""
     inside = head_in_shards(checkpoint)
-    rest = {name: stored for name, stored in checkpoint.tensors.items() if stored not in inside.values()}
-    backbone = Checkpoint(checkpoint.folder, checkpoint.config, rest)
+    backbone = _without(checkpoint, inside)
     if without_neg:
         if neg is not None:
             raise RequestError("a NEG head is given and left out at the same time; drop one of the two options")
@@ -145,7 +193,7 @@ def split_head(
         if inside:
             stored = next(iter(inside.values()))
             raise NegHeadError(
-                f"{shown_path(beside)}: {stored.path} holds a head too; say which with --neg, or remove one"
+                f"{shown_path(beside)}: {shown_path(stored.path)} holds a head too; say which with --neg, or remove one"
             )
         return backbone, neg_format.read_head(beside)
     if inside:
@@ -157,6 +205,12 @@ def split_head(
     )
 
 
+def _without(checkpoint: Checkpoint, head: Mapping[str, StoredTensor]) -> Checkpoint:
+    names = {stored.name for stored in head.values()}
+    rest = {name: stored for name, stored in checkpoint.tensors.items() if name not in names}
+    return Checkpoint(checkpoint.folder, checkpoint.config, rest)
+
+
 def head_in_shards(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
     """NEG tensors among the shards' own by their released names, whatever stands before these."""
     found: dict[str, StoredTensor] = {}
@@ -164,7 +218,9 @@ def head_in_shards(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
         for released in neg_format.RELEASED_NAMES:
             if name == released or name.endswith(("neg." + released, "neg_modules." + released)):
                 if released in found:
-                    raise NegHeadError(f"{stored.path}: {name}: is a second {released}; remove one of the heads")
+                    raise NegHeadError(
+                        f"{shown_path(stored.path)}: {shown(name)}: is a second {released}; remove one of the heads"
+                    )
                 found[released] = stored
     return found
 
@@ -175,9 +231,10 @@ def _read(stored: StoredTensor) -> bytes:
         return file.read(stored.size)
 
 
-def _stored_type(checkpoint: Checkpoint) -> str:
-    """As llama.cpp's converter guesses it: from the first matrix that is not F32."""
-    for stored in checkpoint.tensors.values():
+def _stored_type(language: Mapping[str, StoredTensor]) -> str:
+    """As llama.cpp's converter guesses it: from the first matrix that is not F32, by shard and name."""
+    shards = list(dict.fromkeys(stored.path for stored in language.values()))
+    for stored in sorted(language.values(), key=lambda one: (shards.index(one.path), one.name)):
         if len(stored.shape) >= 2 and stored.dtype in ("BF16", "F16"):
             return stored.dtype.lower()
     return "f16"
@@ -185,7 +242,8 @@ def _stored_type(checkpoint: Checkpoint) -> str:
 
 def lossless_type(checkpoint: Checkpoint) -> str:
     """The smallest type that holds every matrix as it is stored, for quantizing from."""
-    kinds = {stored.dtype for stored in checkpoint.tensors.values() if len(stored.shape) >= 2}
+    language = qwen35.language_tensors(_without(checkpoint, head_in_shards(checkpoint)), mtp=True)
+    kinds = {stored.dtype for stored in language.values() if len(stored.shape) >= 2}
     return {frozenset(("BF16",)): "bf16", frozenset(("F16",)): "f16"}.get(frozenset(kinds), "f32")
 
 
@@ -206,36 +264,6 @@ def _place(outputs: Sequence[Output]) -> tuple[list[Placed], int]:
 def tensor_bytes(shape: tuple[int, ...], kind: Type) -> int:
     block, size = GGML_QUANT_SIZES[kind]
     return math.prod(shape) // int(block) * int(size)
-
-
-def _metadata(folder: Path, outputs: Sequence[Output], name: str | None) -> tuple[Metadata, list[str]]:
-    total, shared, expert, n_experts = _counts(outputs)
-    notes = []
-    try:
-        metadata = Metadata.load(None, folder, name, total)
-    except OSError:
-        raise
-    except Exception as error:  # a model card is written by people; it must not stand in the way of the weights
-        notes.append(
-            f"{shown_path(folder / 'README.md')}: the model card cannot be read ({type(error).__name__}); its metadata is left out"
-        )
-        metadata = Metadata(name=name)
-    if name is not None:
-        # the folder of a download is named after a commit, so what comes from names comes from this one
-        parts: Mapping[str, Any] = dict(
-            zip(
-                ("name", "organization", "basename", "finetune", "version", "size_label"),
-                Metadata.get_model_id_components(name, total),
-                strict=True,
-            )
-        )
-        for key in ("basename", "finetune", "version", "size_label"):
-            setattr(metadata, key, parts[key])
-    if metadata.name is None:
-        metadata.name = folder.resolve().name
-    if metadata.size_label is None and total > 0:
-        metadata.size_label = size_label(total, shared, expert, n_experts)
-    return metadata, notes
 
 
 def _counts(outputs: Sequence[Output]) -> tuple[int, int, int, int]:

@@ -10,16 +10,19 @@ Value heads: transformers groups them by key head (k0v0 k0v1 k1v0 k1v1), ggml re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, RopeScalingType
 
 from ..errors import ModelFileError
-from ..input_file import shown
+from ..input_file import shown, shown_path
 from ..safetensors_header import StoredTensor
 from .checkpoint import Checkpoint
 
@@ -30,13 +33,18 @@ ARCHITECTURES = {
     "Qwen3_5MoeForCausalLM": "qwen35moe",
 }
 FLOATS = ("F32", "F16", "BF16")
+Order = npt.NDArray[np.intp]
 DEFAULT_MROPE_SECTION = (11, 11, 10)
+# more than any model has, and little enough to make a list of
 MAX_SIZE = 2**31 - 1
+MAX_LAYERS = 10_000
+MAX_VOCAB = 1 << 24
+MAX_HEADS = MAX_EXPERTS = 1 << 16
+MAX_F32 = float(np.finfo(np.float32).max)
 
 # Parts of a checkpoint that a language model file does not hold.
-NOT_LANGUAGE = ("model.visual.", "visual.", "vision_tower.", "model.vision_tower.")
-# Wrappers that transformers has put around the language model over time.
-LANGUAGE_PREFIXES = ("model.language_model.", "language_model.model.", "model.")
+NOT_LANGUAGE = ("visual.", "vision_tower.")
+MTP = re.compile(r"mtp\.layers\.(\d{1,6})\.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Output:
     type: Type
     pieces: tuple[Piece, ...]
     values: str = "copy"
-    columns: np.ndarray[Any, np.dtype[np.intp]] | None = None
+    columns: Order | None = None
 
     @property
     def n_rows(self) -> int:
@@ -88,6 +96,7 @@ class Shape:
     v_dim: int
     conv: int
     tied: bool
+    own_head: bool  # lm_head.weight must be there
     n_experts: int
     n_ff_expert: int
     n_ff_shared: int
@@ -106,6 +115,8 @@ class Config:
         if not isinstance(text, dict):
             raise self.wrong("text_config", "is not an object")
         self.values = {**config, **text}
+        # the outer object decides over tied embeddings, as in transformers
+        self._outer = config
         architectures = config.get("architectures")
         if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
             raise self.wrong("architectures", "does not name one architecture")
@@ -123,50 +134,62 @@ class Config:
     def wrong(self, key: str, what: str) -> ModelFileError:
         return ModelFileError(f"{self.path}: {key} {what}; get the file again or correct it")
 
-    def integer(self, key: str, default: int | None = None, *, low: int = 1) -> int:
-        value = self.values.get(key)
+    def integer(
+        self,
+        key: str,
+        default: int | None = None,
+        *,
+        low: int = 1,
+        high: int = MAX_SIZE,
+        of: Mapping[str, Any] | None = None,
+    ) -> int:
+        value = (self.values if of is None else of).get(key)
         if value is None and default is not None:
             return default
         if value is None:
             raise self.wrong(key, "is missing")
-        if type(value) is not int or not low <= value <= MAX_SIZE:
-            raise self.wrong(key, f"is {shown(repr(value))}, expected a whole number from {low} to {MAX_SIZE}")
+        if type(value) is not int or not low <= value <= high:
+            raise self.wrong(key, f"is {shown(repr(value))}, expected a whole number from {low} to {high}")
         return value
 
-    def number(self, mapping: Mapping[str, Any], key: str, default: float | None = None) -> float:
-        value = mapping.get(key)
+    def number(
+        self, of: Mapping[str, Any], key: str, default: float | None = None, *, low: float = 0.0, high: float = MAX_F32
+    ) -> float:
+        value = of.get(key)
         if value is None and default is not None:
             return default
         if value is None:
             raise self.wrong(key, "is missing")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise self.wrong(key, f"is {shown(repr(value))}, expected a number")
+        # a comparison takes whole numbers of any length, where a conversion would not
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise self.wrong(key, f"is {shown(repr(value))}, expected a number from {low:g} to {high:g}")
         return float(value)
 
-    def shape(self, *, mtp: bool) -> Shape:
-        n_layers = self.integer("num_hidden_layers")
-        hidden, n_heads = self.integer("hidden_size"), self.integer("num_attention_heads")
+    def shape(self, *, n_mtp: int) -> Shape:
+        """n_mtp: blocks of multi-token prediction."""
+        n_layers = self.integer("num_hidden_layers", high=MAX_LAYERS)
+        hidden, n_heads = self.integer("hidden_size"), self.integer("num_attention_heads", high=MAX_HEADS)
         moe = ARCHITECTURES[self.hf_arch] == "qwen35moe"
-        if n_layers > 10_000:
-            raise self.wrong("num_hidden_layers", f"is {n_layers}, more than any model has")
+        tied = self._outer.get("tie_word_embeddings") is True
         shape = Shape(
             arch=ARCHITECTURES[self.hf_arch],
             n_layers=n_layers,
-            n_mtp=self.integer("mtp_num_hidden_layers", 0, low=0) if mtp else 0,
+            n_mtp=n_mtp,
             hidden=hidden,
             n_ff=0 if moe else self.integer("intermediate_size"),
-            vocab=self.integer("vocab_size"),
+            vocab=self.integer("vocab_size", high=MAX_VOCAB),
             n_heads=n_heads,
-            n_heads_kv=self.integer("num_key_value_heads"),
-            head_dim=self.integer("head_dim", hidden // n_heads),
+            n_heads_kv=self.integer("num_key_value_heads", high=MAX_HEADS),
+            head_dim=self.integer("head_dim", max(1, hidden // n_heads)),
             linear_attention=self._layer_types(n_layers),
-            k_heads=self.integer("linear_num_key_heads"),
-            v_heads=self.integer("linear_num_value_heads"),
+            k_heads=self.integer("linear_num_key_heads", high=MAX_HEADS),
+            v_heads=self.integer("linear_num_value_heads", high=MAX_HEADS),
             k_dim=self.integer("linear_key_head_dim"),
             v_dim=self.integer("linear_value_head_dim"),
             conv=self.integer("linear_conv_kernel_dim"),
-            tied=self.values.get("tie_word_embeddings") is True,
-            n_experts=self.integer("num_experts") if moe else 0,
+            tied=tied,
+            own_head=not tied and self.values.get("tie_word_embeddings") is not True,
+            n_experts=self.integer("num_experts", high=MAX_EXPERTS) if moe else 0,
             n_ff_expert=self.integer("moe_intermediate_size") if moe else 0,
             n_ff_shared=self.integer("shared_expert_intermediate_size") if moe else 0,
         )
@@ -218,7 +241,7 @@ def add_keys(writer: GGUFWriter, config: Config, shape: Shape) -> None:
     writer.add_rope_dimension_sections(_mrope_section(config, rope))
     if rope.get("rope_theta") is not None:
         writer.add_rope_freq_base(config.number(rope, "rope_theta"))
-    writer.add_layer_norm_rms_eps(config.number(config.values, "rms_norm_eps", 1e-6))
+    writer.add_layer_norm_rms_eps(config.number(config.values, "rms_norm_eps", 1e-6, high=1.0))
     if shape.is_moe:
         writer.add_expert_count(shape.n_experts)
         writer.add_expert_used_count(config.integer("num_experts_per_tok"))
@@ -235,7 +258,7 @@ def add_keys(writer: GGUFWriter, config: Config, shape: Shape) -> None:
     writer.add_ssm_inner_size(shape.v_dim * shape.v_heads)
     writer.add_array(f"{shape.arch}.attention.recurrent_layers", [*shape.linear_attention, *[False] * shape.n_mtp])
     writer.add_full_attention_interval(config.integer("full_attention_interval", 4))
-    factor = config.number(rope, "partial_rotary_factor", 0.25)
+    factor = config.number(rope, "partial_rotary_factor", 0.25, high=1.0)
     writer.add_rope_dimension_count(int(shape.head_dim * factor))
 
 
@@ -244,9 +267,9 @@ def _mrope_section(config: Config, rope: Mapping[str, Any]) -> list[int]:
     if (
         not isinstance(section, (list, tuple))
         or len(section) > 4
-        or not all(type(n) is int and n >= 0 for n in section)
+        or not all(type(n) is int and 0 <= n <= MAX_SIZE for n in section)
     ):
-        raise config.wrong("mrope_section", "is not a list of at most four whole numbers")
+        raise config.wrong("mrope_section", "is not a list of at most four sizes")
     return [*section, 0, 0, 0, 0][:4]
 
 
@@ -259,7 +282,13 @@ def _add_rope_scaling(writer: GGUFWriter, config: Config, rope: Mapping[str, Any
     writer.add_rope_scaling_type(RopeScalingType.LINEAR if kind == "linear" else RopeScalingType.YARN)
     writer.add_rope_scaling_factor(config.number(rope, "factor"))
     if kind == "yarn":
-        writer.add_rope_scaling_orig_ctx_len(int(config.number(rope, "original_max_position_embeddings")))
+        # from there alone, and without it the whole context, as transformers takes it
+        original = "original_max_position_embeddings"
+        writer.add_rope_scaling_orig_ctx_len(
+            config.integer("max_position_embeddings")
+            if rope.get(original) is None
+            else config.integer(original, of=rope)
+        )
         for keys, add in (
             (("extrapolation_factor",), writer.add_rope_scaling_yarn_ext_factor),
             (("attention_factor", "attn_factor"), writer.add_rope_scaling_yarn_attn_factor),
@@ -277,44 +306,48 @@ def _add_rope_scaling(writer: GGUFWriter, config: Config, rope: Mapping[str, Any
 
 
 def language_tensors(checkpoint: Checkpoint, *, mtp: bool) -> dict[str, StoredTensor]:
-    """The language model's tensors under plain names: embed_tokens.weight, layers.0..., mtp..., norm.weight, lm_head.weight."""
+    """The language model's tensors under plain names: embed_tokens.weight, layers.0..., mtp..., norm.weight, lm_head.weight.
+
+    What transformers has put around the language model over time falls away as in llama.cpp's converter. mtp: keep the blocks for
+    multi-token prediction.
+    """
     out: dict[str, StoredTensor] = {}
     for stored in checkpoint.tensors.values():
-        name = stored.name
-        if name.startswith(NOT_LANGUAGE):
+        name = stored.name.replace("language_model.", "").removeprefix("model.")
+        if name.startswith(NOT_LANGUAGE) or (name.startswith("mtp.") and not mtp):
             continue
-        if name.startswith("model.mtp."):
-            name = name.removeprefix("model.")
-        if name.startswith("mtp.") and not mtp:
-            continue
-        for prefix in LANGUAGE_PREFIXES:
-            if name.startswith(prefix):
-                name = name.removeprefix(prefix)
-                break
-        name = name.removeprefix("language_model.")
         if name in out:
             raise ModelFileError(
-                f"{stored.path}: {shown(stored.name)}: the same tensor is there as {shown(out[name].name)}; get the file again"
+                f"{shown_path(stored.path)}: {shown(stored.name)}: the same tensor is there as {shown(out[name].name)}; get the file again"
             )
         out[name] = stored
     return out
 
 
+def mtp_blocks(config: Config, names: Iterable[str]) -> int:
+    """How many blocks for multi-token prediction are among the tensors: as config.json says, else by their numbers."""
+    names = list(names)
+    if not any(name.startswith("mtp.") for name in names):
+        return 0
+    found = [int(match[1]) + 1 for name in names if (match := MTP.match(name))]
+    return config.integer("mtp_num_hidden_layers", 0, low=0, high=MAX_LAYERS) or max(found, default=0)
+
+
 class Planner:
     """Takes tensors out of a checkpoint one by one, each checked for its shape and type; what is left over in the end is an error."""
 
-    def __init__(self, checkpoint: Checkpoint, shape: Shape, default: Type) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, folder: Path, tensors: Mapping[str, StoredTensor], shape: Shape, default: Type) -> None:
+        self._folder = folder
+        self._left = dict(tensors)
         self._shape = shape
         self._default = default
-        self._left = language_tensors(checkpoint, mtp=shape.n_mtp > 0)
 
     def outputs(self) -> list[Output]:
         out = list(self._all())
         if self._left:
             stored = next(iter(self._left.values()))
             raise ModelFileError(
-                f"{stored.path}: {shown(stored.name)}: is no tensor of a {self._shape.arch} model with this config.json; "
+                f"{shown_path(stored.path)}: {shown(stored.name)}: is no tensor of a {self._shape.arch} model with this config.json; "
                 "get both files again, or convert with llama.cpp's converter"
             )
         return out
@@ -327,7 +360,7 @@ class Planner:
             head = self._matrix("lm_head.weight", "output.weight", (s.vocab, s.hidden))
             if not s.tied:
                 yield head
-        elif not s.tied:
+        elif s.own_head:
             raise self._missing("lm_head.weight")
         for i in range(s.n_layers):
             yield from self._layer(f"layers.{i}.", f"blk.{i}.", linear=s.linear_attention[i])
@@ -364,7 +397,7 @@ class Planner:
     def _linear_attention(self, source: str, target: str) -> Iterator[Output]:
         s = self._shape
         keys, values = 2 * s.k_heads * s.k_dim, s.v_heads * s.v_dim
-        order = self._value_heads()
+        order = value_heads(s)
         yield self._rows(
             source + "in_proj_qkv.weight", target + "attn_qkv.weight", (keys + values, s.hidden), keys, s.v_dim, order
         )
@@ -378,12 +411,11 @@ class Planner:
         yield Output(target + "ssm_conv1d.weight", (keys + values, s.conv), Type.F32, pieces)
         for name, to, change in (("A_log", "ssm_a", "neg_exp"), ("dt_bias", "ssm_dt.bias", "copy")):
             stored = self._take(source + name, (s.v_heads,))
-            columns = np.asarray(order, dtype=np.intp)
-            yield Output(target + to, (s.v_heads,), Type.F32, (Piece(stored, 0, 1),), change, columns)
+            yield Output(target + to, (s.v_heads,), Type.F32, (Piece(stored, 0, 1),), change, order)
         stored = self._take(source + "norm.weight", (s.v_dim,))
         yield Output(target + "ssm_norm.weight", (s.v_dim,), Type.F32, (Piece(stored, 0, 1),))
         stored = self._take(source + "out_proj.weight", (s.hidden, values))
-        columns = (np.asarray(order)[:, None] * s.v_dim + np.arange(s.v_dim)).reshape(-1)
+        columns = (order[:, None] * s.v_dim + np.arange(s.v_dim)).reshape(-1)
         yield Output(
             target + "ssm_out.weight",
             (s.hidden, values),
@@ -391,12 +423,6 @@ class Planner:
             (Piece(stored, 0, s.hidden),),
             columns=None if s.k_heads == s.v_heads else columns,
         )
-
-    def _value_heads(self) -> list[int]:
-        """For each place in tile order the value head, in transformers' order, that goes there."""
-        s = self._shape
-        per_key = s.v_heads // s.k_heads
-        return [key * per_key + i for i in range(per_key) for key in range(s.k_heads)]
 
     def _mlp(self, source: str, target: str) -> Iterator[Output]:
         s = self._shape
@@ -443,9 +469,7 @@ class Planner:
         stored = self._take(source, shape)
         return Output(target, shape, self._default if kind is None else kind, (Piece(stored, 0, shape[0]),))
 
-    def _rows(
-        self, source: str, target: str, shape: tuple[int, int], fixed: int, head: int, order: Sequence[int]
-    ) -> Output:
+    def _rows(self, source: str, target: str, shape: tuple[int, int], fixed: int, head: int, order: Order) -> Output:
         """A matrix whose rows behind the first `fixed` ones are heads of `head` rows, to be put in `order`."""
         stored = self._take(source, shape)
         return Output(target, shape, self._default, _reordered(stored, fixed, head, order))
@@ -456,24 +480,30 @@ class Planner:
             raise self._missing(name)
         if stored.shape != shape:
             raise ModelFileError(
-                f"{stored.path}: {shown(stored.name)}: has shape {list(stored.shape)}, config.json asks for {list(shape)}; "
+                f"{shown_path(stored.path)}: {shown(stored.name)}: has shape {list(stored.shape)}, config.json asks for {list(shape)}; "
                 "get both files again"
             )
         if stored.dtype not in FLOATS:
             raise ModelFileError(
-                f"{stored.path}: {shown(stored.name)}: has type {stored.dtype}, expected F32, F16 or BF16; get the original checkpoint"
+                f"{shown_path(stored.path)}: {shown(stored.name)}: has type {stored.dtype}, expected F32, F16 or BF16; get the original checkpoint"
             )
         return stored
 
     def _missing(self, name: str) -> ModelFileError:
         return ModelFileError(
-            f"{self._checkpoint.folder}: {name}: the tensor is missing; download the checkpoint again"
+            f"{shown_path(self._folder)}: {name}: the tensor is missing; download the checkpoint again"
         )
 
 
-def _reordered(stored: StoredTensor, fixed: int, head: int, order: Sequence[int]) -> tuple[Piece, ...]:
+def value_heads(shape: Shape) -> Order:
+    """For each place in tile order the value head, in transformers' order, that goes there."""
+    order: Order = np.arange(shape.v_heads, dtype=np.intp).reshape(shape.k_heads, -1).T.reshape(-1)
+    return order
+
+
+def _reordered(stored: StoredTensor, fixed: int, head: int, order: Order) -> tuple[Piece, ...]:
     runs: list[tuple[int, int]] = [(0, fixed)] if fixed else []
-    for i in order:
+    for i in order.tolist():
         first = fixed + i * head
         if runs and sum(runs[-1]) == first:
             runs[-1] = (runs[-1][0], runs[-1][1] + head)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import Any
 
-from gguf import GGUFWriter, SpecialVocab, TokenType
+from gguf import GGUFWriter, Keys, SpecialVocab, TokenType
 
 from ..errors import ModelFileError
 from ..input_file import shown, shown_path
-from .checkpoint import read_json
+from .checkpoint import MORE_TEMPLATES, is_text, read_json, read_text
 
 # The pre-tokenizer expressions of tokenizer.json, under the name by which llama.cpp knows each.
 PRE_TOKENIZERS = {
@@ -19,16 +20,21 @@ PRE_TOKENIZERS = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen35",
 }
 SPACE = chr(ord(" ") + 256)  # the character that stands for a space in byte-level BPE
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """tokens and types by id, as many as the embedding has rows; pre: the pre-tokenizer's name; special: ids, merges, template."""
+    """tokens and types by id, as many as the embedding has rows; pre: the pre-tokenizer's name; special: ids and merges.
+
+    templates: chat templates by name, the usual one as "default".
+    """
 
     tokens: Sequence[str]
     types: Sequence[int]
     pre: str
     special: SpecialVocab
+    templates: Mapping[str, str]
 
     def add_to(self, writer: GGUFWriter) -> None:
         writer.add_tokenizer_model("gpt2")
@@ -36,6 +42,14 @@ class Vocabulary:
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
         self.special.add_to_gguf(writer, quiet=True)
+        # in the order of their names, which the library leaves to chance
+        others = sorted(self.templates.keys() - {DEFAULT})
+        for name in others:
+            writer.add_string(Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), self.templates[name])
+        if others:
+            writer.add_array(Keys.Tokenizer.CHAT_TEMPLATES, others)
+        if DEFAULT in self.templates:
+            writer.add_chat_template(self.templates[DEFAULT])
 
 
 def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
@@ -44,9 +58,12 @@ def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
     data = read_json(path)
     reader = _TokenizerJson(path, data)
     tokens, types = reader.tokens(n_vocab)
+    config_path = folder / "tokenizer_config.json"
+    config = read_json(config_path) if config_path.exists() else {}
+    templates = chat_templates(folder, config)
     special = _special(folder, data, n_vocab)
     special.merges = reader.merges()
-    return Vocabulary(tokens, types, reader.pre_tokenizer(), special)
+    return Vocabulary(tokens, types, reader.pre_tokenizer(), special, templates)
 
 
 class _TokenizerJson:
@@ -95,6 +112,9 @@ class _TokenizerJson:
                 out.append(f"{left.replace(' ', SPACE)} {right.replace(' ', SPACE)}")
             except (AttributeError, TypeError, ValueError):
                 raise self.wrong(f"model.merges holds {shown(repr(merge))}, which is no pair of texts") from None
+        if not is_text("".join(out)):
+            broken = next(merge for merge in out if not is_text(merge))
+            raise self.wrong(f"model.merges holds {shown(repr(broken))}, which is no text")
         return out
 
     def _place(
@@ -108,10 +128,8 @@ class _TokenizerJson:
             )
         if unused and types[i] != TokenType.UNUSED:
             raise self.wrong(f"tokens {shown(tokens[i])} and {shown(token)} have the same id {i}")
-        try:
-            token.encode("utf-8")
-        except UnicodeEncodeError:
-            raise self.wrong(f"token {i} is no text: {shown(token)}") from None
+        if not is_text(token):
+            raise self.wrong(f"token {i} is no text: {shown(token)}")
         tokens[i], types[i] = token, int(kind)
 
     def pre_tokenizer(self) -> str:
@@ -128,18 +146,45 @@ class _TokenizerJson:
         )
 
 
+def chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates by name, from where transformers puts them: tokenizer_config.json, else chat_template.jinja with
+    additional_chat_templates/, else chat_template.json."""
+    path = folder / "tokenizer_config.json"
+    found = config.get("chat_template")
+    if found is None and (folder / "chat_template.jinja").exists():
+        path = folder / "chat_template.jinja"
+        more = sorted((folder / MORE_TEMPLATES).glob("*.jinja"))
+        found = [{"name": DEFAULT, "template": read_text(path)}]
+        found += [{"name": one.stem, "template": read_text(one)} for one in more]
+    elif found is None and (folder / "chat_template.json").exists():
+        path = folder / "chat_template.json"
+        found = read_json(path).get("chat_template")
+    if found is None:
+        return {}
+    listed = found if isinstance(found, list) else [{"name": DEFAULT, "template": found}]
+    out: dict[str, str] = {}
+    for entry in listed:
+        name, template = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not is_text(template):
+            raise ModelFileError(
+                f"{shown_path(path)}: chat_template is neither a text nor a list of texts with names; get the file again"
+            )
+        # names become part of a key
+        out["".join(c if c in ascii_letters + digits else "_" for c in name)] = str(template)
+    return out
+
+
 def _special(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> SpecialVocab:
-    config_path = folder / "tokenizer_config.json"
-    if config_path.exists():
-        read_json(config_path)  # refused with one line here, with a traceback by the library
     try:
         special = SpecialVocab(folder, load_merges=False)
     except OSError:
         raise
     except Exception as error:  # whatever a malformed file leads to in the library
         raise ModelFileError(
-            f"{shown_path(config_path)}: special tokens cannot be read ({shown(repr(error))}); get the tokenizer's files again"
+            f"{shown_path(folder)}: tokenizer.json, tokenizer_config.json and config.json name special tokens that cannot be read "
+            f"({shown(repr(error))}); get them again"
         ) from None
+    special.chat_template = None  # see chat_templates
     processor = tokenizer.get("post_processor")
     steps = processor.get("processors", [processor]) if isinstance(processor, dict) else []
     if any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in steps):
@@ -149,6 +194,7 @@ def _special(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> Specia
     for kind, token in special.special_token_ids.items():
         if token >= n_vocab:
             raise ModelFileError(
-                f"{shown_path(config_path)}: the {kind} token has id {token}, the embedding has {n_vocab} rows; get both again"
+                f"{shown_path(folder)}: the {kind} token of tokenizer_config.json or config.json has id {token}, "
+                f"the embedding has {n_vocab} rows; get them again"
             )
     return special
