@@ -31,6 +31,7 @@ from oracles.qwen_tokenizer import write_tokenizer  # noqa: E402
 VOCAB = 248_320
 SHARD = 5 << 30
 SHAPES = {
+    "small": {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 256},  # to try the script with
     "0.8B": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 3584},
     "2x": {"num_hidden_layers": 60, "hidden_size": 1024, "intermediate_size": 3584},
     "9B": {
