@@ -19,7 +19,7 @@ SHORTEST_ARGUMENT = 20  # characters before "the answer is B" in one line that a
 _END = r"(?![A-Za-z0-9À-ɏͰ-Ͽ]|_[A-Za-z0-9{]|['’][A-Za-z]|[-–=+^]\w|\.[A-Za-z](?![A-Za-z]))"
 
 _MARKER = re.compile(
-    r"(?<![A-Za-z])(?:answer|ans|(?:correct|right|best)\s+(?:option|choice|letter)|정답|답|答案|答え|正解|respuesta|antwort|réponse)"
+    r"(?<![A-Za-z])(?:answer|ans|(?:correct|right|best)\s+(?:option|choice|letter)|정답|(?<!오)답|答案|答え|正解|respuesta|antwort|réponse)"
     r"(?:\s+(?:to|for)\s+(?:the|this|that)\s+(?:\w+\s+){0,2}question)?",
     re.IGNORECASE,
 )
@@ -34,8 +34,34 @@ _BETWEEN = re.compile(
     rf"(?:[\s*_`~\"'‘’“”$()\[\]{{}}<>«»「」:：=\-–—.,#|]|{_TEX}|{_WORDS}|은|는|이|가|為|为|是|は)*", re.IGNORECASE
 )
 _LETTER = re.compile(rf"([A-Za-z]){_END}")
+# "B is the correct answer", where B begins a clause: "vitamin C is the right choice" is about a vitamin
+_REVERSED = re.compile(
+    rf"(?:^|[.!?:;,][ \t]+|\b(?:[Oo]ption|[Cc]hoice|[Ll]etter|so|[Tt]hus|[Hh]ence|[Tt]herefore|that)[ \t]+)[*_`(\[\"'‘“]*([A-Z]){_END}"
+    r"[*_`)\]\"'’”]*[ \t]+(?:is|must be|would be)[ \t]+(?:(?:therefore|thus|clearly|indeed)[ \t]+)?the[ \t]+"
+    r"(?:most[ \t]+likely[ \t]+)?(?:correct|right|best|final)[ \t]+(?:answer|option|choice|one)\b",
+    re.MULTILINE,
+)
 # "answer B" alone may be in the middle of any sentence; one of these says that B is the answer
 _SAYS = re.compile(r"[:：=(\[{$*<>\-–—|\n]|\\|\b(?:is|be|was|es|est|ist)\b|은|는|이|가|為|为|是|は", re.IGNORECASE)
+# a mark that may as well be the dress of a letter in passing: "Answer (A) ignores friction"
+_DRESS = re.compile(r"[\s(\[{$*<_`\"'‘“]*(?:(?:option|choice|letter)[\s(\[{$*<_`\"'‘“]*)?", re.IGNORECASE)
+_IN_PASSING = re.compile(r"[*_`\"'’”)\]}$]*[ \t]+(?!because\b|since\b)[a-z]")
+# "the wrong answer is A", "if the answer is A", "could the answer be A"
+_SUPPOSED = re.compile(
+    r"\b(?:wrong|incorrect|false|not|(?:if|whether|could|can|might|suppose|supposing|assuming|unless)(?:[ \t]+that)?)[ \t]+"
+    r"(?:(?:the|an?|your|my|this|that)[ \t]+)?(?:(?:only|correct|right|best|final|true|option|choice)[ \t]+)*\Z",
+    re.IGNORECASE,
+)
+# "B", that is "is wrong", "가 아니라 C", "ではなく C"
+_REJECTED = re.compile(
+    r"[ \t*_`\"'’”)\]}$]*(?:"
+    r"[ \t]+(?:is|was|seems|looks|would[ \t]+be)[ \t]+(?:(?:also|clearly|obviously|definitely|therefore|simply)[ \t]+)?"
+    r"(?:incorrect|wrong|false|untrue|impossible|excluded|eliminated|ruled[ \t]+out|not)\b"
+    r"|[ \t]+(?:isn['’]t|wasn['’]t|cannot[ \t]+be|can['’]t[ \t]+be)\b"
+    r"|번?[ \t]*[이가은는]?[ \t]*아[니닙닌]|[ \t]*(?:では|じゃ)(?:な|あり))",
+    re.IGNORECASE,
+)
+_INSTEAD = re.compile(rf"[라고]?[,、]?[ \t]*(?:く[、 \t]*)?[*_`(\[\"'‘“]*([A-Za-z]){_END}")
 # words behind "A", "I" and small letters that leave them letters, where others make them words or variables
 _AFTER_CAPITAL = re.compile(r"[ \t]+(?:and|or|because|since|as|which|with|is|but|not)\b")
 _AFTER_SMALL = re.compile(r"[ \t]+(?:and|or|because|since|is)\b")
@@ -59,6 +85,10 @@ _ALONE = re.compile(
 _NAMED = re.compile(rf"\b(?:[Oo]ption|[Cc]hoice)\s+[*_`(\[\"'‘“$]*([A-Z]){_END}")
 _DENIED = re.compile(r"\b(?:not|cannot|never|incorrect|wrong|false|except|neither|nor|\w+n['’]t)\b", re.IGNORECASE)
 _LISTED = re.compile(r"^[\s*_`>#]*\(?([A-Z])[*_`]*[).:][\s*_`]")
+_NOT_BOXED = re.compile(r"\b(?:not|isn['’]t|than)[ \t]*[$\\(\[]*\Z", re.IGNORECASE)
+_OR_BOXED = re.compile(r"[ \t)\]}$\\.,]*(?:[,/&]|\bor\b|\band\b|또는|或)[ \t$\\(\[]*", re.IGNORECASE)
+# behind the letter of an answer that was cut off: an end of the line, or a whole word that does not lead to another letter
+_GOES_ON = re.compile(r"\n|\b(?!(?:and|oder|und)\b)\w{3,}\W")
 _TAG = re.compile(r"<(b|i|u|em|strong|code|span|mark)\b[^<>]{0,40}>(.{0,200}?)</\1>", re.DOTALL)
 
 
@@ -81,11 +111,12 @@ def extract(text: str, letters: str, *, truncated: bool = False) -> Extracted:
     """text: as generated, reasoning included. letters: those that were offered. truncated: it was cut off by max_tokens or the end of the context.
 
     1. The last place of the visible answer that says "answer: X", in whatever dress, whose X was offered. When it names several ("A or B"), there is no
-       letter.
+       letter. Places that deny ("the wrong answer is A", "answer (A) is incorrect") or suppose ("if the answer is A") say nothing.
     2. Only where nothing says "answer: X", the fallback: the last boxed letter; else the letter on lines that are nothing but a letter, when they agree;
-       else the one "option X" of a last line that denies nothing; else a last line like "B) text" that does not end a list.
+       else the one "option X" of a last line that denies nothing; else a last line like "B) text" of an answer that has no other such line. What is denied does not count.
 
-    Of an answer that was cut off, a letter counts only with something behind it ("Answer: B" may have become "Boron"), and there is no fallback.
+    Of an answer that was cut off, a letter counts only with the end of a line or a whole word behind it ("Answer: B" may have become "Boron" or "B or C"),
+    and there is no fallback.
     """
     shown = unicodedata.normalize("NFKC", visible(text))
     shown = _TAG.sub(r"\2", shown)
@@ -93,7 +124,7 @@ def extract(text: str, letters: str, *, truncated: bool = False) -> Extracted:
     offered = [one for one in statements if one.letter in letters]
     if offered:
         last = offered[-1]
-        if _names_another(shown[last.end :], letters) or (truncated and not shown[last.end :]):
+        if _names_another(shown[last.end :], letters) or (truncated and not _GOES_ON.search(shown, last.end)):
             return Extracted("", "none")
         return Extracted(last.letter, "answer")
     if statements or truncated:
@@ -125,12 +156,35 @@ def reasoning_extract(text: str, characters: int) -> str:
 
 
 def _statements(text: str) -> Iterator[_Statement]:
-    """The places that say which letter the answer is."""
+    """The places that say which letter the answer is, in their order."""
+    found = []
+    for reversed_ in _REVERSED.finditer(text):
+        if not _supposed(text, reversed_.start(1)):
+            found.append(_Statement(reversed_.start(1), reversed_[1], reversed_.end()))
     for marker in _MARKER.finditer(text):
-        between = _BETWEEN.match(text, marker.end())
-        letter = between and _LETTER.match(text, between.end())
-        if letter and _SAYS.search(text, marker.end(), letter.start()) and _is_letter(letter[1], text, letter.end()):
-            yield _Statement(marker.start(), letter[1].upper(), letter.end())
+        letter = _letter_of(text, marker.end())
+        if letter and not _supposed(text, marker.start()):
+            found.append(_Statement(marker.start(), letter[1].upper(), letter.end()))
+    yield from sorted(found, key=lambda one: one.begin)
+
+
+def _letter_of(text: str, begin: int) -> re.Match[str] | None:
+    """The letter that a marker ending at `begin` speaks of."""
+    between = _BETWEEN.match(text, begin)
+    letter = between and _LETTER.match(text, between.end())
+    if not letter or not _SAYS.search(text, begin, letter.start()) or not _is_letter(letter[1], text, letter.end()):
+        return None
+    dress = _DRESS.fullmatch(text, begin, letter.start())
+    if dress and "\n" not in dress[0] and _IN_PASSING.match(text, letter.end()):
+        return None
+    if rejected := _REJECTED.match(text, letter.end()):
+        return _INSTEAD.match(text, rejected.end())
+    return letter
+
+
+def _supposed(text: str, begin: int) -> bool:
+    """Whether what stands before makes it no statement."""
+    return _SUPPOSED.search(text, max(0, begin - 60), begin) is not None
 
 
 def _is_letter(letter: str, text: str, end: int) -> bool:
@@ -151,19 +205,26 @@ def _names_another(rest: str, letters: str) -> bool:
 
 
 def _fallback(shown: str, letters: str) -> str:
-    boxed: list[str] = [letter.upper() for letter in _BOXED.findall(shown) if letter.upper() in letters]
+    boxed = [
+        one
+        for one in _BOXED.finditer(shown)
+        if one[1].upper() in letters and not _NOT_BOXED.search(shown, 0, one.start())
+    ]
     if boxed:
-        return boxed[-1]
+        several = len(boxed) > 1 and _OR_BOXED.fullmatch(shown, boxed[-2].end(), boxed[-1].start())
+        return "" if several and boxed[-2][1].upper() != boxed[-1][1].upper() else boxed[-1][1].upper()
     lines = [line for line in shown.splitlines() if line.strip()]
     alone = {found for line in lines if (found := _alone(line)) and found in letters}
     if alone or not lines:
         return alone.pop() if len(alone) == 1 else ""
+    if _DENIED.search(lines[-1]):
+        return ""
     named = {letter for letter in _NAMED.findall(lines[-1]) if letter in letters}
     if named:
-        return named.pop() if len(named) == 1 and not _DENIED.search(lines[-1]) else ""
-    listed = _LISTED.match(lines[-1])
-    ends_a_list = len(lines) > 1 and _LISTED.match(lines[-2])
-    return str(listed[1]) if listed and listed[1] in letters and not ends_a_list else ""
+        return named.pop() if len(named) == 1 else ""
+    last = _LISTED.match(lines[-1])
+    listed = [line for line in lines if _LISTED.match(line)]
+    return str(last[1]) if last and last[1] in letters and len(listed) == 1 else ""
 
 
 def _alone(line: str) -> str:
