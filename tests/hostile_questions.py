@@ -154,6 +154,22 @@ KINDS = [
         True,
     ),
     Kind(
+        "lone surrogate in the id",
+        "jsonl",
+        '{"question": "q", "choices": ["a", "b"], "answer": 0, "id": "\\ud800"}\n',
+        1,
+        ('"id"', "surrogate"),
+        True,
+    ),
+    Kind(
+        "lone surrogate in the domain",
+        "jsonl",
+        '{"question": "q", "choices": ["a", "b"], "answer": 0, "domain": "\\ud800"}\n',
+        1,
+        ('"domain"', "surrogate"),
+        True,
+    ),
+    Kind(
         "json duplicate id",
         "jsonl",
         JSON.replace("{", '{"id": 7, ', 1) + '{"id": "7", "question": "q", "choices": ["a", "b"], "answer": 0}\n',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from darwin_neg_cpp.protocols.sampler import Job, Output
 
@@ -41,13 +41,14 @@ def noisy(job: Job, k: int) -> Output:
 class ScriptedSampler:
     """say: what sample k of a job comes to. shuffle: seed of the order in which samples finish; None: as they were started.
 
-    fail_after: waits until it raises KeyboardInterrupt. jobs: all that was ever started.
+    fail_after: waits until it raises KeyboardInterrupt. jobs: all that was ever started. said: (key, seed, number) of each sample that came to its own end.
     """
 
     say: Say = noisy
     shuffle: int | None = None
     fail_after: int | None = None
     jobs: list[Job] = field(default_factory=list)
+    said: list[tuple[object, int, int]] = field(default_factory=list)
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -72,7 +73,13 @@ class ScriptedSampler:
         handle, k = self._running.pop(at)
         if handle in self._cancelled:
             return [(handle, k, Output("", 0, "cancelled", 50))]
-        return [(handle, k, self.say(self.jobs[handle], k))]
+        job = self.jobs[handle]
+        self.said.append((job.key, job.seed, k if job.only is None else job.only))
+        if job.only is None:
+            return [(handle, k, self.say(job, k))]
+        # one sample of a larger job, which is what it would be there
+        whole = replace(job, temperatures=(job.temperatures[0],) * (job.only + 1), only=None)
+        return [(handle, k, self.say(whole, job.only))]
 
     def cancel(self, handle: int) -> None:
         self._cancelled.add(handle)

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from darwin_neg_cpp.atomic_file import OutputError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, write
 from darwin_neg_cpp.errors import ModelFileError
 from oracles import tiny_tokenizer
 
-SCRIPT = str(ROOT / "convert" / "convert_to_gguf.py")
+# installed, because the quantized types need the compiled engine
+CONVERT = [sys.executable, "-m", "darwin_neg_cpp", "convert"]
 OLD = b"what stood there before"
 # (type, rounds): those of the quantizer have two files to leave behind
 KILLED = (("auto", 50), ("q4_k_m", 15))
@@ -47,7 +47,7 @@ def large(tmp_path_factory) -> Path:
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, SCRIPT, str(folder), "-o", str(out), "--force", *more]
+    return [*CONVERT, str(folder), "-o", str(out), "--force", *more]
 
 
 def hidden(folder: Path) -> list[Path]:

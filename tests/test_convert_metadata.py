@@ -13,14 +13,14 @@ from typing import Any
 import gguf
 import pytest
 
-from conftest import ROOT
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, model_card, write
 from darwin_neg_cpp.convert.plan import make_plan
 from darwin_neg_cpp.errors import ModelFileError
 from oracles import tiny_tokenizer
 
-SCRIPT = str(ROOT / "convert" / "convert_to_gguf.py")
+# installed, because the quantized types need the compiled engine
+CONVERT = [sys.executable, "-m", "darwin_neg_cpp", "convert"]
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_the_same_bytes_from_every_process_and_hash_seed(folder, tmp_path):
         for outtype in ("auto", "q8_0", "q4_k_m"):
             out = tmp_path / f"{outtype}-{seed}.gguf"
             subprocess.run(
-                [sys.executable, SCRIPT, str(folder), "-o", str(out), "--outtype", outtype],
+                [*CONVERT, str(folder), "-o", str(out), "--outtype", outtype],
                 env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True,
             )  # fmt: skip
             files.append((outtype, out.read_bytes()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -12,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,42 @@ def test_a_run_killed_at_20_random_moments_gives_the_report_of_an_undisturbed_on
     assert answers(folder) == answers(tmp_path / "whole"), "nothing lost, nothing twice, and every text the same"
     assert report(folder) == report(tmp_path / "whole")
     sessions = json.loads((folder / "report.json").read_text("utf-8"))["timing"]["sessions"]
-    assert 5 <= len(sessions) <= 21 and max(Counter(one["answers"] for one in sessions)) < 72
+    assert 5 <= len(sessions) <= 21 and max(one["answers"] for one in sessions) < 72
+    check_calls(folder)
+
+
+def check_calls(folder: Path) -> None:
+    """No call was made twice, and each is a candidate of its answer, with its text."""
+    lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text("utf-8").splitlines()]
+    calls = [line["call"] for line in lines if "call" in line]
+    found = {(one["number"], one["protocol"], one["seed"], one["sample"]): one["text"] for one in calls}
+    assert len(found) == len(calls) > 0
+    candidates = {
+        (line["n"], line["protocol"], one["seed"], one["sample"]): one["text"]
+        for line in lines
+        if "protocol" in line
+        for one in line["candidates"]
+    }
+    assert found.items() <= candidates.items()
+
+
+@pytest.mark.slow
+def test_a_run_of_many_side_by_side_that_stops_early_survives_kills(tiny: list[str], tmp_path: Path) -> None:
+    """What is in a batch may turn a text there, so that the reports need not be equal; nothing is lost or done twice all the same."""
+    folder, rng = tmp_path / "killed", random.Random(12)
+    ledger = folder / "ledger.jsonl"
+    run = [*CLI, "eval", "gpqa", *tiny, "--data", str(QUESTIONS), "-o", str(folder), "--prompt", "direct", *SMALL]
+    run += ["--modes", "0,2,3", "--limit", "8", "--n-parallel", "4", "--threads", "1"]
+    for _ in range(6):
+        size = ledger.stat().st_size if ledger.exists() else 0
+        with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            until = size + 500 + rng.randrange(3000)
+            while process.poll() is None and (ledger.stat().st_size if ledger.exists() else 0) < until:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+    done(run)
+    assert len({(one["n"], one["protocol"]) for one in answers(folder)}) == len(answers(folder)) == 8 * 5
+    check_calls(folder)
 
 
 @pytest.mark.slow
@@ -203,6 +238,34 @@ def test_nothing_of_the_questions_is_in_the_report_and_git_is_told_to_leave_the_
         ["git", "-C", str(tmp_path), "status", "--short", "-uall"], capture_output=True, text=True, check=True
     )
     assert "report.md" in status.stdout and "ledger" not in status.stdout
+
+
+def test_a_gitignore_that_is_there_is_added_to(tiny: list[str], tmp_path: Path) -> None:
+    ignore = tmp_path / ".gitignore"
+    ignore.write_text("build/")
+    for _ in range(2):
+        done(command(tiny, tmp_path, "--limit", "1", "--modes", "0"))
+    lines = ignore.read_text("utf-8").splitlines()
+    assert lines[0] == "build/" and lines.count("ledger*.jsonl") == 1 and len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/home/u/gpqa.csv", "gpqa.csv"),
+        ("--data=/home/u/gpqa.csv", "--data=gpqa.csv"),
+        ("-m/home/u/a.gguf", "-ma.gguf"),
+        ("/home/u/out/", "out"),
+        ("a.gguf", "a.gguf"),
+        ("--modes", "--modes"),
+        ("--temperature=0.5", "--temperature=0.5"),
+        ("0,1", "0,1"),
+    ],
+)
+def test_the_command_to_repeat_it_names_no_folder(word: str, shown: str) -> None:
+    from darwin_neg_cpp.cli.eval import _command
+
+    assert _command(argparse.Namespace(argv=["eval", word])) == f"darwin-neg eval {shown}"
 
 
 def test_a_ledger_of_other_settings_is_refused_and_kept(tiny: list[str], tmp_path: Path) -> None:

@@ -510,6 +510,33 @@ def test_second_opinions_are_asked_of_the_two_leaders_with_an_extract_of_each() 
     assert [one.temperature for one in out.candidates[16:]] == [0.0, 0.0, 0.7, 0.7]
 
 
+def test_extracts_are_cut_until_a_second_opinion_fits_the_context() -> None:
+    class Narrow(Scripted):
+        longest = 0
+
+        def start(self, jobs: Sequence[Job]) -> list[int]:
+            if max(len(job.prompt) for job in jobs) > self.longest:
+                raise ContextFullError("prompt has too many tokens")
+            return super().start(jobs)
+
+    def reasoned(job: Job, k: int) -> str:
+        return "Because of reasons. " * 40 + voters("1122" * 4, "1111")(job, k)
+
+    wide = Scripted(reasoned)
+    answered(wide, early_stop=False)
+    whole = max(len(job.prompt) for job in wide.jobs if job.prompt.startswith(SECOND))
+    narrow = Narrow(reasoned)
+    narrow.longest = whole - 500
+    assert answered(narrow, early_stop=False).second_opinions == 4
+    cut = [len(job.prompt) for job in narrow.jobs if job.prompt.startswith(SECOND)]
+    assert len(cut) == 2 and all(whole - 1200 < length <= narrow.longest for length in cut)
+    narrow = Narrow(reasoned)
+    narrow.longest = max(len(job.prompt) for job in wide.jobs if not job.prompt.startswith(SECOND))
+    if narrow.longest < whole - 1200:
+        with pytest.raises(ContextFullError, match="question"):
+            answered(narrow, early_stop=False)
+
+
 @pytest.mark.parametrize(
     ("first", "asked"),
     [
@@ -638,12 +665,12 @@ def test_several_questions_in_flight_give_the_answers_of_one_by_one(in_flight: i
             taken += 1
             yield Task(one, plan(3, config), one.id)
 
-    sampler, settled, seen = Scripted(text), {}, 0
+    sampler, settled = Scripted(text), {}
     for key, out in run(sampler, tasks(), config, in_flight=in_flight, early_stop=False):
         settled[key] = out
         assert taken <= len(settled) - 1 + in_flight, "a task is taken only when a place is free"
     assert sorted(settled, key=lambda key: int(str(key)[1:])) == [one.id for one in asked]
-    assert sampler.closed and seen == 0
+    assert sampler.closed
     for one in asked:
         alone = answered(Scripted(text, seed=5), 3, one, early_stop=False)
         assert (settled[one.id].choice, settled[one.id].votes) == (alone.choice, alone.votes)

@@ -150,7 +150,7 @@ def read_questions(args: argparse.Namespace) -> list[Question]:
 def questions_from_json(where: str, text: str) -> list[Question]:
     """where: names the source in errors. Errors: RequestError."""
     try:
-        found = json.loads(text)
+        found = json.loads(text.removeprefix("\ufeff"))
     except RecursionError:
         raise RequestError(f"{where}: is nested too deeply; it should hold one question or a list of them") from None
     except ValueError as error:
@@ -169,8 +169,10 @@ def questions_from_json(where: str, text: str) -> list[Question]:
             raise RequestError(f"{name}: has an unknown key {shown(repr(unknown[0]))}; known are stem, choices, id")
         if missing := sorted({"stem", "choices"} - set(one)):
             raise RequestError(f"{name}: has no {missing[0]!r}; add it")
+        # numbers as in the question sets of an evaluation
+        identity = {"id": str(one["id"])} if type(one.get("id")) is int else {}
         try:
-            out.append(Question(**one))
+            out.append(Question(**{**one, **identity}))
         except RequestError as error:
             raise RequestError(f"{name}: {error}") from None
     return out

@@ -150,8 +150,15 @@ def _devices() -> str:
 
 def _command(args: argparse.Namespace) -> str:
     """For the report: the command line with files by name, not by the folders of this machine."""
-    words = [os.path.basename(word) if os.sep in word else word for word in sys.argv[2:]]
-    return shlex.join(["darwin-neg", "eval", *words])
+    return shlex.join(["darwin-neg", *map(_without_folder, args.argv)])
+
+
+def _without_folder(word: str) -> str:
+    """Of `path`, `--option=path` and `-opath`, with the name of the file alone."""
+    option = re.match(r"--[\w-]+=|-[A-Za-z](?=.)", word)
+    lead = option[0] if option else ""
+    path = word[len(lead) :]
+    return lead + (os.path.basename(os.path.normpath(path)) if os.sep in path else path)
 
 
 class _Bar:

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         args = build_parser(_verbs_needed(argv)).parse_args(argv)
+        args.argv = argv
         code: int = args.run(args)
         sys.stdout.flush()
         return code

@@ -124,7 +124,8 @@ def _kind(name: str, text: str) -> Kind:
 
 def _check(entry: _Entry) -> None:
     where = f"line {entry.line}, column "
-    for column, text in zip((entry.stem_column, *entry.choice_columns), (entry.stem, *entry.choices), strict=True):
+    columns = (entry.stem_column, *entry.choice_columns, entry.id_column, '"domain"')
+    for column, text in zip(columns, (entry.stem, *entry.choices, entry.id, entry.domain), strict=True):
         # JSON can spell halves of characters, which no tokenizer reads
         if any(0xD800 <= ord(c) < 0xE000 for c in text):
             raise _BadRow(f"{where}{column}: holds a lone surrogate; it is no Unicode text")

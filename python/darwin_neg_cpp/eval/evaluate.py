@@ -18,7 +18,10 @@ from .summary import summarize
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
 
-GITIGNORE = "# holds what the model said, which quotes the questions; those of a gated set must not be published\nledger*.jsonl\n"
+IGNORED = "ledger*.jsonl"
+GITIGNORE = (
+    f"# holds what the model said, which quotes the questions; those of a gated set must not be published\n{IGNORED}\n"
+)
 
 
 def evaluate(
@@ -96,8 +99,10 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ignore = folder / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text(GITIGNORE, "utf-8")
+        there = ignore.read_bytes() if ignore.exists() else b""
+        if IGNORED not in there.decode("utf-8", "replace").splitlines():
+            with ignore.open("ab") as file:  # what may stand there is somebody's own, and stays
+                file.write((("" if not there or there.endswith(b"\n") else "\n") + GITIGNORE).encode())
     except FileExistsError:
         raise OutputError(f"{shown_path(folder)}: is a file; give a folder for the results") from None
     except OSError as error:

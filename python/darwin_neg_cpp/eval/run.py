@@ -13,6 +13,7 @@ from ..protocols.prompts import PROMPTS, second_opinion
 from ..protocols.question import Question, orderings
 from ..protocols.sampler import EngineSampler, Job, Sampler
 from .data import Item
+from .kept import KeptSampler
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run(
     in_flight: int = 1,
     progress: Progress = lambda _done, _total, _right: None,
 ) -> None:
-    """Answers what the ledger lacks: question by question, each under all plans, so that an unfinished run compares the same questions.
+    """Answers what the ledger lacks, with the calls that it holds already: question by question, each under all plans, so that an unfinished run compares the same questions.
 
     Errors: those of the sampler; what is in the ledger stays there.
     """
@@ -46,7 +47,8 @@ def run(
 
     tell()
     tasks = _tasks(items, plans, ledger)
-    with contextlib.closing(runner.run(sampler, tasks, config, early_stop=early_stop, in_flight=in_flight)) as settled:
+    kept = KeptSampler(sampler, ledger)
+    with contextlib.closing(runner.run(kept, tasks, config, early_stop=early_stop, in_flight=in_flight)) as settled:
         for key, answer in settled:
             assert isinstance(key, int)
             ledger.add(key, items[key].domain, items[key].right, answer)
@@ -64,7 +66,7 @@ def _tasks(items: Sequence[Item], plans: Sequence[Plan], ledger: Ledger) -> Iter
 def check_fits(llm: DarwinNEG, items: Sequence[Item], plans: Sequence[Plan], config: ModeConfig) -> None:
     """Refuses, before hours of work, a context in which some question of the set would not fit. Errors: ContextFullError naming the question.
 
-    A second opinion's prompt depends on answers that are not there yet; it is taken with extracts of full length, a token for every three characters.
+    A second opinion's prompt depends on answers that are not there yet; it is taken without extracts, which are cut until it fits.
     """
     sampler = EngineSampler(llm)
     n_ctx = llm.info["n_ctx"]
@@ -75,8 +77,7 @@ def check_fits(llm: DarwinNEG, items: Sequence[Item], plans: Sequence[Plan], con
         )
         if asks_again:
             pair = _longest_pair(item.question)
-            extracts = 2 * config.extract_characters // 3
-            need = max(need, _tokens(sampler, second_opinion(item.question, pair, ["", ""]), config) + extracts)
+            need = max(need, _tokens(sampler, second_opinion(item.question, pair, ["", ""]), config))
         if need >= n_ctx:
             raise ContextFullError(
                 f"question {item.question.id!r}: needs about {need} tokens, the context has {n_ctx}; raise --n-ctx"

@@ -334,7 +334,9 @@ class _Run:
         )
 
     def _start(self, kind: Literal["first", "second opinion"], asked: list[_Asked]) -> None:
-        jobs = [Job(one.prompt, one.temperatures, one.seed, self.task.plan.neg, self._config) for one in asked]
+        plan = self.task.plan
+        key = (self.task.key, plan.name)
+        jobs = [Job(one.prompt, one.temperatures, one.seed, plan.neg, self._config, key) for one in asked]
         try:
             handles = self._sampler.start(jobs)
         except (RequestError, ContextFullError) as error:
@@ -360,19 +362,30 @@ class _Run:
         if len(leaders) < 2 or voting.decided(self._votes, possible, self._n_choices):
             return
         self._second_opinions = len(possible)
-        rows = self.task.plan.second_opinion_temperatures(self._config)
+        characters = self._config.extract_characters
+        while True:
+            try:
+                self._start("second opinion", self._opposed(leaders, characters))
+                return
+            except ContextFullError:
+                if not characters:
+                    raise
+                characters //= 2
+
+    def _opposed(self, leaders: list[int], characters: int) -> list[_Asked]:
+        """The prompts of the second opinions, with extracts of at most so many characters."""
         asked = []
-        for j, temperatures in enumerate(rows):
+        for j, temperatures in enumerate(self.task.plan.second_opinion_temperatures(self._config)):
             pair = tuple(leaders if j == 0 else reversed(leaders))
-            extracts = [self._argument(choice) for choice in pair]
+            extracts = [self._argument(choice, characters) for choice in pair]
             prompt = second_opinion(self._question, pair, extracts)
             asked.append(_Asked(prompt, pair, temperatures, self._first_second_seed + j))
-        self._start("second opinion", asked)
+        return asked
 
-    def _argument(self, choice: int) -> str:
+    def _argument(self, choice: int, characters: int) -> str:
         """What the candidate with the lowest number that voted for a choice said for it."""
         mine = min((one for one in self._candidates if one.choice == choice), key=lambda one: one.number)
-        return reasoning_extract(mine.text, self._config.extract_characters)
+        return reasoning_extract(mine.text, characters)
 
 
 def _read(slot: _Slot, output: Output, *, counted: bool) -> Candidate:

@@ -25,13 +25,18 @@ PAUSE_SECONDS = 0.005  # between looks at the engine when nothing is new; a toke
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt with a sample for each temperature (0: greedy). neg: whether the gate is on. seed, k: what sample k depends on."""
+    """One prompt with a sample for each temperature (0: greedy). neg: whether the gate is on. seed, k: what sample k depends on.
+
+    key: whose it is: the key of a task, and the name of a plan. only: k, of a job that is this one sample of a larger one.
+    """
 
     prompt: str
     temperatures: tuple[float, ...]
     seed: int
     neg: bool
     config: ModeConfig
+    key: tuple[object, str] = (None, "")
+    only: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Output:
 
 
 class Sampler(Protocol):
-    """start: begins jobs together and returns a handle for each. wait: the samples that have come to an end since, as (handle, index, output), at
+    """start: begins jobs together, all or with an error none of them, and returns a handle for each. wait: the samples that have come to an end since, as (handle, index, output), at
     least one while anything runs. cancel: ends what of a job still runs; its samples come out of wait() with finish_reason "cancelled", or with
     their own where they were quicker. close: cancels and forgets everything.
     """
@@ -86,13 +91,19 @@ class EngineSampler:
                 f"{shown_path(self._llm.path)}: has no NEG head, which modes 1 to 3 gate with; attach one with `darwin-neg neg attach`, "
                 "or switch the gate off (gate=False, --no-gate)"
             )
-        handles = []
-        for job in jobs:
-            text, tokens, chat = self._rendered(job)
-            (handle,) = self._llm._submit([tokens], self._params(job), chat, stream=True)
-            opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
-            self._running[handle] = _Running(len(job.temperatures), opened)
-            handles.append(handle)
+        handles: list[int] = []
+        try:
+            for job in jobs:
+                text, tokens, chat = self._rendered(job)
+                (handle,) = self._llm._submit([tokens], self._params(job), chat, stream=True)
+                opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
+                self._running[handle] = _Running(len(job.temperatures), opened)
+                handles.append(handle)
+        except BaseException:
+            for handle in handles:
+                del self._running[handle]
+                release(self._llm._open(), handle)
+            raise
         return handles
 
     def wait(self) -> list[tuple[int, int, Output]]:
@@ -145,13 +156,18 @@ class EngineSampler:
 
     def _params(self, job: Job) -> SamplingParams:
         config = job.config
+        seed = job.seed
+        if job.only is not None:
+            from .._core import sample_seed
+
+            seed = sample_seed(seed, job.only)
         return SamplingParams(
             max_tokens=config.max_tokens,
             temperature=job.temperatures,
             top_p=config.top_p,
             top_k=config.top_k,
             min_p=config.min_p,
-            seed=job.seed,
+            seed=seed,
             n=len(job.temperatures),
             neg=None if self._llm.neg is None else Neg(enabled=job.neg),
         )
