@@ -171,6 +171,7 @@ SHAPES: list[tuple[str, str, str, str, str]] = [
     ("boxed, not the other", r"\boxed{A}, not \boxed{B}", ABCD, "A", FALLBACK),
     ("boxed, one or the other", r"\boxed{A} or \boxed{B}", ABCD, "", NONE),
     ("boxed twice", r"$\boxed{C}$. Again: $\boxed{C}$", ABCD, "C", FALLBACK),
+    ("a choice whose text denies", "A: Shear waves cannot travel through a liquid.", ABCD, "A", FALLBACK),
     ("a choice denied in the last line", "Consider the choices.\n(A) is incorrect.", ABCD, "", NONE),
     (
         "choices explained, lines between",
@@ -269,6 +270,7 @@ TRUNCATED: list[tuple[str, str, str, str, str]] = [
     ("cut behind a slash", "Answer: A/", ABCD, "", NONE),
     ("cut behind a hyphen", "Answer: C-", ABCD, "", NONE),
     ("cut in a word behind it", "Answer: B c", ABCD, "", NONE),
-    ("a full stop alone", "Answer: B.", ABCD, "", NONE),
+    ("a full stop behind it", "Answer: B.", ABCD, "B", ANSWER),
+    ("a number behind it", "The answer is A. 1.2", ABCD, "A", ANSWER),
     ("a statement before the end", "The answer is A. Let me check this: if x", ABCD, "A", ANSWER),
 ]

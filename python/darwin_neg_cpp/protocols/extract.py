@@ -84,11 +84,12 @@ _ALONE = re.compile(
 )
 _NAMED = re.compile(rf"\b(?:[Oo]ption|[Cc]hoice)\s+[*_`(\[\"'‘“$]*([A-Z]){_END}")
 _DENIED = re.compile(r"\b(?:not|cannot|never|incorrect|wrong|false|except|neither|nor|\w+n['’]t)\b", re.IGNORECASE)
+_WRONG = re.compile(r"\b(?:incorrect|wrong|false)\b", re.IGNORECASE)
 _LISTED = re.compile(r"^[\s*_`>#]*\(?([A-Z])[*_`]*[).:][\s*_`]")
 _NOT_BOXED = re.compile(r"\b(?:not|isn['’]t|than)[ \t]*[$\\(\[]*\Z", re.IGNORECASE)
 _OR_BOXED = re.compile(r"[ \t)\]}$\\.,]*(?:[,/&]|\bor\b|\band\b|또는|或)[ \t$\\(\[]*", re.IGNORECASE)
-# behind the letter of an answer that was cut off: an end of the line, or a whole word that does not lead to another letter
-_GOES_ON = re.compile(r"\n|\b(?!(?:and|oder|und)\b)\w{3,}\W")
+# behind the letter of an answer that was cut off: a mark that closes it, or a whole word that does not lead to another letter
+_GOES_ON = re.compile(r"[*_`\"'’”$]*[.)\]}:\n]|.*?(?:\n|\b(?!(?:and|oder|und)\b)\w{3,}\W)", re.DOTALL)
 _TAG = re.compile(r"<(b|i|u|em|strong|code|span|mark)\b[^<>]{0,40}>(.{0,200}?)</\1>", re.DOTALL)
 
 
@@ -115,7 +116,8 @@ def extract(text: str, letters: str, *, truncated: bool = False) -> Extracted:
     2. Only where nothing says "answer: X", the fallback: the last boxed letter; else the letter on lines that are nothing but a letter, when they agree;
        else the one "option X" of a last line that denies nothing; else a last line like "B) text" of an answer that has no other such line. What is denied does not count.
 
-    Of an answer that was cut off, a letter counts only with the end of a line or a whole word behind it ("Answer: B" may have become "Boron" or "B or C"),
+    Of an answer that was cut off, a letter counts only with a full stop, a bracket, the end of a line or a whole word behind it ("Answer: B" may have
+    become "Boron" or "B or C"),
     and there is no fallback.
     """
     shown = unicodedata.normalize("NFKC", visible(text))
@@ -124,7 +126,7 @@ def extract(text: str, letters: str, *, truncated: bool = False) -> Extracted:
     offered = [one for one in statements if one.letter in letters]
     if offered:
         last = offered[-1]
-        if _names_another(shown[last.end :], letters) or (truncated and not _GOES_ON.search(shown, last.end)):
+        if _names_another(shown[last.end :], letters) or (truncated and not _GOES_ON.match(shown, last.end)):
             return Extracted("", "none")
         return Extracted(last.letter, "answer")
     if statements or truncated:
@@ -217,12 +219,11 @@ def _fallback(shown: str, letters: str) -> str:
     alone = {found for line in lines if (found := _alone(line)) and found in letters}
     if alone or not lines:
         return alone.pop() if len(alone) == 1 else ""
-    if _DENIED.search(lines[-1]):
-        return ""
     named = {letter for letter in _NAMED.findall(lines[-1]) if letter in letters}
     if named:
-        return named.pop() if len(named) == 1 else ""
-    last = _LISTED.match(lines[-1])
+        return named.pop() if len(named) == 1 and not _DENIED.search(lines[-1]) else ""
+    # the text of a choice may well deny something
+    last = _LISTED.match(lines[-1]) if not _WRONG.search(lines[-1]) else None
     listed = [line for line in lines if _LISTED.match(line)]
     return str(last[1]) if last and last[1] in letters and len(listed) == 1 else ""
 
