@@ -102,6 +102,7 @@ gpu: $(VENV)/.tests
 	CMAKE_ARGS=-DGGML_CUDA=ON $(PIP) install --no-build-isolation --config-settings=build-dir=build/cuda .
 	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/modes.py
 
 clean:
 	rm -rf build $(VENV) python/darwin_neg_cpp/_core*.so
