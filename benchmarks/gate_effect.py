@@ -1,10 +1,13 @@
 """What the gate does to sampled text: the demo model with the gate off, with mask, with mask and temp_scale, and with action=sample.
 
-    python benchmarks/gate_effect.py [--prompts N] [--tokens N] [--temperatures 0.7,1.0,1.3] [--json FILE]
+    python benchmarks/gate_effect.py [--prompts N] [--tokens N] [--temperatures 0.7,1.0,1.3] [--threads N] [--json FILE]
+    python benchmarks/gate_effect.py --tables FILE
 
-Every setting answers the same prompts with the same seeds; given are means over prompts and, against the gate off, the mean paired difference
-with its 95 % interval (1.96 standard errors over prompts). log-likelihood: of the generated tokens under the model at temperature 1, a token.
-repetition: share of 4-grams that stood in the answer before. distinct-2: different pairs of tokens over all pairs. Greedy decoding beside it.
+Prompt i has seed i in every setting, so that the settings are paired and the prompts independent of each other. Given are means over prompts
+and, against the gate off, the mean paired difference with its 95 % interval (1.96 standard errors over prompts). log-likelihood: of the
+generated tokens under the model at temperature 1, a token. repetition: share of 4-grams that stood in the answer before. distinct-2: different
+pairs of tokens over all pairs. active: share of positions with a predicted entropy above the threshold; with the gate off nothing acts there.
+Greedy decoding beside it. --tables writes what --json has kept as the tables of docs/gate-effect.md.
 The demo head has a temp_scale of 1, which would change nothing; that of the released head of Darwin-9B-NEG (0.598) is put in its place.
 """
 
@@ -18,6 +21,7 @@ import platform
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,10 +43,18 @@ VARIANTS = {
     "sample": Neg(action="sample"),
 }
 SAMPLING = {"temperature alone": {"top_k": 0, "top_p": 1.0, "min_p": 0.0}, "default truncation": {}}
+FIGURES = ("log_likelihood", "repetition", "distinct_2", "active")
 
 
-def figures(one: Generation) -> list[float]:
-    """log-likelihood, repetition, distinct-2, activation rate of an answer."""
+def texts() -> list[str]:
+    """Every task with every subject, each once; any first part of them has the tasks, and the subjects, as evenly as it can."""
+    n = len(TASKS) * len(SUBJECTS)
+    # i runs through half of the pairs, those with task and subject both even or both odd, before it comes back to the first
+    return [TASKS[i % len(TASKS)].format(SUBJECTS[(i + i // (n // 2)) % len(SUBJECTS)]) for i in range(n)]
+
+
+def figures(one: Generation, threshold: float) -> list[float]:
+    """FIGURES of an answer."""
     ids = one.token_ids.tolist()
     fours = [tuple(ids[i : i + 4]) for i in range(len(ids) - 3)]
     pairs = [tuple(ids[i : i + 2]) for i in range(len(ids) - 1)]
@@ -51,77 +63,144 @@ def figures(one: Generation) -> list[float]:
         float(one.logprobs.chosen.mean()),
         1 - len(set(fours)) / max(1, len(fours)),
         len(set(pairs)) / max(1, len(pairs)),
-        one.neg.activation_rate,
+        float((one.neg.entropy > np.float32(threshold)).mean()),
     ]
 
 
 def answers(llm: DarwinNEG, prompts: Sequence[list[int]], tokens: int, neg: Neg, **options: float) -> list[Generation]:
-    # one seed for all prompts, the same in every variant; answers of one length, so that figures can be compared
-    return list(
-        llm.generate(prompts, max_tokens=tokens, ignore_eos=True, seed=7, logprobs=0, neg=neg, **options)  # type: ignore[arg-type]
-    )
+    # one at a time: a quantized model rounds differently in a batch, and settings would differ by more than the gate;
+    # all of one length, so that figures can be compared
+    return [
+        llm.generate(prompt, max_tokens=tokens, ignore_eos=True, seed=i, logprobs=0, neg=neg, **options)  # type: ignore[arg-type]
+        for i, prompt in enumerate(prompts)
+    ]
 
 
-def interval(values: np.ndarray) -> str:
-    return f"{values.mean():+.4f} ± {1.96 * values.std(ddof=1) / np.sqrt(len(values)):.4f}"
+def mean_and_interval(values: np.ndarray) -> list[float]:
+    return [round(float(values.mean()), 5), round(float(1.96 * values.std(ddof=1) / np.sqrt(len(values))), 5)]
+
+
+def equal(a: list[Generation], b: list[Generation]) -> int:
+    """How many answers are the same, token for token."""
+    return sum(one.token_ids.tolist() == other.token_ids.tolist() for one, other in zip(a, b, strict=True))
+
+
+def greedy(llm: DarwinNEG, prompts: Sequence[list[int]], tokens: int) -> list[dict[str, Any]]:
+    found = {name: answers(llm, prompts, tokens, neg, temperature=0.0) for name, neg in VARIANTS.items()}
+    rows = []
+    for name, got in found.items():
+        same = equal(got, found["off"])
+        print(f"greedy, {name}: {same} of {len(prompts)} answers equal those with the gate off", flush=True)
+        rows.append({"sampling": "greedy", "variant": name, "equal_to_off": same})
+    return rows
+
+
+def sampled(
+    llm: DarwinNEG, prompts: Sequence[list[int]], tokens: int, sampling: str, temperature: float, threshold: float
+) -> list[dict[str, Any]]:
+    print(f"\n{sampling}, temperature {temperature}")
+    found: dict[str, list[Generation]] = {}
+    values: dict[str, np.ndarray] = {}
+    rows = []
+    for name, neg in VARIANTS.items():
+        found[name] = answers(llm, prompts, tokens, neg, temperature=temperature, **SAMPLING[sampling])
+        values[name] = np.array([figures(one, threshold) for one in found[name]])
+        row: dict[str, Any] = {"sampling": sampling, "temperature": temperature, "variant": name}
+        row |= {key: round(float(mean), 5) for key, mean in zip(FIGURES, values[name].mean(axis=0), strict=True)}
+        line = f"{name:<18}" + "".join(f" {key} {row[key]:.4f}" for key in FIGURES)
+        if name != "off":
+            changes = values[name] - values["off"]
+            row["against_off"] = {key: mean_and_interval(changes[:, k]) for k, key in enumerate(FIGURES)}
+            line += "  against off:" + "".join(
+                f" {key} {m:+.4f} ± {i:.4f}" for key, (m, i) in row["against_off"].items()
+            )
+        if name == "sample":
+            row["equal_to_mask"] = equal(found[name], found["mask"])
+            line += f"  {row['equal_to_mask']} answers equal those of mask"
+        print(line, flush=True)
+        rows.append(row)
+    return rows
+
+
+def measured(n_prompts: int, tokens: int, temperatures: Sequence[float], threads: int) -> dict[str, Any]:
+    """The settings of the run, and a row for each way of sampling."""
+    model, side_car = demo.model_and_head()
+    head = dataclasses.replace(neg_format.read_head(side_car), temp_scale=RELEASED_TEMP_SCALE)
+    with tempfile.TemporaryDirectory() as folder:
+        neg_files.write_side_car(head, model, Path(folder) / "head.gguf")
+        with DarwinNEG(model, Path(folder) / "head.gguf", n_ctx=tokens + 64, n_parallel=1, n_threads=threads) as llm:
+            prompts = [
+                llm.tokenize(llm.apply_chat_template([{"role": "user", "content": text}]), add_special=False)
+                for text in texts()[:n_prompts]
+            ]
+            about = {
+                "model": demo.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()), "prompts": len(prompts), "tokens": tokens,
+                "threshold": round(float(head.threshold), 4), "top_k": head.top_k, "temp_scale": RELEASED_TEMP_SCALE,
+            }  # fmt: skip
+            print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+            rows = greedy(llm, prompts, tokens)
+            for sampling in SAMPLING:
+                for temperature in temperatures:
+                    rows += sampled(llm, prompts, tokens, sampling, temperature, float(head.threshold))
+    return {**about, "rows": rows}
+
+
+def json_text(report: dict[str, Any]) -> str:
+    """A line a row."""
+    about = {key: value for key, value in report.items() if key != "rows"}
+    rows = ",\n".join("  " + json.dumps(row) for row in report["rows"])
+    return json.dumps(about, indent=1)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
+
+
+def tables(report: dict[str, Any]) -> str:
+    """Markdown. A change is bold where its interval leaves out 0."""
+
+    def change(pair: list[float]) -> str:
+        text = f"{pair[0]:+.3f} ± {pair[1]:.3f}"
+        return f"**{text}**" if abs(pair[0]) > pair[1] else text
+
+    rows = [row for row in report["rows"] if row["sampling"] == "greedy"]
+    parts = ["**greedy**", "", "| setting | answers equal to those with the gate off |", "|---|---|"]
+    parts += [f"| {row['variant']} | {row['equal_to_off']} of {report['prompts']} |" for row in rows]
+    for sampling in SAMPLING:
+        parts += ["", f"**{sampling}**", ""]
+        parts += [
+            "| temperature | setting | active | log-likelihood | change | repeated 4-grams, change | distinct pairs, change | active, change |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in (one for one in report["rows"] if one["sampling"] == sampling):
+            # with a temperature above 0 both draw from the kept tokens, and the rows are the same
+            if row["variant"] == "sample" and row["equal_to_mask"] == report["prompts"]:
+                continue
+            off = row["variant"] == "off"
+            cells = [
+                str(row["temperature"]) if off else "",
+                row["variant"],
+                f"{row['active']:.2%}",
+                f"{row['log_likelihood']:.3f}",
+            ]
+            cells += ["" if off else change(row["against_off"][key]) for key in FIGURES]
+            parts.append("| " + " | ".join(cells) + " |")
+    return "\n".join(parts) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=96)
-    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--temperatures", default="0.7,1.0,1.3")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="1 on a machine that others use: threads wait for each other"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures")
+    parser.add_argument("--tables", type=Path, metavar="FILE", help="print kept figures as Markdown; nothing is run")
     args = parser.parse_args()
-    model, side_car = demo.model_and_head()
-    head = dataclasses.replace(neg_format.read_head(side_car), temp_scale=RELEASED_TEMP_SCALE)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        neg_files.write_side_car(head, model, Path(folder) / "head.gguf")
-        with DarwinNEG(model, Path(folder) / "head.gguf", n_ctx=16 * (args.tokens + 64), n_parallel=16) as llm:
-            texts = [task.format(subject) for task in TASKS for subject in SUBJECTS][: args.prompts]
-            prompts = [
-                llm.tokenize(llm.apply_chat_template([{"role": "user", "content": text}]), add_special=False)
-                for text in texts
-            ]
-            print(
-                f"{demo.MODEL}, {platform.machine()}, {datetime.date.today()}: {len(prompts)} prompts, {args.tokens} tokens each, "
-                f"threshold {head.threshold:.3f} nats, top {head.top_k}"
-            )
-            greedy = {
-                name: [one.token_ids.tolist() for one in answers(llm, prompts, args.tokens, neg, temperature=0.0)]
-                for name, neg in VARIANTS.items()
-            }
-            for name, found in greedy.items():
-                same = sum(a == b for a, b in zip(found, greedy["off"], strict=True))
-                print(f"greedy, {name}: {same} of {len(prompts)} answers equal those with the gate off", flush=True)
-                rows.append({"sampling": "greedy", "variant": name, "equal": same, "prompts": len(prompts)})
-            for sampling, options in SAMPLING.items():
-                for temperature in map(float, args.temperatures.split(",")):
-                    print(f"\n{sampling}, temperature {temperature}")
-                    base = None
-                    for name, neg in VARIANTS.items():
-                        got = answers(llm, prompts, args.tokens, neg, temperature=temperature, **options)
-                        values = np.array([figures(one) for one in got])
-                        base = values if base is None else base
-                        mean = values.mean(axis=0)
-                        line = f"{name:<18} log-lik {mean[0]:.3f}  repetition {mean[1]:.3f}  distinct-2 {mean[2]:.3f}  active {mean[3]:.2%}"
-                        changes = {}
-                        if name != "off":
-                            changes = {
-                                key: interval(values[:, k] - base[:, k])
-                                for k, key in enumerate(("log-lik", "repetition", "distinct-2"))
-                            }
-                            line += "  against off: " + ", ".join(f"{key} {value}" for key, value in changes.items())
-                        print(line, flush=True)
-                        rows.append(
-                            {
-                                "sampling": sampling, "temperature": temperature, "variant": name, "log_likelihood": mean[0], "repetition": mean[1],
-                                "distinct_2": mean[2], "active": mean[3], "against_off": changes,
-                            }
-                        )  # fmt: skip
+    if args.tables:
+        print(tables(json.loads(args.tables.read_text("utf-8"))), end="")
+        return
+    report = measured(args.prompts, args.tokens, [float(one) for one in args.temperatures.split(",")], args.threads)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1), "utf-8")
+        args.json.write_text(json_text(report), "utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import RequestError
+from .errors import NegHeadError, RequestError
+from .input_file import shown_path
+from .sampling import Neg
 
 if TYPE_CHECKING:
     from .llm import DarwinNEG
-    from .sampling import SamplingParams
+    from .sampling import NegActionName, SamplingParams
 
 TOP = 5
 
@@ -24,8 +27,8 @@ TOP = 5
 class TraceToken:
     """One token of the text. What is said about it is about the distribution that it comes out of, so the first token has None.
 
-    text: "" where a character ends in a later token. predicted, true: entropy, nats; predicted also None without a head. active: of the
-    gate. logprob: of this token under the model, natural. top: the likeliest tokens there with their probabilities.
+    text: "" where a character ends in a later token. predicted, true: entropy, nats; None also without a head, or where a model gives no
+    finite number. active: of the gate. logprob: of this token under the model, natural. top: the likeliest tokens there with their probabilities.
     generated: by the model, or part of the prompt.
     """
 
@@ -41,14 +44,21 @@ class TraceToken:
 
 @dataclass(frozen=True)
 class Trace:
-    """threshold: of the gate, nats, None without a head. prompt_tokens: how many tokens at the beginning were given."""
+    """action, threshold (nats; infinite: never active), top_k: of the gate as the request had it, the model's where it said nothing. action is
+    None without a head; threshold and top_k are None without a head and where the action is "off". prompt_tokens: how many tokens at
+    the beginning were given."""
 
     model: str
     source: str
+    action: NegActionName | None
     threshold: float | None
     top_k: int | None
     prompt_tokens: int
     tokens: tuple[TraceToken, ...]
+
+    @property
+    def has_head(self) -> bool:
+        return self.action is not None
 
     def summary(self) -> dict[str, float | int | None]:
         """Figures over the generated tokens, or over all where nothing was generated. nats; None where nothing can be said."""
@@ -62,12 +72,15 @@ class Trace:
             "mean_true_entropy": float(np.mean([one.true for one in about])) if about else None,
             "mean_logprob": float(np.mean(logprobs)) if logprobs else None,
         }
-        if self.threshold is not None and about:
+        if self.has_head and about:
+            out["activation_rate"] = float(np.mean([one.active for one in about]))
+        about = [one for one in about if one.predicted is not None]
+        if about:
             predicted = np.array([one.predicted for one in about], np.float64)
-            found = agreement(predicted, np.array([one.true for one in about], np.float64), self.threshold)
+            # the threshold has no part in the figures that are taken from it
+            found = agreement(predicted, np.array([one.true for one in about], np.float64), math.inf)
             out |= {
                 "mean_predicted_entropy": float(predicted.mean()),
-                "activation_rate": float(np.mean([one.active for one in about])),
                 "mean_error": found.mae,
                 "r2": found.r2,
                 "pearson": found.pearson,
@@ -75,9 +88,11 @@ class Trace:
         return out
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, which knows no infinity: such a threshold becomes None."""
         out = asdict(self)
-        return {key: out.pop(key) for key in ("model", "source", "threshold", "top_k", "prompt_tokens")} | {
+        if self.threshold is not None:
+            out["threshold"] = _finite(self.threshold)
+        return {key: out.pop(key) for key in ("model", "source", "action", "threshold", "top_k", "prompt_tokens")} | {
             "summary": self.summary(),
             **out,
         }
@@ -87,15 +102,18 @@ def generated(llm: DarwinNEG, prompt: str | Sequence[int], params: SamplingParam
     """Generates from a prompt and traces prompt and answer. Predictions and gate of the answer are those of the generation itself."""
     tokens = llm.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
     out = llm.generate(tokens, params)
-    return _trace(llm, [*tokens, *out.token_ids.tolist()], len(tokens), out.neg and (out.neg.entropy, out.neg.active))
+    seen = out.neg and (out.neg.entropy, out.neg.active)
+    return _trace(llm, [*tokens, *out.token_ids.tolist()], len(tokens), seen, params.neg)
 
 
-def of_text(llm: DarwinNEG, text: str) -> Trace:
-    """Traces a given text ("teacher-forced")."""
+def of_text(llm: DarwinNEG, text: str, *, neg: Neg | None = None) -> Trace:
+    """Traces a given text ("teacher-forced"). neg: where the gate would be active; None: as the model file says."""
+    if neg is not None and llm.neg is None:
+        raise NegHeadError(f"{shown_path(llm.path)}: has no NEG head, so there is no gate; give one with a side-car")
     tokens = llm.tokenize(text, parse_special=False)
     if len(tokens) < 2:
         raise RequestError("the text has fewer than two tokens; there is nothing to trace")
-    return _trace(llm, tokens, len(tokens), None)
+    return _trace(llm, tokens, len(tokens), None, neg)
 
 
 def _trace(
@@ -103,7 +121,9 @@ def _trace(
     tokens: list[int],
     n_prompt: int,
     seen: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None,
+    neg: Neg | None,
 ) -> Trace:
+    action, threshold, top_k = gate(llm, neg)
     out = llm.evaluate(tokens, top=TOP)
     texts = pieces(llm, tokens)
     entries = []
@@ -111,36 +131,57 @@ def _trace(
         at = i - 1  # the distribution that token i comes out of is said at the token before it
         predicted, active = None, False
         if at >= 0 and out.neg is not None:
-            predicted, active = float(out.neg.entropy[at]), bool(out.neg.active[at])
+            # not out.neg.active, which goes by the model's threshold; compared in float32, as the gate does
+            active = threshold is not None and bool(out.neg.entropy[at] > np.float32(threshold))
+            predicted = _finite(out.neg.entropy[at])
         if i >= n_prompt and seen is not None:
-            predicted, active = float(seen[0][i - n_prompt]), bool(seen[1][i - n_prompt])
+            predicted, active = _finite(seen[0][i - n_prompt]), bool(seen[1][i - n_prompt])
         entries.append(
             TraceToken(
                 id=token,
                 text=texts[i],
                 generated=i >= n_prompt,
                 predicted=predicted,
-                true=float(out.entropy[at]) if at >= 0 else None,
+                true=_finite(out.entropy[at]) if at >= 0 else None,
                 active=active,
-                logprob=float(out.logprobs[at]) if at >= 0 else None,
+                logprob=_finite(out.logprobs[at]) if at >= 0 else None,
                 top=() if at < 0 else _alternatives(llm, out.top_ids[at], out.top_logprobs[at]),
             )
         )
-    neg = llm.neg
     return Trace(
         model=os.path.basename(llm.path),
-        source="" if neg is None else str(neg["source"]),
-        threshold=None if neg is None else float(neg["threshold"]),
-        top_k=None if neg is None else int(neg["top_k"]),
+        source="" if llm.neg is None else str(llm.neg["source"]),
+        action=action,
+        threshold=threshold,
+        top_k=top_k,
         prompt_tokens=n_prompt,
         tokens=tuple(entries),
     )
 
 
+def gate(llm: DarwinNEG, neg: Neg | None) -> tuple[NegActionName | None, float | None, int | None]:
+    """Action, threshold and top_k that a request with these options gets; see Trace."""
+    if llm.neg is None:
+        return None, None, None
+    asked = neg or Neg()
+    if not asked.enabled or asked.action == "off":
+        return "off", None, None
+    threshold = float(llm.neg["threshold"]) if asked.threshold is None else float(asked.threshold)
+    return asked.action, threshold, int(asked.top_k or llm.neg["top_k"])
+
+
+def _finite(value: float | np.floating[Any]) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
 def _alternatives(
     llm: DarwinNEG, ids: npt.NDArray[np.int32], logprobs: npt.NDArray[np.float32]
 ) -> tuple[tuple[str, float], ...]:
-    return tuple((llm.detokenize([int(i)], special=True), float(np.exp(p))) for i, p in zip(ids, logprobs, strict=True))
+    return tuple(
+        (llm.detokenize([int(i)], special=True), float(np.exp(p)))
+        for i, p in zip(ids, logprobs, strict=True)
+        if math.isfinite(p)
+    )
 
 
 def pieces(llm: DarwinNEG, tokens: Sequence[int]) -> list[str]:

@@ -1,6 +1,7 @@
 """A trace as one self-contained web page: no network, no library, readable in print and without a mouse.
 
-What the model wrote is untrusted: it is escaped, and a content security policy lets nothing run but the page's own script, by its hash.
+What the model wrote is untrusted, and so are names and sources of files: they are escaped, what of them would not be seen is named, and a content
+security policy lets nothing run but the page's own script, by its hash.
 """
 
 from __future__ import annotations
@@ -9,16 +10,25 @@ import base64
 import hashlib
 import json
 import math
+import unicodedata
 from html import escape
 
 from .trace import Trace, TraceToken
 
 FULL_SHADE = 5.0  # nats from which on a token has the full shade
+HIGHEST_LIMIT = 20.0  # nats; no vocabulary has this entropy, and a threshold above it would flatten the charts
+
+# control, format (direction marks, zero-width and tag characters), half of a surrogate pair, line and paragraph separator
+HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# what Unicode lets a font leave out (Default_Ignorable_Code_Point) and has in other categories: joiner, fillers, variation selectors
+HIDDEN_LETTERS = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2065, 0x3164, 0xFFA0} | {
+    *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)
+}  # fmt: skip
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1f; --faint: #6b6b76; --line: #d8d8de; --hot: #f59e0b; --gate: #b91c1c;
   --predicted: #1d4ed8; --true: #059669; --panel: #f6f6f8; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16161a; --ink: #ececf1; --faint: #a0a0ab; --line: #3a3a42; --hot: #b45309; --gate: #f87171;
+@media (prefers-color-scheme: dark) { :root { --paper: #16161a; --ink: #ececf1; --faint: #a0a0ab; --line: #3a3a42; --hot: #9a4a08; --gate: #f87171;
   --predicted: #7aa2ff; --true: #34d399; --panel: #212127; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 12rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif; background: var(--paper); color: var(--ink); }
@@ -30,10 +40,10 @@ dt { color: var(--faint); font-size: .8rem; }
 dd { margin: 0; font-variant-numeric: tabular-nums; font-weight: 600; }
 #text { font: 15px/1.9 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; }
 .t { background: color-mix(in srgb, var(--hot) calc(var(--e, 0) * 1%), transparent); border-radius: .2rem; padding: .1rem 0; cursor: default; }
-.t.p { color: var(--faint); }
+.t.p { text-decoration: underline dotted var(--faint); text-underline-offset: .2em; }
 .t.a { border-bottom: 3px double var(--gate); }
 .t:hover, .t:focus { outline: 2px solid var(--ink); outline-offset: 1px; }
-.t i { font-style: normal; opacity: .5; }
+.t i { font-style: normal; font-size: .75em; margin-right: .1em; }
 #panel { position: fixed; left: 0; right: 0; bottom: 0; min-height: 8.5rem; background: var(--panel); border-top: 1px solid var(--line); padding: .6rem 1rem; }
 #panel div { max-width: 60rem; margin: 0 auto; display: flex; flex-wrap: wrap; gap: .25rem 2rem; }
 #panel b { font-family: ui-monospace, monospace; white-space: pre-wrap; }
@@ -54,22 +64,24 @@ const data = JSON.parse(document.getElementById('data').textContent);
 const text = document.getElementById('text'), panel = document.querySelector('#panel div'), here = document.getElementById('here');
 const tokens = [...text.querySelectorAll('.t')];
 const number = (x, unit) => x === null ? '–' : x.toFixed(3) + unit;
+// the text as a string literal, in which nothing is hidden and nothing turns the direction
+const literal = (s) => JSON.stringify(s).replace(/[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\\p{DI}]/gu, (c) => '\\\\u{' + c.codePointAt(0).toString(16) + '}');
 function add(parent, name, content) { const e = document.createElement(name); e.textContent = content; parent.append(e); return e; }
 function show(i) {
   const t = data.tokens[i];
   panel.replaceChildren();
   const left = add(panel, 'section', '');
-  add(left, 'b', JSON.stringify(t.text));
+  add(left, 'b', literal(t.text));
   add(left, 'p', (t.generated ? 'generated' : 'given') + ', token ' + (i + 1) + ' of ' + data.tokens.length + ', id ' + t.id);
-  if (t.true !== null) {
+  if (i > 0) {
     add(left, 'p', 'predicted entropy ' + number(t.predicted, ' nats') + ', true ' + number(t.true, ' nats'));
-    add(left, 'p', 'probability of this token ' + Math.exp(t.logprob).toPrecision(3) + (t.active ? '; the gate was active' : ''));
+    add(left, 'p', 'probability of this token ' + (t.logprob === null ? '–' : Math.exp(t.logprob).toPrecision(3)) + (t.active ? '; the gate was active' : ''));
   } else { add(left, 'p', 'nothing is said about the first token'); }
   const table = add(panel, 'table', '');
   table.setAttribute('aria-label', 'likeliest tokens here');
   for (const [word, p] of t.top) {
     const row = add(table, 'tr', '');
-    add(row, 'td', JSON.stringify(word));
+    add(row, 'td', literal(word));
     add(row, 'td', (100 * p).toFixed(2) + ' %');
   }
   if (here) { const x = here.dataset.left * 1 + here.dataset.step * i; here.setAttribute('x1', x); here.setAttribute('x2', x); here.removeAttribute('hidden'); }
@@ -97,7 +109,8 @@ def page(trace: Trace) -> str:
     """The whole HTML document."""
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
-    title = f"NEG trace: {trace.model}"
+    title = escape(plain(f"NEG trace: {trace.model}"))
+    mixed = trace.prompt_tokens < len(trace.tokens)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -105,22 +118,22 @@ def page(trace: Trace) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>{escape(title)}</title>
+<title>{title}</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <header>
-<h1>{escape(title)}</h1>
-<p>{escape(_head_line(trace))}</p>
+<h1>{title}</h1>
+<p>{escape(plain(_head_line(trace)))}</p>
 <dl>{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _figures(trace))}</dl>
 </header>
 <main>
 <h2 id="h-text">Text</h2>
-<p>The darker, the higher the predicted entropy of the distribution a token comes out of; double underline: the gate was active; grey: given, not
-generated. Point at a token, or use ← → (next token) and ↑ ↓ (next one with an active gate).</p>
-<div id="text" role="group" aria-labelledby="h-text">{"".join(_token(one, trace.threshold is not None) for one in trace.tokens)}</div>
+<p>The stronger the shade, the higher the {"predicted" if trace.has_head else "true"} entropy of the distribution a token comes out of; double underline: the gate was
+active; {"dotted underline: given, not generated" if mixed else "all of it was given"}. Point at a token, or use ← → (next token) and ↑ ↓ (next one with an active gate).</p>
+<div id="text" role="group" aria-labelledby="h-text">{"".join(_token(one, trace.has_head, mark_given=mixed) for one in trace.tokens)}</div>
 <h2>Entropy along the text</h2>
-<p><span class="key kp">predicted</span>, <span class="key kt">true</span>, in nats; dashed: the gate's threshold.</p>
+<p><span class="key kp">predicted</span>, <span class="key kt">true</span>, in nats{"" if _limit(trace) is None else "; dashed: the gate's threshold"}.</p>
 {_course(trace)}
 <h2>Predicted against true entropy</h2>
 {_scatter(trace)}
@@ -135,15 +148,19 @@ generated. Point at a token, or use ← → (next token) and ↑ ↓ (next one w
 
 def _data(trace: Trace) -> str:
     # in ASCII, so that no character in it can turn or hide what stands around it in the page's source
-    text = json.dumps({"tokens": trace.as_dict()["tokens"]}, separators=(",", ":"))
+    text = json.dumps({"tokens": trace.as_dict()["tokens"]}, separators=(",", ":"), allow_nan=False)
     # nothing in it may end the script element, or be read as its beginning
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _head_line(trace: Trace) -> str:
-    if trace.threshold is None:
+    if not trace.has_head:
         return "no NEG head"
-    return f"gate: threshold {trace.threshold:.3f} nats, top {trace.top_k}; head: {trace.source or 'of unknown origin'}"
+    head = f"head: {trace.source or 'of unknown origin'}"
+    if trace.threshold is None:
+        return f"gate: off; {head}"
+    at = f"{trace.threshold:.5g} nats" if math.isfinite(trace.threshold) else "infinite (never active)"
+    return f"gate: {trace.action}, threshold {at}, top {trace.top_k}; {head}"
 
 
 def _figures(trace: Trace) -> list[tuple[str, str]]:
@@ -157,14 +174,26 @@ def _figures(trace: Trace) -> list[tuple[str, str]]:
         ("correlation", "pearson", "{:.3f}"),
         ("mean log-probability", "mean_logprob", "{:.3f}"),
     ]
+    if trace.action == "off":
+        s["activation_rate"] = None
     return [(title, form.format(value)) for title, key, form in rows if (value := s.get(key)) is not None]
 
 
-def _token(token: TraceToken, has_head: bool) -> str:
+def _token(token: TraceToken, has_head: bool, *, mark_given: bool) -> str:
     value = token.predicted if has_head else token.true
     shade = min(100, round(100 * (value or 0.0) / FULL_SHADE))
-    names = "t" + ("" if token.generated else " p") + (" a" if token.active else "")
+    names = "t" + (" p" if mark_given and not token.generated else "") + (" a" if token.active else "")
     return f'<span class="{names}" tabindex="-1" style="--e:{shade}">{_visible(token.text)}</span>'
+
+
+def hidden(c: str) -> bool:
+    """Whether a character is not seen itself, or turns the direction of others."""
+    return unicodedata.category(c) in HIDDEN_CATEGORIES or ord(c) in HIDDEN_LETTERS
+
+
+def plain(text: str) -> str:
+    """Text in which what would not be seen is named."""
+    return "".join(f"[U+{ord(c):04X}]" if hidden(c) else c for c in text)
 
 
 def _visible(text: str) -> str:
@@ -178,8 +207,7 @@ def _visible(text: str) -> str:
             out.append("<i>↵</i>\n")
         elif code < 0x20 and c != "\t":
             out.append(f"<i>{chr(0x2400 + code)}</i>")
-        elif 0x7F <= code < 0xA0 or code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)):
-            # these would break the line, or turn the direction of what follows
+        elif hidden(c) and c != "\t":
             out.append(f"<i>U+{code:04X}</i>")
         else:
             out.append(escape(c))
@@ -188,9 +216,12 @@ def _visible(text: str) -> str:
 
 def _top(trace: Trace) -> float:
     values = [v for one in trace.tokens for v in (one.predicted, one.true) if v is not None]
-    return float(
-        math.ceil(max([1.0, trace.threshold if trace.threshold and math.isfinite(trace.threshold) else 0.0, *values]))
-    )
+    return float(math.ceil(max([1.0, _limit(trace) or 0.0, *values])))
+
+
+def _limit(trace: Trace) -> float | None:
+    """The threshold, where there is one that can be drawn."""
+    return trace.threshold if trace.threshold is not None and trace.threshold <= HIGHEST_LIMIT else None
 
 
 def _ticks(top: float) -> list[int]:
@@ -217,8 +248,8 @@ def _course(trace: Trace) -> str:
         parts.append(f'<text x="{left + k * step:.1f}" y="{height + 26}" text-anchor="middle">{k + 1}</text>')
     parts.append(line("true", [one.true for one in trace.tokens]))
     parts.append(line("predicted", [one.predicted for one in trace.tokens]))
-    if trace.threshold is not None and trace.threshold <= top:
-        parts.append(f'<path class="limit" d="M{left} {y(trace.threshold):.1f}H{left + width}"/>')
+    if (limit := _limit(trace)) is not None:
+        parts.append(f'<path class="limit" d="M{left} {y(limit):.1f}H{left + width}"/>')
     parts.append(
         f'<line id="here" class="here" hidden y1="10" y2="{10 + height}" x1="0" x2="0" data-left="{left}" data-step="{step:.4f}"/>'
     )
@@ -243,8 +274,8 @@ def _scatter(trace: Trace) -> str:
     for tick in _ticks(top):
         parts.append(f'<text x="{left - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick}</text>')
         parts.append(f'<text x="{left + tick / top * size:.1f}" y="{size + 25}" text-anchor="middle">{tick}</text>')
-    if trace.threshold is not None and trace.threshold <= top:
-        parts.append(f'<path class="limit" d="M{left} {y(trace.threshold):.1f}H{left + size}"/>')
+    if (limit := _limit(trace)) is not None:
+        parts.append(f'<path class="limit" d="M{left} {y(limit):.1f}H{left + size}"/>')
     parts += [
         f'<circle{" class=a" if active else ""} cx="{left + true / top * size:.1f}" cy="{y(predicted):.1f}" r="3"/>'
         for true, predicted, active in points

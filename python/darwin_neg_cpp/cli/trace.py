@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from ..atomic_file import check_output
 
     check_model_options(args)
+    _check_options_of_text(args)
     given = [one for one in (args.prompt, args.file, args.text) if one is not None]
     if len(given) != 1:
         raise RequestError(f"{len(given)} of PROMPT, --file and --text are given; give one")
@@ -62,18 +64,19 @@ def run(args: argparse.Namespace) -> int:
         text = read_text(args.file)
     elif args.text is not None:
         text = read_text(args.text[1:]) if args.text.startswith("@") else args.text
-    pages = [Path(one) for one in (args.html, args.json) if one not in (None, "-")]
-    if len({one.absolute() for one in pages}) < len(pages):
+    sampling_params(args)
+    pages = [Path(args.html)] if args.html is not None else []
+    pages += [Path(args.json)] if args.json not in (None, "-") else []
+    if len(pages) == 2 and _same_file(*pages):
         raise RequestError("--html and --json name the same file; choose two names")
-    inputs = [Path(args.model)] if args.model else []
+    inputs = _inputs(args) if pages else []
     for path in pages:
         check_output(path, inputs, force=args.force)
-    sampling_params(args)
     with load_model(args) as llm:
+        params = sampling_params(args, has_head=llm.neg is not None)
         if args.text is not None:
-            found = trace.of_text(llm, text)
+            found = trace.of_text(llm, text, neg=params.neg)
         else:
-            params = sampling_params(args, has_head=llm.neg is not None)
             prompt: str | list[int] = text
             if args.chat:
                 prompt = llm.tokenize(llm.apply_chat_template([{"role": "user", "content": text}]), add_special=False)
@@ -82,27 +85,66 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_options_of_text(args: argparse.Namespace) -> None:
+    """With --text nothing is generated, so that a gate can be said to be active or not, and no more."""
+    if args.text is None:
+        return
+    for name, is_given in (
+        ("--chat", args.chat),
+        ("--neg sample", args.neg == "sample"),
+        ("--neg-top-k", args.neg_top_k is not None),
+        ("--temp-scale", args.temp_scale),
+    ):
+        if is_given:
+            raise RequestError(f"{name} acts on generation, and with --text nothing is generated; leave it out")
+
+
+def _inputs(args: argparse.Namespace) -> list[Path]:
+    """Every file that is read."""
+    names = [args.model, args.side_car, args.file, args.grammar_file]
+    names += [one[1:] for one in (args.text, args.json_schema) if one is not None and one.startswith("@")]
+    if args.demo:
+        from .. import demo
+
+        names += demo.model_and_head()
+    return [Path(one) for one in names if one is not None and os.path.exists(one)]
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    """Also by way of links, and before either is there."""
+    return os.path.realpath(a) == os.path.realpath(b) or (os.path.exists(a) and os.path.exists(b) and a.samefile(b))
+
+
 def _write(args: argparse.Namespace, found: Trace) -> None:
     from ..atomic_file import replacing
     from ..trace_page import page
 
-    if args.html:
+    if args.html is not None:
         with replacing(Path(args.html)) as (file, _):
             file.write(page(found).encode())
         print(f"{shown_path(args.html)}: written", file=sys.stderr)
-    if args.json:
-        text = json.dumps(found.as_dict(), ensure_ascii=False, indent=1) + "\n"
+    if args.json is not None:
+        text = json_text(found)
         if args.json == "-":
             sys.stdout.write(text)
         else:
             with replacing(Path(args.json)) as (file, _):
                 file.write(text.encode())
             print(f"{shown_path(args.json)}: written", file=sys.stderr)
-    if not args.html and not args.json:
+    if args.html is None and args.json is None:
         colour = use_colour(sys.stdout, args.color)
         clean = harmless if sys.stdout.isatty() else str
         print("".join(_shaded(one, clean(one.text)) if colour else clean(one.text) for one in found.tokens))
     print(figures(found), file=sys.stderr)
+
+
+def json_text(found: Trace) -> str:
+    """The trace as JSON, with all escaped that a terminal would obey or not show; other text stays readable."""
+    from ..trace_page import hidden
+
+    text = json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+    # json.dumps of a character is its escape in quotes, a surrogate pair where it needs one
+    return "".join(json.dumps(c)[1:-1] if hidden(c) and c != "\n" else c for c in text) + "\n"
 
 
 def _shaded(token: TraceToken, text: str) -> str:
@@ -124,9 +166,10 @@ def figures(found: Trace) -> str:
         return "-" if value is None else form.format(value)
 
     line = f"[{s['tokens']} tokens, mean true entropy {of('mean_true_entropy', '{:.2f}')} nats"
-    if found.threshold is None:
+    if not found.has_head:
         return line + ", no NEG head]"
+    active = "gate off" if found.action == "off" else f"gate active {of('activation_rate', '{:.1%}')}"
     return (
         f"{line}, predicted {of('mean_predicted_entropy', '{:.2f}')}, mean error {of('mean_error', '{:.2f}')}, "
-        f"correlation {of('pearson', '{:.2f}')}, gate active {of('activation_rate', '{:.1%}')}]"
+        f"correlation {of('pearson', '{:.2f}')}, {active}]"
     )
