@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError("--max-tokens must be at least 1000 and --context at least 16")
     texts = [Path(one) for one in args.text]
     out = Path(args.out) if args.out else None
-    calibrate.check(args.model, args.side_car, out, texts, force=args.force)
+    calibrate.check(args.model, args.side_car, out, texts, reference=args.reference, force=args.force)
     with (
         load_text_model(args, n_ctx=args.context, n_parallel=1) as llm,
         progress_bar("evaluating", unit=" tokens") as progress,
@@ -85,5 +86,8 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(found.as_dict(), indent=2) if args.json else found.describe())
     if out is not None:
         calibrate.write(args.model, args.side_car, found.new_threshold, out, force=args.force)
-        print(f"{shown_path(out)}: written with threshold {found.new_threshold:.4f} nats")
+        print(
+            f"{shown_path(out)}: written with threshold {found.new_threshold:.4f} nats",
+            file=sys.stderr if args.json else sys.stdout,
+        )
     return 0

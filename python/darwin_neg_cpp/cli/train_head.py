@@ -77,7 +77,7 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..errors import RequestError
     from ..training import train
-    from ..training.head import Recipe, import_torch
+    from ..training.head import Recipe
 
     if not 0 < args.learning_rate < 1:
         raise RequestError(f"--learning-rate must be between 0 and 1, got {args.learning_rate}")
@@ -102,10 +102,12 @@ def run(args: argparse.Namespace) -> int:
         force=args.force,
     )
     # before the model is loaded
-    settings.check()
-    import_torch()
+    train.check(settings, args.model)
     with load_text_model(args, n_ctx=max(args.context, 1024), n_parallel=8) as llm, steps() as progress:
         result = train.run(llm, settings, command=_command(args), progress=progress)
+    if result["training"]["interrupted"]:
+        epoch = result["training"]["best_epoch"] + 1
+        print(f"darwin-neg: interrupted; the best head so far, of epoch {epoch}, is written", file=sys.stderr)
     test = result["test"]
     print(
         f"{shown_path(args.out)}: R² {test['head']['r2']:.3f} on test (previous token's entropy: {test['previous']['r2']:.3f}), "
@@ -140,7 +142,7 @@ def steps() -> Iterator[Any]:
 def _command(args: argparse.Namespace) -> str:
     """For the report: the command line with files by name, not by the folders of this machine, and few of many texts."""
     texts = [os.path.basename(one) for one in args.text]
-    given = iter(sys.argv[2:])
+    given = iter(args.argv[1:])
     words = []
     for word in given:
         if os.path.basename(word) not in texts:

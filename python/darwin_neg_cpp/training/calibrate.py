@@ -14,6 +14,7 @@ import numpy.typing as npt
 from .. import neg_files, neg_format
 from ..atomic_file import check_output
 from ..errors import NegHeadError, RequestError
+from ..gguf_header import read_header
 from ..input_file import shown_path
 from ..measure import Agreement, agreement, threshold_for
 from . import corpus
@@ -75,11 +76,18 @@ class Calibration:
         return "\n".join([*lines, f"threshold for {self.target_rate:.2%}: {self.new_threshold:.4f} nats"])
 
 
-def check(model: str, side_car: str | None, out: Path | None, texts: Sequence[Path], *, force: bool) -> None:
+def check(
+    model: str, side_car: str | None, out: Path | None, texts: Sequence[Path], *, reference: str | None, force: bool
+) -> None:
     """Refuses what cannot end well, before the model is loaded."""
     neg_format.read_head(side_car or model)
+    if reference is not None:
+        read_header(reference)
+        if not side_car:
+            neg_format.read_head(reference)
     if out is not None:
-        check_output(out, [Path(model), *texts, *([Path(side_car)] if side_car else [])], force=force)
+        models = [Path(one) for one in (model, side_car, reference) if one]
+        check_output(out, [*models, *texts], force=force)
 
 
 def run(
@@ -88,7 +96,9 @@ def run(
     """Errors: RequestError for texts of too few tokens, NegHeadError for a model without a head."""
     if llm.neg is None:
         raise NegHeadError(f"{shown_path(llm.path)}: has no NEG head; give one with --side-car")
-    documents = corpus.limited(corpus.tokenized(llm, corpus.read(texts)), max_tokens, 0)
+    # nothing is split here: parts need not be many, and a long one has more context
+    found = corpus.read(texts, least_part=corpus.PART_CHARACTERS[1])
+    documents = corpus.limited(corpus.tokenized(llm, found), max_tokens, 0)
     sequences = corpus.sequences(documents, context)
     if (total := sum(map(len, sequences))) < LEAST_TOKENS:
         raise RequestError(f"--text: holds {total} tokens, at least {LEAST_TOKENS} are needed; give more text")

@@ -45,27 +45,31 @@ class Captured:
 
 
 def capture(
-    llm: DarwinNEG, sequences: Sequence[Sequence[int]], folder: Path, name: str, progress: Progress
+    llm: DarwinNEG, sequences: Sequence[Sequence[int]], folder: Path, name: str, progress: Progress, *, model: str
 ) -> Captured:
     """Runs the sequences through the model and keeps what it says under `folder`/`name`.*; what is there already is not run again.
 
-    progress: called with tokens done and in all. Errors: OutputError on a full disk, RequestError when the model has no logits.
+    model: SHA-256 of the model's file. progress: called with tokens done and in all. Errors: OutputError on a full disk, RequestError when the model has no logits.
     """
     n_embd = int(llm.info["n_embd"])
     total = sum(map(len, sequences))
     hidden_path, entropy_path, index_path = (folder / f"{name}.{end}" for end in ("hidden", "entropy", "json"))
     free = shutil.disk_usage(folder).free
-    there = hidden_path.stat().st_size if hidden_path.exists() else 0
-    if free < (need := total * (n_embd + 1) * 4 - there):
+    if free < (need := total * (n_embd + 1) * 4 - _size(hidden_path)):
         raise OutputError(
             f"{shown_path(folder)}: needs {need >> 20} MiB for hidden states, the disk has {free >> 20} MiB free; free some, or lower --max-tokens"
         ) from OSError(28, "No space left on device")
-    # what would give another result: the texts and the model, which its own file name and size stand for
-    key = hashlib.sha256(
-        json.dumps([os.path.basename(llm.path), os.path.getsize(llm.path), list(map(list, sequences))]).encode()
-    )
-    done = _done(index_path, key.hexdigest())
-    position = sum(map(len, sequences[:done]))
+    # what would give another result: the texts and the model
+    key = hashlib.sha256(json.dumps([model, list(map(list, sequences))]).encode()).hexdigest()
+    # The data may be shorter than the index says, after a power cut or by somebody's hand. Whole groups only: a text that
+    # runs in other company comes out a rounding error different.
+    held = min(_size(hidden_path) // (n_embd * 4), _size(entropy_path) // 4)
+    noted, done, position = _done(index_path, key), 0, 0
+    for group in groups(sequences):
+        if done + len(group) > noted or position + sum(map(len, group)) > held:
+            break
+        done += len(group)
+        position += sum(map(len, group))
     try:
         with hidden_path.open("ab") as hidden, entropy_path.open("ab") as entropy:
             # a run that was killed may have written more than it noted
@@ -80,11 +84,12 @@ def capture(
                     hidden.write(one.hidden.astype("<f4", copy=False).tobytes())
                     entropy.write(one.entropy.astype("<f4", copy=False).tobytes())
                     position += len(one.token_ids)
-                hidden.flush()
-                entropy.flush()
+                for file in (hidden, entropy):  # on disk before the index says that they are
+                    file.flush()
+                    os.fsync(file.fileno())
                 done += len(group)
-                with replacing(index_path) as (file, _):
-                    file.write(json.dumps({"key": key.hexdigest(), "done": done}).encode())
+                with replacing(index_path) as (index, _):
+                    index.write(json.dumps({"key": key, "done": done}).encode())
                 progress(position, total)
     except OSError as error:
         raise OutputError(
@@ -98,9 +103,13 @@ def capture(
     )
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _done(index_path: Path, key: str) -> int:
     try:
         index = json.loads(index_path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return max(0, int(index["done"])) if index["key"] == key else 0
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: it is only a saving of time
         return 0
-    return int(index["done"]) if index.get("key") == key else 0

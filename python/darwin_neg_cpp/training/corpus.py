@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,9 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 HELD_OUT = 0.1  # of the tokens, for validation and for test each
 ENOUGH_DOCUMENTS = 30
-PART_CHARACTERS = 8000
+PART_CHARACTERS = (1000, 8000)  # of the parts that long texts are cut in, at least
+# ends of paragraphs, lines, sentences and words: where a long text is cut, the first that serves
+CUTS = (r"\n\n+", r"\n", r"[.!?]\s|[。！？]", r"\s")
 # below this the figures are noise, and the head is too
 LEAST_TOKENS = {"train": 2000, "validation": 200, "test": 200}
 
@@ -35,15 +38,35 @@ class Document:
     split: Split = "train"
 
 
-def read(paths: Sequence[Path]) -> list[Document]:
-    """A file is a document; of a .jsonl file every line is one, by its "text".
+@dataclass(frozen=True)
+class Opening:
+    """What one of the model's own texts starts with; nothing for its start token alone. answer: it is a message that the model answers."""
 
-    When that gives few documents, long files are cut at blank lines, so that there is something to split.
+    origin: str
+    text: str
+    answer: bool
+    split: Split = "train"
+
+
+def read(paths: Sequence[Path], least_part: int = PART_CHARACTERS[0]) -> list[Document]:
+    """A file is a document; of a .jsonl file every line is one, by its "text". A text that is there twice counts once.
+
+    When that gives few documents, they are cut in parts, so that there is something to split. least_part: characters.
     """
-    documents = [document for path in paths for document in _read_file(path)]
+    documents = distinct([document for path in paths for document in _read_file(path)])
     if len(documents) < ENOUGH_DOCUMENTS:
-        documents = [part for document in documents for part in _parts(document)]
+        size = sum(len(one.text) for one in documents) // ENOUGH_DOCUMENTS
+        size = min(max(size, least_part), PART_CHARACTERS[1])
+        documents = distinct([part for document in documents for part in _parts(document, size)])
     return documents
+
+
+def distinct(documents: Sequence[Document]) -> list[Document]:
+    """The first of each text, spaces aside: a text in two parts of the data would be tested by what it was trained on."""
+    first: dict[str, Document] = {}
+    for one in documents:
+        first.setdefault(" ".join(one.text.split()), one)
+    return list(first.values())
 
 
 def _read_file(path: Path) -> Iterator[Document]:
@@ -56,6 +79,7 @@ def _read_file(path: Path) -> Iterator[Document]:
         raise RequestError(f"{name}: is not UTF-8 text (byte {error.start}); convert it or leave it out") from None
     if "\0" in text:
         raise RequestError(f"{name}: is a binary file, not text; leave it out")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if path.suffix != ".jsonl":
         if not text.strip():
             raise RequestError(f"{name}: holds no text; leave it out")
@@ -66,24 +90,35 @@ def _read_file(path: Path) -> Iterator[Document]:
             continue
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for thousands of brackets
             raise RequestError(f"{name}:{number}: is not JSON; expected one object a line") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
             raise RequestError(f'{name}:{number}: has no "text"; expected an object with the text of a document')
-        yield Document(f"{name}:{number}", entry["text"])
+        if entry["text"].strip():
+            yield Document(f"{name}:{number}", entry["text"])
 
 
-def _parts(document: Document) -> Iterator[Document]:
-    """A long document in parts of about PART_CHARACTERS, cut at blank lines."""
-    part, size, number = [], 0, 1
-    for paragraph in document.text.split("\n\n"):
-        part.append(paragraph)
-        size += len(paragraph)
-        if size >= PART_CHARACTERS:
-            yield replace(document, origin=f"{document.origin}#{number}", text="\n\n".join(part))
-            part, size, number = [], 0, number + 1
-    if "".join(part).strip():
-        yield replace(document, origin=f"{document.origin}#{number}", text="\n\n".join(part))
+def _parts(document: Document, size: int) -> Iterator[Document]:
+    pieces = [piece.strip("\n") for piece in _cut(document.text, size, CUTS) if piece.strip()]
+    if len(pieces) < 2:
+        yield document
+        return
+    for number, piece in enumerate(pieces, start=1):
+        yield replace(document, origin=f"{document.origin}#{number}", text=piece)
+
+
+def _cut(text: str, size: int, cuts: Sequence[str]) -> Iterator[str]:
+    """In pieces of `size` characters or somewhat more, behind what cuts[0] finds; one that is far too long by the cuts that follow."""
+    ends = [found.end() for found in re.finditer(cuts[0], text)] if cuts else list(range(size, len(text), size))
+    begin = 0
+    for end in [*ends, len(text)]:
+        if end - begin < size and end < len(text):
+            continue
+        piece, begin = text[begin:end], end
+        if cuts and len(piece) > 2 * size:
+            yield from _cut(piece, size, cuts[1:])
+        else:
+            yield piece
 
 
 def tokenized(llm: DarwinNEG, documents: Sequence[Document]) -> list[Document]:
@@ -120,12 +155,14 @@ def split(documents: Sequence[Document], seed: int) -> list[Document]:
 
 
 def check_size(documents: Sequence[Document]) -> None:
+    """Documents that leave enough tokens in each part of the data."""
     for part in SPLITS:
         count = sum(len(one.tokens) for one in documents if one.split == part)
         if count < LEAST_TOKENS[part]:
+            total = sum(len(one.tokens) for one in documents)
             raise RequestError(
-                f"--text: {len(documents)} documents leave {count} tokens for {part}, at least {LEAST_TOKENS[part]} are needed; "
-                "give more text, or --self-generate N"
+                f"--text: {total} tokens in {len(documents)} documents leave {count} for {part}, at least {LEAST_TOKENS[part]} are needed; "
+                f"give more text, {4 * sum(LEAST_TOKENS.values())} tokens are enough, or a larger --self-generate N"
             )
 
 
@@ -138,34 +175,59 @@ def sequences(documents: Sequence[Document], length: int) -> list[tuple[int, ...
 # --- the model's own text
 
 
-def openings(documents: Sequence[Document], count: int, seed: int) -> list[Document]:
-    """Where the model's own texts start: a few words out of a document, of whose split the text then is."""
+OPENING_CHARACTERS = (20, 120)
+REDRAWS = 20  # for an opening that is there already
+WORD_CHARACTERS = 24  # how far the end of a word is looked for; not every language writes spaces
+
+
+def openings(documents: Sequence[Document], count: int, seed: int) -> list[Opening]:
+    """Where the model's own texts start: some characters out of a document, of whose split the text then is. Every second one is answered."""
     rng = np.random.default_rng([seed, 2])
-    sources = [one for one in documents if len(one.text.split()) >= 4]
-    out = []
-    for k in range(count if sources else 0):
-        source = sources[rng.integers(len(sources))]
-        words = source.text.split()
-        begin = int(rng.integers(max(1, len(words) - 24)))
-        text = " ".join(words[begin : begin + int(rng.integers(4, 24))])
-        out.append(Document(f"own text {k}, out of {source.origin}", text, split=source.split))
+    out: list[Opening] = []
+    seen: set[str] = set()
+    for k in range(count):
+        for _ in range(REDRAWS):
+            source = documents[int(rng.integers(len(documents)))]
+            text = _opening(" ".join(source.text.split()), rng)
+            if text not in seen:
+                break
+        seen.add(text)
+        out.append(Opening(f"own text {k}, out of {source.origin}", text, k % 2 == 1, source.split))
     return out
+
+
+def _opening(text: str, rng: np.random.Generator) -> str:
+    begin = int(rng.integers(max(1, len(text) - OPENING_CHARACTERS[1])))
+    if begin:
+        begin = max(begin, 1 + text.find(" ", begin, begin + WORD_CHARACTERS))
+    end = begin + int(rng.integers(*OPENING_CHARACTERS))
+    space = text.find(" ", end, end + WORD_CHARACTERS)
+    return text[begin : end if space < 0 else space]
+
+
+def group_seed(seed: int, first: int) -> int:
+    """Of the texts that are generated together, the first of which has this number."""
+    return int(np.random.SeedSequence([seed, 3, first]).generate_state(1, np.uint32)[0])
 
 
 def own_texts(
-    llm: DarwinNEG, starts: Sequence[Document], *, seed: int, max_tokens: int, temperature: float
-) -> list[Document]:
-    """The model's continuations of openings; every second one is its answer to the opening as a message, where it has a template."""
-    prompts = []
-    for k, start in enumerate(starts):
-        if k % 2 and llm.info["chat_template"]:
-            text = llm.apply_chat_template([{"role": "user", "content": start.text}])
-            prompts.append(llm.tokenize(text, add_special=False))
-        else:
-            prompts.append(llm.tokenize(start.text, parse_special=False))
-    results = llm.generate(prompts, temperature=temperature, max_tokens=max_tokens, seed=seed)
-    out = []
-    for start, prompt, one in zip(starts, prompts, results, strict=True):
-        tokens = (*prompt, *one.token_ids.tolist())
-        out.append(replace(start, text=llm.detokenize(tokens, special=True), tokens=tokens))
-    return out
+    llm: DarwinNEG, starts: Sequence[Opening], *, seed: int, max_tokens: int, temperature: float
+) -> list[tuple[int, ...]]:
+    """Token ids of the model's continuations of openings, and of its answers to those that are messages, where it has a template."""
+    prompts = [_prompt(llm, start) for start in starts]
+    # With one seed, the same prompt gives the same text; the samples of one prompt are drawn each for itself. One call
+    # in any case: texts that begin in the same step are the same ones in every run.
+    if len(starts) > 1 and all(one == prompts[0] for one in prompts):
+        results = llm.generate(prompts[0], n=len(starts), temperature=temperature, max_tokens=max_tokens, seed=seed)
+    else:
+        results = llm.generate(prompts, temperature=temperature, max_tokens=max_tokens, seed=seed)
+    return [(*prompt, *one.token_ids.tolist()) for prompt, one in zip(prompts, results, strict=True)]
+
+
+def _prompt(llm: DarwinNEG, start: Opening) -> list[int]:
+    if not start.text:
+        return [llm.info["bos"] if llm.info["bos"] >= 0 else llm.info["eos"]]
+    if start.answer and llm.info["chat_template"]:
+        text = llm.apply_chat_template([{"role": "user", "content": start.text}])
+        return llm.tokenize(text, add_special=False)
+    return llm.tokenize(start.text, parse_special=False)

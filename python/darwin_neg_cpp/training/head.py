@@ -35,6 +35,16 @@ class Recipe:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Trained:
+    """validation_errors: mean squared, of every epoch. best_epoch: the head's, from 0. interrupted: Ctrl-C ended it."""
+
+    head: NegHead
+    validation_errors: tuple[float, ...]
+    best_epoch: int
+    interrupted: bool
+
+
 def train(
     hidden: F32,
     entropy: F32,
@@ -43,7 +53,7 @@ def train(
     *,
     state: Path | None = None,
     tell: Tell | None = None,
-) -> NegHead:
+) -> Trained:
     """The head with the least squared error on validation data; threshold infinite, it is the caller's to set.
 
     hidden: [positions, n_embd]. entropy: nats, [positions]. state: file that keeps the training after every epoch; with one of the
@@ -82,23 +92,18 @@ def train(
             )
         return total / len(y)
 
-    best, best_error, best_epoch, first = copy.deepcopy(model.state_dict()), np.inf, -1, 0
-    fingerprint = json.dumps(
-        [asdict(recipe), list(hidden.shape), float(entropy.sum(dtype=np.float64)), list(validation[0].shape)]
-    )
+    best, best_epoch, interrupted = copy.deepcopy(model.state_dict()), -1, False
+    errors: list[float] = []
+    parts = ((hidden, entropy), validation)
+    fingerprint = json.dumps([asdict(recipe), [[list(x.shape), float(y.sum(dtype=np.float64))] for x, y in parts]])
     saved = _load(torch, state, fingerprint)
     if saved:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
-        best, best_error, best_epoch, first = (
-            saved["best"],
-            saved["best_error"],
-            saved["best_epoch"],
-            saved["epoch"] + 1,
-        )
+        best, best_epoch, errors = saved["best"], saved["best_epoch"], saved["errors"]
     try:
-        for epoch in range(first, recipe.epochs):
+        for epoch in range(len(errors), recipe.epochs):
             if epoch - best_epoch > recipe.patience:
                 break
             # what is drawn depends on the epoch alone, so that a resumed training is the uninterrupted one
@@ -112,9 +117,10 @@ def train(
                 optimizer.step()
             error = error_on(*validation)
             schedule.step(error)
-            better = error < best_error
+            better = error < min(errors, default=np.inf)
+            errors.append(error)
             if better:
-                best, best_error, best_epoch = copy.deepcopy(model.state_dict()), error, epoch
+                best, best_epoch = copy.deepcopy(model.state_dict()), epoch
             if tell is not None:
                 tell(epoch, error, better)
             if state is not None:
@@ -123,19 +129,21 @@ def train(
                     state,
                     {
                         "fingerprint": fingerprint,
-                        "epoch": epoch,
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
                         "schedule": schedule.state_dict(),
                         "best": best,
-                        "best_error": best_error,
+                        "errors": errors,
                         "best_epoch": best_epoch,
                     },
                 )
     except KeyboardInterrupt:
         if best_epoch < 0:
             raise
-    return _folded(best, mean, scale)
+        interrupted = True
+    if best_epoch < 0:
+        raise DarwinNegError("--learning-rate: the training gives no finite numbers; lower it")
+    return Trained(_folded(best, mean, scale), tuple(errors), best_epoch, interrupted)
 
 
 def predict(head: NegHead, hidden: F32) -> F32:
@@ -196,4 +204,4 @@ def _load(torch: Any, path: Path | None, fingerprint: str) -> dict[str, Any] | N
         value = torch.load(path, weights_only=True)
     except Exception:  # damaged, or of another version: it is only a saving of time
         return None
-    return value if value.get("fingerprint") == fingerprint else None
+    return value if value.get("fingerprint") == fingerprint and "errors" in value else None

@@ -73,7 +73,8 @@ def markdown(report: Mapping[str, Any], figure: str) -> str:
         f"{data['text_documents']} documents of text and {data['own_documents']} that the model wrote itself; split by document"
         + (", the model's own by the document that they start from." if data["own_documents"] else "."),
         f"Training: {report['training']['epochs']} epochs, the best was number {report['training']['best_epoch'] + 1}; "
-        f"seed {report['training']['recipe']['seed']}.",
+        f"seed {report['training']['recipe']['seed']}."
+        + (" It was interrupted then." if report["training"]["interrupted"] else ""),
         "",
     ]
     return "\n".join(lines)

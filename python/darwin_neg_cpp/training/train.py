@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import neg_files, neg_format
-from ..atomic_file import OutputError, check_output, replacing
-from ..errors import RequestError
+from ..atomic_file import OutputError, check_output, naming, replacing
+from ..errors import ContextFullError, RequestError
 from ..input_file import shown_path
 from ..measure import agreement, threshold_for
 from ..neg_format import NegHead
-from . import corpus, report
+from . import corpus, report, work_folder
 from .capture import Captured, capture
-from .corpus import SPLITS, Document
+from .corpus import SPLITS, Document, Opening
 from .head import Recipe, import_torch, predict, train
 
 if TYPE_CHECKING:
@@ -31,6 +30,10 @@ if TYPE_CHECKING:
 
 CARD_RATE = 0.0436  # activation rate that the card of Darwin-9B-NEG states
 OWN_AT_ONCE = 32
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+OWN_FILES = ("own-texts.jsonl", "own-answers.jsonl")
+STATE = "training.pt"
+COMPLETE = "complete.txt"  # there while the finished files are moved to their places
 Progress = Callable[[str, int, int], None]
 
 
@@ -56,8 +59,10 @@ class Settings:
     def check(self) -> None:
         if not self.text and not self.own_texts:
             raise RequestError("no text given; name files with --text, or let the model write with --self-generate N")
-        if self.threshold is not None and not 0 <= self.threshold < math.inf:
-            raise RequestError(f"--threshold must be a number of nats >= 0, got {self.threshold}")
+        if self.threshold is not None and not 0 <= self.threshold <= LARGEST_FLOAT32:
+            raise RequestError(f"--threshold must be a number of nats >= 0 that float32 holds, got {self.threshold}")
+        if not 0 <= self.own_temperature < math.inf:
+            raise RequestError(f"--self-temperature must be a number >= 0, got {self.own_temperature}")
         if not 0 < self.target_rate < 1:
             raise RequestError(f"--target-rate must be between 0 and 1, got {self.target_rate}")
         recipe = self.recipe
@@ -89,6 +94,15 @@ class Outputs:
     figure: Path
     work: Path
 
+    def files(self) -> tuple[Path, ...]:
+        """In the order in which they appear. The head comes last: where it is, its report is too."""
+        return self.figure, self.json, self.markdown, self.safetensors, self.side_car
+
+    def work_files(self) -> list[str]:
+        """Names of all that is written into the work folder."""
+        captured = [f"{part}.{end}" for part in SPLITS for end in ("hidden", "entropy", "json")]
+        return [*captured, *OWN_FILES, STATE, COMPLETE, *(path.name for path in self.files())]
+
 
 def outputs(out: Path) -> Outputs:
     stem = out.name.removesuffix(".gguf").removesuffix(".neg")
@@ -102,45 +116,68 @@ def outputs(out: Path) -> Outputs:
     )
 
 
+def check(settings: Settings, model: str) -> None:
+    """Refuses what cannot end well, before the model is loaded."""
+    settings.check()
+    paths = outputs(settings.out)
+    inputs = [Path(model), *settings.text]
+    # a run that was killed between the first of them and the head may replace what it wrote
+    ours = (paths.work / work_folder.MARK).is_file() and (paths.work / COMPLETE).is_file()
+    for path in paths.files():
+        check_output(path, inputs, force=settings.force or (ours and path != paths.side_car))
+    work_folder.check(paths.work, inputs)
+    import_torch()
+
+
 def run(llm: DarwinNEG, settings: Settings, *, command: str, progress: Progress) -> dict[str, Any]:
     """Trains a head for the model and writes it with its report; returns the report. An interrupted run goes on at the next call.
 
     KeyboardInterrupt while a head is trained ends the training and keeps the best; before that it leaves the work folder.
     progress: called with the name of the step, what of it is done, and the whole.
     """
-    settings.check()
-    import_torch()
+    check(settings, llm.path)
     paths = outputs(settings.out)
-    for path in (paths.side_car, paths.safetensors, paths.json, paths.markdown, paths.figure):
-        check_output(path, [Path(llm.path), *settings.text], force=settings.force)
     documents = _text_documents(llm, settings)
+    if not settings.own_texts:
+        corpus.check_size(documents)
+    elif settings.text and not documents:
+        raise RequestError("--text: holds no text; leave it out or give other files")
+    work_folder.make(paths.work)
     try:
-        paths.work.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{shown_path(paths.work)}: cannot be made ({error.strerror}); choose another --out"
-        ) from None
-    own = _own_documents(llm, settings, documents, paths.work, progress)
+        result = _run(llm, settings, documents, paths, command, progress)
+    except (RequestError, ContextFullError):  # refused: there is nothing to go on with
+        work_folder.remove(paths.work, paths.work_files())
+        raise
+    work_folder.remove(paths.work, paths.work_files())
+    return result
+
+
+def _run(
+    llm: DarwinNEG,
+    settings: Settings,
+    documents: Sequence[Document],
+    paths: Outputs,
+    command: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    model = neg_format.sha256_file(llm.path)
+    own = _own_documents(llm, settings, documents, paths.work, model, progress)
     corpus.check_size([*documents, *own])
     captured: dict[str, Captured] = {}
     for part in SPLITS:
         sequences = corpus.sequences([one for one in [*documents, *own] if one.split == part], settings.context)
-        captured[part] = capture(llm, sequences, paths.work, part, partial(progress, f"capture {part}"))
-    epochs: list[tuple[int, float]] = []
-
-    def tell(epoch: int, error: float, _better: bool) -> None:
-        epochs.append((epoch, error))
-        progress("train", epoch + 1, settings.recipe.epochs)
-
+        told = partial(progress, f"capture {part}")
+        captured[part] = capture(llm, sequences, paths.work, part, told, model=model)
     validation = captured["validation"]
-    head = train(
+    trained = train(
         captured["train"].hidden,
         captured["train"].entropy,
         (np.array(validation.hidden), validation.entropy),
         settings.recipe,
-        state=paths.work / "training.pt",
-        tell=tell,
+        state=paths.work / STATE,
+        tell=lambda epoch, _error, _better: progress("train", epoch + 1, settings.recipe.epochs),
     )
+    head = trained.head
     threshold = settings.threshold
     if threshold is None:
         threshold = threshold_for(predict(head, validation.hidden), settings.target_rate)
@@ -148,7 +185,7 @@ def run(llm: DarwinNEG, settings: Settings, *, command: str, progress: Progress)
     head = replace(head, threshold=float(np.float32(threshold)), source=f"trained for {name} by darwin-neg train-head")
     result = {
         "command": command,
-        "model": _model(llm),
+        "model": _model(llm, model),
         "head": {"n_reduced": head.n_reduced, "threshold": head.threshold, "top_k": head.top_k},
         "threshold_from": "given"
         if settings.threshold is not None
@@ -162,13 +199,13 @@ def run(llm: DarwinNEG, settings: Settings, *, command: str, progress: Progress)
         },
         "training": {
             "recipe": asdict(settings.recipe),
-            "epochs": len(epochs),
-            "best_epoch": min(epochs, key=lambda one: one[1])[0] if epochs else 0,
-            "validation_errors": [error for _, error in epochs],
+            "epochs": len(trained.validation_errors),
+            "best_epoch": trained.best_epoch,
+            "validation_errors": list(trained.validation_errors),
+            "interrupted": trained.interrupted,
         },
     }
-    _write(llm, head, result, captured["test"], paths, force=settings.force)
-    shutil.rmtree(paths.work, ignore_errors=True)
+    _write(llm, head, result, captured["test"], paths)
     return result
 
 
@@ -208,56 +245,72 @@ def _text_documents(llm: DarwinNEG, settings: Settings) -> list[Document]:
 
 
 def _own_documents(
-    llm: DarwinNEG, settings: Settings, documents: Sequence[Document], work: Path, progress: Progress
+    llm: DarwinNEG, settings: Settings, documents: Sequence[Document], work: Path, model: str, progress: Progress
 ) -> list[Document]:
-    """The model's own texts. Those that an interrupted run has got already are not generated again."""
-    seed = settings.recipe.seed
+    """The model's own texts, each once."""
+    seed, count = settings.recipe.seed, settings.own_texts
+    texts, answers = (work / name for name in OWN_FILES)
     if documents:
-        starts = corpus.openings(documents, settings.own_texts, seed)
-    else:
-        start = llm.info["bos"] if llm.info["bos"] >= 0 else llm.info["eos"]
-        text = llm.detokenize([start], special=True)
-        starts = [Document(f"own text {k}", text, (start,)) for k in range(settings.own_texts)]
-    path = work / "own-texts.jsonl"
+        starts = corpus.openings(documents, count, seed)
+        return corpus.distinct(_generated(llm, settings, starts, texts, model, 0, progress))
+    # without text to begin with: from nothing, and answers to what such texts hold
+    free = [Opening(f"own text {k}", "", answer=False) for k in range(count - count // 2)]
+    own = corpus.split(corpus.distinct(_generated(llm, settings, free, texts, model, 0, progress)), seed)
+    written = [one for one in own if one.text.strip()]
+    if not written:
+        return own
+    starts = [replace(one, answer=True) for one in corpus.openings(written, count // 2, seed)]
+    answered = _generated(llm, settings, starts, answers, model, len(free), progress)
+    return corpus.distinct([*own, *answered])
+
+
+def _generated(
+    llm: DarwinNEG,
+    settings: Settings,
+    starts: Sequence[Opening],
+    path: Path,
+    model: str,
+    before: int,
+    progress: Progress,
+) -> list[Document]:
+    """Those that an interrupted run has got already, in `path`, are not generated again. before: texts of other files."""
     key = hashlib.sha256(
-        repr([os.path.getsize(llm.path), settings.own_tokens, settings.own_temperature, seed, starts]).encode()
+        # a head may act on what is sampled
+        repr(
+            [model, llm.neg, settings.own_tokens, settings.own_temperature, settings.recipe.seed, before, starts]
+        ).encode()
     ).hexdigest()
-    tokens = _saved_texts(path, key)
+    tokens = _saved_texts(path, key)[: len(starts)]
     while len(tokens) < len(starts):
-        group = starts[len(tokens) : len(tokens) + OWN_AT_ONCE]
-        tokens += [
-            one.tokens
-            for one in corpus.own_texts(
-                llm,
-                group,
-                seed=(seed * 1_000_003 + len(tokens)) % 2**31,
-                max_tokens=settings.own_tokens,
-                temperature=settings.own_temperature,
-            )
-        ]
+        tokens += corpus.own_texts(
+            llm,
+            starts[len(tokens) : len(tokens) + OWN_AT_ONCE],
+            seed=corpus.group_seed(settings.recipe.seed, before + len(tokens)),
+            max_tokens=settings.own_tokens,
+            temperature=settings.own_temperature,
+        )
         with replacing(path) as (file, _):
             file.write("\n".join(json.dumps(one) for one in [key, *tokens]).encode())
-        progress("generate", len(tokens), len(starts))
-    out = [
-        replace(start, tokens=one, text=llm.detokenize(one, special=True))
+        progress("generate", before + len(tokens), settings.own_texts)
+    return [
+        Document(start.origin, llm.detokenize(one), one, start.split)
         for start, one in zip(starts, tokens, strict=True)
         if len(one) > 1
     ]
-    return out if documents else corpus.split(out, seed)
 
 
 def _saved_texts(path: Path, key: str) -> list[tuple[int, ...]]:
     try:
         first, *lines = path.read_text("utf-8").split("\n")
         return [tuple(json.loads(line)) for line in lines] if json.loads(first) == key else []
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):  # damaged: it is only a saving of time
         return []
 
 
-def _model(llm: DarwinNEG) -> dict[str, Any]:
+def _model(llm: DarwinNEG, sha256: str) -> dict[str, Any]:
     return {
         "file": os.path.basename(llm.path),
-        "sha256": neg_format.sha256_file(llm.path),
+        "sha256": sha256,
         "description": llm.info["description"],
         "n_embd": llm.info["n_embd"],
     }
@@ -271,18 +324,21 @@ def _part(part: str, documents: Sequence[Document], data: Captured) -> dict[str,
     }
 
 
-def _write(
-    llm: DarwinNEG, head: NegHead, result: dict[str, Any], test: Captured, paths: Outputs, *, force: bool
-) -> None:
-    """The head comes last: where it is, its report is too."""
+def _write(llm: DarwinNEG, head: NegHead, result: dict[str, Any], test: Captured, paths: Outputs) -> None:
+    """All files are made in the work folder first, so that a full disk leaves none of them, and moved to their places then."""
+    made = {path: paths.work / path.name for path in paths.files()}
     try:
-        report.write(paths.figure, report.figure(predict(head, test.hidden), test.entropy, head.threshold))
-        report.write(paths.json, result)
-        report.write(paths.markdown, report.markdown(result, paths.figure.name))
-        with replacing(paths.safetensors) as (file, _):
+        report.write(made[paths.figure], report.figure(predict(head, test.hidden), test.entropy, head.threshold))
+        report.write(made[paths.json], result)
+        report.write(made[paths.markdown], report.markdown(result, paths.figure.name))
+        with replacing(made[paths.safetensors]) as (file, _):
             file.write(released_layout(head))
-        neg_files.write_side_car(head, llm.path, paths.side_car, force=force)
+        with naming(made[paths.side_car], paths.side_car):
+            neg_files.write_side_car(head, llm.path, made[paths.side_car], force=True)
+        report.write(paths.work / COMPLETE, "The finished files are being moved to their places.\n")
+        for path, temporary in made.items():
+            os.replace(temporary, path)
     except OSError as error:
         raise OutputError(
-            f"{shown_path(paths.side_car)}: cannot be written ({error.strerror}); check the disk's free space"
+            f"{shown_path(paths.side_car)}: cannot be written ({error.strerror}); free space and give the same command again"
         ) from error
