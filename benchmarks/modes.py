@@ -4,7 +4,7 @@
     python benchmarks/random_qwen35.py /tmp/q.gguf && python benchmarks/modes.py --model /tmp/q.gguf
 
 Every candidate has the same max_tokens. The random model has no opinion and no head: it runs with the gate off, its answers cannot be read, so that
-nothing is decided early, no second opinion is asked for and mode 3 is 16 inferences. `20 separate calls` are what a loop over `llm.chat` would do: the prompts
+nothing is decided early, no second opinion is asked for and mode 3 is 16 inferences. `20 separate calls` are what a loop over `llm.chat` (or `generate`) would do: the prompts
 of mode 3 one after another, 4 greedy and 16 sampled.
 """
 
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from darwin_neg_cpp import Answer, DarwinNEG, ModeConfig, Neg, Question, demo
+from darwin_neg_cpp import Answer, DarwinNEG, ModeConfig, Neg, Question, SamplingParams, demo
 from darwin_neg_cpp.protocols.prompts import PROMPTS
 from darwin_neg_cpp.protocols.question import orderings
 
@@ -47,9 +47,8 @@ def separate_calls(llm: DarwinNEG, question: Question, config: ModeConfig) -> No
     neg = None if llm.neg is None else Neg(enabled=config.gate)
     shown = orderings(question, config.orderings, config.seed)
     for i in range(SEPARATE_CALLS):
-        llm.chat(
-            [{"role": "user", "content": PROMPTS[config.prompt](question, shown[i % len(shown)])}],
-            enable_thinking=config.thinking,
+        prompt = PROMPTS[config.prompt](question, shown[i % len(shown)])
+        options = SamplingParams(
             max_tokens=config.max_tokens,
             temperature=0.0 if i < len(shown) else config.temperature,
             top_p=config.top_p,
@@ -58,6 +57,10 @@ def separate_calls(llm: DarwinNEG, question: Question, config: ModeConfig) -> No
             seed=i,
             neg=neg,
         )
+        if llm.info["chat_template"]:
+            llm.chat([{"role": "user", "content": prompt}], options, enable_thinking=config.thinking)
+        else:  # as in the modes, a model without one continues the prompt
+            llm.generate(prompt, options)
 
 
 VARIANTS: dict[str, Callable[[DarwinNEG, Question, ModeConfig], Answer | None]] = {
