@@ -227,8 +227,7 @@ std::unique_ptr<Handle> open_engine(const std::string & model_path, const std::o
 
 void bind_engine(py::module_ & m) {
     m.def(
-        "sample_seed", [](int64_t seed, int32_t index) { return sample_seed(fold_seed(seed), index); }, py::arg("seed"),
-        py::arg("index"));
+        "sample_seed", [](int64_t seed, int32_t index) { return sample_seed(fold_seed(seed), index); }, py::arg("seed"), py::arg("index"));
     py::class_<ChatPrompt, std::shared_ptr<ChatPrompt>>(m, "ChatPrompt")
         .def_property_readonly("prompt", [](const ChatPrompt & p) { return lenient(p.params.prompt); })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
