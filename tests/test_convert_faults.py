@@ -137,8 +137,7 @@ def counted(file, data, offset):
     return done
 os.pwrite = counted
 atexit.register(lambda: print("written", written))
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module("darwin_neg_cpp", run_name="__main__")
 """
 
 
@@ -153,7 +152,7 @@ def test_full_disk_leaves_what_was_there(large, tmp_path, tenth):
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    arguments = [sys.executable, "-c", COUNTING, *command(large, out)[1:]]
+    arguments = [sys.executable, "-c", COUNTING, *command(large, out)[3:]]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False, preexec_fn=limited)
     assert result.returncode == 3, result.stderr
     one_line(result.stderr)
