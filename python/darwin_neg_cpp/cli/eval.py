@@ -17,7 +17,7 @@ from ..errors import RequestError
 from ..input_file import shown_path
 from ..protocols.modes import MODES
 from .answer import add_mode_options, mode_config
-from .options import add_model_options, check_model_options, load_model
+from .options import add_model_options, check_model_options, load_model, without_folder
 from .terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -150,15 +150,7 @@ def _devices() -> str:
 
 def _command(args: argparse.Namespace) -> str:
     """For the report: the command line with files by name, not by the folders of this machine."""
-    return shlex.join(["darwin-neg", *map(_without_folder, args.argv)])
-
-
-def _without_folder(word: str) -> str:
-    """Of `path`, `--option=path` and `-opath`, with the name of the file alone."""
-    option = re.match(r"--[\w-]+=|-[A-Za-z](?=.)", word)
-    lead = option[0] if option else ""
-    path = word[len(lead) :]
-    return lead + (os.path.basename(os.path.normpath(path)) if os.sep in path else path)
+    return shlex.join(["darwin-neg", *map(without_folder, args.argv)])
 
 
 class _Bar:

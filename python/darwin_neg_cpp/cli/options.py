@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,3 +197,11 @@ def read_text(path: str) -> str:
         raise RequestError(f"{path}: is not UTF-8 text; convert it") from None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def without_folder(word: str) -> str:
+    """Of `path`, `--option=path` and `-opath`, with the name of the file alone: what a report tells of a command line."""
+    option = re.match(r"--[\w-]+=|-[A-Za-z](?=.)", word)
+    lead = option[0] if option else ""
+    path = word[len(lead) :]
+    return lead + (os.path.basename(os.path.normpath(path)) if os.sep in path else path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..input_file import shown_path
-from .options import add_text_model_options, load_text_model
+from .options import add_text_model_options, load_text_model, without_folder
 from .terminal import progress_bar
 
 
@@ -146,7 +146,7 @@ def _command(args: argparse.Namespace) -> str:
     words = []
     for word in given:
         if os.path.basename(word) not in texts:
-            words.append(shlex.quote(os.path.basename(word) if os.sep in word else word))
+            words.append(shlex.quote(without_folder(word)))
         elif texts and texts[0] == os.path.basename(word):
             words += map(shlex.quote, texts) if len(texts) <= 5 else [f"({len(texts)} files)"]
     return " ".join(["darwin-neg", "train-head", *words])

@@ -11,14 +11,14 @@ from ..protocols.sampler import Job, Output, Sampler
 from .ledger import CallKey, Ledger
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
-    """What a job of the inner sampler is of ours: its handle, and the numbers of its samples. kept: whether their outputs go into the ledger."""
+    """What a job of the inner sampler is of ours. kept: whether its outputs go into the ledger. running: samples that have not ended."""
 
     handle: int
     job: Job
-    samples: tuple[int, ...]
     kept: bool
+    running: int
 
 
 class KeptSampler:
@@ -31,7 +31,7 @@ class KeptSampler:
         self._sampler = sampler
         self._ledger = ledger
         self._next = 0
-        self._parts: dict[int, _Part] = {}  # by handle of the inner sampler
+        self._parts: dict[int, _Part] = {}  # of what runs, by handle of the inner sampler
         self._ready: deque[tuple[int, int, Output]] = deque()
 
     def start(self, jobs: Sequence[Job]) -> list[int]:
@@ -60,7 +60,10 @@ class KeptSampler:
         ended = []
         for inner, index, output in self._sampler.wait():
             part = self._parts[inner]
-            k = part.samples[index]
+            part.running -= 1
+            if not part.running:
+                del self._parts[inner]
+            k = index if part.job.only is None else part.job.only
             if part.kept and output.finish_reason != "cancelled":
                 self._ledger.keep(key_of(part.job, k), digest(part.job.prompt), output)
             ended.append((part.handle, k, output))
@@ -88,11 +91,10 @@ def digest(prompt: str) -> str:
 
 def _missing(handle: int, job: Job, known: Collection[int], keep: bool) -> list[_Part]:
     """Of a job, what the ledger does not hold: the whole, with its prompt decoded once, or sample by sample."""
-    numbers = range(len(job.temperatures))
     if not known:
-        return [_Part(handle, job, tuple(numbers), keep)]
+        return [_Part(handle, job, keep, len(job.temperatures))]
     return [
-        _Part(handle, replace(job, temperatures=(job.temperatures[k],), only=k), (k,), keep)
-        for k in numbers
+        _Part(handle, replace(job, temperatures=(temperature,), only=k), keep, 1)
+        for k, temperature in enumerate(job.temperatures)
         if k not in known
     ]

@@ -353,7 +353,7 @@ def _finite_number(text: str) -> float:
     return value
 
 
-def _count(entry: Mapping[str, Any], name: str, high: int = 2**53) -> int:
+def _whole(entry: Mapping[str, Any], name: str, high: int = 2**53) -> int:
     """A whole number from 0, below `high`."""
     value = entry[name]
     if type(value) is not int or not 0 <= value < high:
@@ -393,25 +393,26 @@ def _later(session: Session, at: float) -> Session:
 
 def _outcome(entry: Mapping[str, Any]) -> tuple[Outcome, float]:
     n_choices = len(entry["votes"])
+    planned = _whole(entry, "planned")
     protocol = entry["protocol"]
     if not entry["candidates"] or not n_choices or not PROTOCOL.fullmatch(protocol):
         raise ValueError
     outcome = Outcome(
-        number=_count(entry, "n"),
+        number=_whole(entry, "n"),
         question=str(entry["question"]),
         domain=str(entry["domain"]),
-        right=_count(entry, "right", n_choices),
+        right=_whole(entry, "right", n_choices),
         protocol=protocol,
-        choice=_optional(_count, entry, "choice", n_choices),
+        choice=_optional(_whole, entry, "choice", n_choices),
         n_choices=n_choices,
         tied=bool(entry["tied"]),
-        margin=_count(entry, "margin"),
-        second_opinions=_count(entry, "second_opinions"),
-        planned=_count(entry, "planned"),
-        started=_count(entry, "started", _count(entry, "planned") + 1),
-        finished=_count(entry, "finished", _count(entry, "planned") + 1),
-        prompt_tokens=_count(entry, "prompt_tokens"),
-        completion_tokens=_count(entry, "completion_tokens"),
+        margin=_whole(entry, "margin"),
+        second_opinions=_whole(entry, "second_opinions"),
+        planned=planned,
+        started=_whole(entry, "started", planned + 1),
+        finished=_whole(entry, "finished", planned + 1),
+        prompt_tokens=_whole(entry, "prompt_tokens"),
+        completion_tokens=_whole(entry, "completion_tokens"),
         seconds=_measured(entry, "seconds"),
         calls=tuple(_call(one, n_choices) for one in entry["candidates"]),
     )
@@ -420,8 +421,8 @@ def _outcome(entry: Mapping[str, Any]) -> tuple[Outcome, float]:
 
 def _call(entry: Mapping[str, Any], n_choices: int) -> Call:
     return Call(
-        tokens=_count(entry, "tokens"),
-        choice=_optional(_count, entry, "choice", n_choices),
+        tokens=_whole(entry, "tokens"),
+        choice=_optional(_whole, entry, "choice", n_choices),
         how=str(entry["how"]),
         finish_reason=str(entry["finish_reason"]),
         mean_entropy=_optional(_measured, entry, "mean_entropy"),
@@ -432,13 +433,13 @@ def _call(entry: Mapping[str, Any], n_choices: int) -> Call:
 
 def _kept_call(entry: Mapping[str, Any]) -> tuple[CallKey, tuple[str, Output]]:
     key = CallKey(
-        _count(entry, "number"), str(entry["protocol"]), _count(entry, "seed", 2**64), _count(entry, "sample")
+        _whole(entry, "number"), str(entry["protocol"]), _whole(entry, "seed", 2**64), _whole(entry, "sample")
     )
     output = Output(
         text=str(entry["text"]),
-        tokens=_count(entry, "tokens"),
+        tokens=_whole(entry, "tokens"),
         finish_reason=str(entry["finish_reason"]),
-        prompt_tokens=_count(entry, "prompt_tokens"),
+        prompt_tokens=_whole(entry, "prompt_tokens"),
         mean_entropy=_optional(_measured, entry, "mean_entropy"),
         activation_rate=_optional(_measured, entry, "activation_rate"),
         token_ids=tuple(map(int, entry["token_ids"])),
