@@ -15,16 +15,10 @@ from darwin_neg_cpp.errors import DarwinNegError
 from darwin_neg_cpp.gguf_header import read_header
 from oracles import tiny_tokenizer
 
-# every row a multiple of the largest block
-SHAPE = {"head_dim": 64, "linear_num_value_heads": 4, "linear_value_head_dim": 64}
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    base = tmp_path_factory.mktemp("checkpoint")
-    return tiny_tokenizer.write_checkpoint(
-        base / "c", tiny_tokenizer.write(base / "tokenizer"), hidden=256, n_ff=256, text=SHAPE
-    )
+    return tiny_tokenizer.write_quantizable(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")

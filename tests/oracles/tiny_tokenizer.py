@@ -78,3 +78,9 @@ def write_checkpoint(
     if head:
         random_released_head(folder / "neg_modules.safetensors", hidden, 2, 1.0)
     return folder
+
+
+def write_quantizable(base: Path) -> Path:
+    """A checkpoint below `base` of which every row is a multiple of the largest block."""
+    shape = {"head_dim": 64, "linear_num_value_heads": 4, "linear_value_head_dim": 64}
+    return write_checkpoint(base / "checkpoint", write(base / "tokenizer"), hidden=256, n_ff=256, text=shape)
