@@ -86,7 +86,7 @@ docs: install
 # the head of the demo model, trained anew: on documentation and licences of the packages in .venv, and on the model's own text
 demo-head: $(VENV)/.tests install
 	$(BIN)/python scripts/demo_corpus.py build/demo-corpus
-	darwin-neg train-head --model "$$($(BIN)/python -c 'from darwin_neg_cpp import demo; print(demo.model_path())')" \
+	darwin-neg train-head --model "$$($(BIN)/python -c 'from darwin_neg_cpp import demo_model; print(demo_model.model_path())')" \
 	  --text build/demo-corpus/*.txt --self-generate 400 --out build/demo-head.gguf --force
 	cp build/demo-head.gguf python/darwin_neg_cpp/data/SmolLM2-135M-Instruct.neg.gguf
 	mkdir -p docs/demo-head

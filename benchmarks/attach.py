@@ -23,8 +23,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from darwin_neg_cpp import neg_files, neg_format
-from darwin_neg_cpp.gguf_header import read_header
+from darwin_neg_cpp.gguf_file.header import read_header
+from darwin_neg_cpp.neg import files as neg_files
+from darwin_neg_cpp.neg import formats as neg_format
 
 HIDDEN, REDUCED = 4096, 1024  # the released head's
 

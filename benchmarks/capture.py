@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import numpy as np
 
-from darwin_neg_cpp import DarwinNEG, demo
-from darwin_neg_cpp.gguf_header import read_header
+from darwin_neg_cpp import DarwinNEG, demo_model
+from darwin_neg_cpp.gguf_file.header import read_header
 from oracles import stock
 
 LENGTH = 512
@@ -72,7 +72,7 @@ def main() -> None:
     if args.capture:
         print(run_capture(args.capture, args.threads, args.tokens))
         return
-    model = args.model or demo.model_path()
+    model = args.model or demo_model.model_path()
     binary = stock.binaries()["llama-bench"]
     print(f"{model.name}, {platform.machine()}, {args.threads} threads, {datetime.date.today()}, {args.rounds} rounds")
     theirs, ours = [], []

@@ -21,8 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from darwin_neg_cpp import DarwinNEG, demo, neg_files, neg_format
-from darwin_neg_cpp.gguf_header import read_header
+from darwin_neg_cpp import DarwinNEG, demo_model
+from darwin_neg_cpp.gguf_file.header import read_header
+from darwin_neg_cpp.neg import files as neg_files
+from darwin_neg_cpp.neg import formats as neg_format
 from oracles import stock
 
 PROMPT_TOKENS = 32
@@ -110,7 +112,7 @@ def main() -> None:
     if args.engine:
         print(run_engine(args.engine, int(args.batches), args.tokens))
         return
-    base = args.model or demo.model_path()
+    base = args.model or demo_model.model_path()
     with_head = base.with_name(base.stem + "-bench-neg.gguf")
     head = neg_format.random_head(neg_files.hidden_size(read_header(base)), 0)
     neg_files.attach(base, head, with_head, force=True)

@@ -25,7 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from darwin_neg_cpp import DarwinNEG, Generation, Neg, demo, neg_files, neg_format
+from darwin_neg_cpp import DarwinNEG, Generation, Neg, demo_model
+from darwin_neg_cpp.neg import files as neg_files
+from darwin_neg_cpp.neg import formats as neg_format
 
 RELEASED_TEMP_SCALE = 0.5983633399009705
 SUBJECTS = (
@@ -124,7 +126,7 @@ def sampled(
 
 def measured(n_prompts: int, tokens: int, temperatures: Sequence[float], threads: int) -> dict[str, Any]:
     """The settings of the run, and a row for each way of sampling."""
-    model, side_car = demo.model_and_head()
+    model, side_car = demo_model.model_and_head()
     head = dataclasses.replace(neg_format.read_head(side_car), temp_scale=RELEASED_TEMP_SCALE)
     with tempfile.TemporaryDirectory() as folder:
         neg_files.write_side_car(head, model, Path(folder) / "head.gguf")
@@ -134,7 +136,7 @@ def measured(n_prompts: int, tokens: int, temperatures: Sequence[float], threads
                 for text in texts()[:n_prompts]
             ]
             about = {
-                "model": demo.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()), "prompts": len(prompts), "tokens": tokens,
+                "model": demo_model.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()), "prompts": len(prompts), "tokens": tokens,
                 "threshold": round(float(head.threshold), 4), "top_k": head.top_k, "temp_scale": RELEASED_TEMP_SCALE,
             }  # fmt: skip
             print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)

@@ -20,7 +20,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from darwin_neg_cpp import DarwinNEG, _core, demo, neg_files, neg_format
+from darwin_neg_cpp import DarwinNEG, _core, demo_model
+from darwin_neg_cpp.neg import files as neg_files
+from darwin_neg_cpp.neg import formats as neg_format
 from oracles import neg_reference
 
 TEXT = (
@@ -90,8 +92,8 @@ def main() -> int:
     wrong = check_gate(args.device)
     model = args.model
     if model is None:
-        model = demo.model_path().with_name("gpu-check.gguf")
-        neg_files.attach(demo.model_path(), neg_format.random_head(demo.HIDDEN, 9), model, force=True)
+        model = demo_model.model_path().with_name("gpu-check.gguf")
+        neg_files.attach(demo_model.model_path(), neg_format.random_head(demo_model.HIDDEN, 9), model, force=True)
     check_head(model, args.device == "CPU")
     return 1 if wrong else 0
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from darwin_neg_cpp import Answer, DarwinNEG, ModeConfig, Neg, Question, SamplingParams, demo
+from darwin_neg_cpp import Answer, DarwinNEG, ModeConfig, Neg, Question, SamplingParams, demo_model
 from darwin_neg_cpp.protocols.prompts import PROMPTS
 from darwin_neg_cpp.protocols.question import orderings
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--n-parallel", type=int, default=16)
     args = parser.parse_args()
-    model, side_car = (args.model, args.side_car) if args.model else demo.model_and_head()
+    model, side_car = (args.model, args.side_car) if args.model else demo_model.model_and_head()
     n_ctx = args.n_parallel * (args.max_tokens + 512)
     with DarwinNEG(model, side_car, n_ctx=n_ctx, n_parallel=args.n_parallel) as llm:
         config = ModeConfig(max_tokens=args.max_tokens, gate=llm.neg is not None)

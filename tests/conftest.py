@@ -19,8 +19,9 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
-from darwin_neg_cpp import DarwinNEG, neg_files  # noqa: E402
-from darwin_neg_cpp.cache import cache_root  # noqa: E402
+from darwin_neg_cpp import DarwinNEG  # noqa: E402
+from darwin_neg_cpp.files.cache_folder import cache_root  # noqa: E402
+from darwin_neg_cpp.neg import files as neg_files  # noqa: E402
 
 # A shell's background job ignores SIGINT and its children inherit that: tests of Ctrl-C would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -97,15 +98,15 @@ class SmolLM2:
 
 @pytest.fixture(scope="session")
 def smollm2() -> SmolLM2:
-    from darwin_neg_cpp import demo
+    from darwin_neg_cpp import demo_model
 
-    base = demo.model_path()
+    base = demo_model.model_path()
 
     def make(folder: Path) -> None:
         from oracles import neg_reference
         from oracles import smollm2 as oracle
 
-        neg_reference.random_released_head(folder / "neg_modules.safetensors", demo.HIDDEN, 9, 1.0)
+        neg_reference.random_released_head(folder / "neg_modules.safetensors", demo_model.HIDDEN, 9, 1.0)
         neg_files.attach(base, folder / "neg_modules.safetensors", folder / "model.gguf")
         oracle.dequantized(base, folder / "f32-base.gguf")
         neg_files.attach(folder / "f32-base.gguf", folder / "neg_modules.safetensors", folder / "f32.gguf")

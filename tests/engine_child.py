@@ -59,7 +59,7 @@ def outcomes(loads: Sequence[Load], folder: Path) -> list[Outcome]:
 
 def main() -> None:
     from darwin_neg_cpp import DarwinNEG, DarwinNegError
-    from darwin_neg_cpp.quantize import quantize
+    from darwin_neg_cpp.convert.quantize import quantize
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for model, neg, generate, quantized in json.loads(Path(sys.argv[1]).read_text()):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from .cache import cache_root
 from .errors import DarwinNegError, ModelFileError
+from .files.cache_folder import cache_root
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -13,21 +13,21 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
-from . import chat as chat_format
-from . import collect, evaluation, log
+from .engine import chat as chat_format
+from .engine import log, scoring, updates
+from .engine.stream import POLL_SECONDS, Stream, release
+from .engine.token_ids import is_one_prompt, token_list
 from .errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
-from .input_file import open_input, shown_path
-from .prompts import is_one_prompt, token_list
+from .files.input_file import open_input, shown_path
+from .gguf_file.preflight import check_runnable, explained
 from .results import ChatChunk, Chunk, Evaluation, Generation
-from .runnable import check_runnable, explained
 from .sampling import MAX_INT32, Options, SamplingParams, check_integer, encode, json_text, merge, submit_arguments
-from .stream import POLL_SECONDS, Stream, release
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._core import ChatPrompt, Engine, Update
-    from .async_bridge import AsyncBridge
+    from .engine.async_bridge import AsyncBridge
     from .protocols import Answer, ModeConfig, Question
     from .protocols.modes import ModeOptions
 
@@ -298,7 +298,7 @@ class DarwinNEG:
         texts = [self._tokens(one) for one in prompts]
         engine = self._open()
         with one_line():
-            yield from evaluation.evaluate(engine, texts, threshold=threshold, hidden=bool(hidden), top=int(top))
+            yield from scoring.evaluate(engine, texts, threshold=threshold, hidden=bool(hidden), top=int(top))
 
     # --- conversations
 
@@ -457,7 +457,7 @@ class DarwinNEG:
         return self._engine
 
     def _async(self) -> AsyncBridge:
-        from .async_bridge import AsyncBridge
+        from .engine.async_bridge import AsyncBridge
 
         engine = self._open()
         with self._lock:
@@ -535,7 +535,7 @@ class DarwinNEG:
         while update is None:
             update = engine.wait(request, POLL_SECONDS)
         name = os.path.basename(self._path)
-        done = [collect.generation([chunk], update, name) for chunk in collect.chunks(update)]
+        done = [updates.generation([chunk], update, name) for chunk in updates.chunks(update)]
         return done[0] if n == 1 else done
 
 

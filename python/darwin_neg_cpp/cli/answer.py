@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..input_file import shown, shown_path
+from ..files.input_file import shown, shown_path
 from ..protocols.modes import MODES, ModeConfig, plan
 from ..protocols.prompts import PROMPTS
 from ..protocols.question import LETTERS, Question

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..input_file import shown_path
+from ..files.input_file import shown_path
 from .options import add_text_model_options, load_text_model
 from .terminal import progress_bar
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..cache import cache_root
 from ..errors import ContextFullError, NegHeadError, RequestError
+from ..files.cache_folder import cache_root
 from ..sampling import Neg, SamplingParams
 from .options import add_colour_option, add_model_options, add_sampling_options, load_model, sampling_params
 from .terminal import AnswerWriter, closing_line, print_note, use_colour

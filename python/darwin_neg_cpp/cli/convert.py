@@ -11,7 +11,7 @@ from typing import Any
 from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
 from ..errors import NegHeadError, RequestError
-from ..input_file import escaped, open_input, shown_path
+from ..files.input_file import escaped, open_input, shown_path
 from .info import describe
 from .terminal import human_bytes, progress_bar
 

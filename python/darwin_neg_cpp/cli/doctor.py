@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..cache import cache_root
+from ..files.cache_folder import cache_root
 from .terminal import human_bytes
 
 PACKAGES = ("numpy", "gguf", "huggingface_hub", "tqdm")

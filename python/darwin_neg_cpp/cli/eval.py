@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..input_file import shown_path
+from ..files.input_file import shown_path
 from ..protocols.modes import MODES
 from .answer import add_mode_options, mode_config
 from .options import add_model_options, check_model_options, load_model, without_folder
@@ -85,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"darwin-neg: left out: {line}", file=sys.stderr)
     side_car = args.side_car
     if args.demo:
-        from .. import demo
+        from .. import demo_model
 
-        side_car = str(demo.HEAD)
+        side_car = str(demo_model.HEAD)
     with load_model(args) as llm, progress_bar("hashing") as hashing, _bar() as progress:
         folder = Path(args.out) if args.out else _default_folder(llm.path, questions.file)
         try:

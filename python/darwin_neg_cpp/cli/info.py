@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ..gguf_info import ModelInfo, info
+from ..gguf_file.info import ModelInfo, info
 from .terminal import human_bytes
 
 

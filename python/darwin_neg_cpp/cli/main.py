@@ -85,7 +85,7 @@ def _verbs_needed(argv: Sequence[str]) -> Sequence[str]:
 
 
 def _code(error: DarwinNegError) -> int:
-    from ..atomic_file import OutputError
+    from ..files.output_file import OutputError
 
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno in MACHINE_FAULTS:
@@ -95,7 +95,7 @@ def _code(error: DarwinNegError) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    from ..input_file import escaped
+    from ..files.input_file import escaped
 
     # one line, whatever a file name or a library's message holds
     print("darwin-neg: error: " + escaped(" ".join(message.split())), file=sys.stderr)

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import neg_files, neg_format
 from ..errors import RequestError
-from ..gguf_header import read_header
+from ..gguf_file.header import read_header
+from ..neg import files as neg_files
+from ..neg import formats as neg_format
 from .terminal import progress_bar
 
 

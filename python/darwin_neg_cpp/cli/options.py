@@ -120,9 +120,9 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
     check_model_options(args)
     path, side_car = args.model, args.side_car
     if args.demo:
-        from .. import demo
+        from .. import demo_model
 
-        path, side_car = map(str, demo.model_and_head())
+        path, side_car = map(str, demo_model.model_and_head())
     more: ModelOptions = {
         "n_ctx": args.n_ctx,
         "n_parallel": args.n_parallel,

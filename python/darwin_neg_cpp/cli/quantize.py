@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..input_file import shown_path
-from ..quantize import TYPES, quantize
+from ..convert.quantize import TYPES, quantize
+from ..files.input_file import shown_path
 from .terminal import human_bytes, progress_bar
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..input_file import shown_path
+from ..files.input_file import shown_path
 from .options import (
     add_colour_option,
     add_model_options,
@@ -23,7 +23,7 @@ from .options import (
 from .terminal import RESET, harmless, use_colour
 
 if TYPE_CHECKING:
-    from ..trace import Trace, TraceToken
+    from ..trace.trace import Trace, TraceToken
 
 # backgrounds of the 256-colour palette from low to high predicted entropy, readable under black text
 SHADES = (231, 230, 229, 222, 215, 208)
@@ -51,8 +51,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import trace
-    from ..atomic_file import check_output
+    from ..files.output_file import check_output
+    from ..trace import trace
 
     check_model_options(args)
     _check_options_of_text(args)
@@ -104,9 +104,9 @@ def _inputs(args: argparse.Namespace) -> list[Path]:
     names = [args.model, args.side_car, args.file, args.grammar_file]
     names += [one[1:] for one in (args.text, args.json_schema) if one is not None and one.startswith("@")]
     if args.demo:
-        from .. import demo
+        from .. import demo_model
 
-        names += demo.model_and_head()
+        names += demo_model.model_and_head()
     return [Path(one) for one in names if one is not None and os.path.exists(one)]
 
 
@@ -116,8 +116,8 @@ def _same_file(a: Path, b: Path) -> bool:
 
 
 def _write(args: argparse.Namespace, found: Trace) -> None:
-    from ..atomic_file import replacing
-    from ..trace_page import page
+    from ..files.output_file import replacing
+    from ..trace.page import page
 
     if args.html is not None:
         with replacing(Path(args.html)) as (file, _):
@@ -140,7 +140,7 @@ def _write(args: argparse.Namespace, found: Trace) -> None:
 
 def json_text(found: Trace) -> str:
     """The trace as JSON, with all escaped that a terminal would obey or not show; other text stays readable."""
-    from ..trace_page import hidden
+    from ..trace.page import hidden
 
     text = json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False)
     # json.dumps of a character is its escape in quotes, a surrogate pair where it needs one

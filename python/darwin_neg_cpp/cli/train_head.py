@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..input_file import shown_path
+from ..files.input_file import shown_path
 from .options import add_text_model_options, load_text_model, without_folder
 from .terminal import progress_bar
 

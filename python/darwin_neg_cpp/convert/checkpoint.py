@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError
-from ..input_file import open_input, shown, shown_path
-from ..safetensors_header import StoredTensor, read_header
+from ..files.input_file import open_input, shown, shown_path
+from ..files.safetensors_header import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -15,18 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import neg_files, neg_format
-from ..atomic_file import OutputError, check_output, naming, temporary
 from ..errors import ModelFileError, NegHeadError, RequestError
-from ..gguf_info import ModelInfo, info
+from ..files.input_file import shown_path
+from ..files.output_file import OutputError, check_output, naming, temporary
+from ..gguf_file.info import ModelInfo, info
 from ..hub import snapshot
-from ..input_file import shown_path
-from ..neg_format import NegHead
-from ..quantize import ALIASES, TYPES, about_bytes, check_ready, quantize
+from ..neg import files as neg_files
+from ..neg import formats as neg_format
+from ..neg.formats import NegHead
 from . import write
 from .checkpoint import MORE_TEMPLATES, NEG_MODULES, READ, open_checkpoint
 from .outline import outline
 from .plan import OUT_TYPES, Plan, head_in_shards, lossless_type, make_plan
+from .quantize import ALIASES, TYPES, about_bytes, check_ready, quantize
 
 Progress = Callable[[int, int], None]
 

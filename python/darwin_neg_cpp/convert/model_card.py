@@ -17,7 +17,7 @@ from typing import Any
 from gguf import Metadata, size_label
 
 from ..errors import ModelFileError
-from ..input_file import shown, shown_path
+from ..files.input_file import shown, shown_path
 from .checkpoint import is_text, read_json
 from .qwen35 import MAX_F32, MAX_SIZE
 

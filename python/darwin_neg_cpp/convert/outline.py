@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..atomic_file import naming
+from ..files.output_file import naming
 from ..hub import fetch_range, snapshot
 from .checkpoint import MORE_TEMPLATES, READ, SINGLE, Checkpoint, open_checkpoint, weight_map
 from .plan import head_in_shards

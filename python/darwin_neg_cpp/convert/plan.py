@@ -16,12 +16,13 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGML_QUANT_VERSION, GGUFType, GGUFValueType, GGUFWriter, LlamaFileType, Metadata
 from gguf import GGMLQuantizationType as Type
 
-from .. import gguf_encode, neg_format
 from ..errors import ModelFileError, NegHeadError, RequestError
-from ..gguf_header import TensorInfo
-from ..input_file import shown, shown_path
-from ..neg_format import NegHead
-from ..safetensors_header import StoredTensor
+from ..files.input_file import shown, shown_path
+from ..files.safetensors_header import StoredTensor
+from ..gguf_file import encode as gguf_encode
+from ..gguf_file.header import TensorInfo
+from ..neg import formats as neg_format
+from ..neg.formats import NegHead
 from . import qwen35
 from .checkpoint import NEG_MODULES, Checkpoint
 from .model_card import read_metadata

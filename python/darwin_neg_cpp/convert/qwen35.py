@@ -22,8 +22,8 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, RopeScalingType
 
 from ..errors import ModelFileError
-from ..input_file import shown, shown_path
-from ..safetensors_header import StoredTensor
+from ..files.input_file import shown, shown_path
+from ..files.safetensors_header import StoredTensor
 from .checkpoint import Checkpoint
 
 ARCHITECTURES = {

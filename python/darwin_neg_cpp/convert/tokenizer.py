@@ -11,7 +11,7 @@ from typing import Any
 from gguf import GGUFWriter, Keys, SpecialVocab, TokenType
 
 from ..errors import ModelFileError
-from ..input_file import shown, shown_path
+from ..files.input_file import shown, shown_path
 from .checkpoint import MORE_TEMPLATES, is_text, read_json, read_text
 
 # The pre-tokenizer expressions of tokenizer.json, under the name by which llama.cpp knows each.

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quantize
 
-from ..atomic_file import OutputError, check_output, naming, replacing
 from ..errors import ModelFileError
-from ..gguf_header import read_header
-from ..input_file import shown, shown_path
+from ..files.input_file import shown, shown_path
+from ..files.output_file import OutputError, check_output, naming, replacing
+from ..gguf_file.header import read_header
 from .plan import Placed, Plan
 from .qwen35 import Output
 

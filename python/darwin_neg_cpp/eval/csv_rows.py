@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import RequestError
-from ..input_file import open_input, shown_path
+from ..files.input_file import open_input, shown_path
 
 MAX_BYTES = 1 << 28  # the largest of the usual sets, all of MMLU, is below 10 MB
 

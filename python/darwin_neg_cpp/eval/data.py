@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import RequestError
-from ..input_file import escaped, shown, shown_path
+from ..files.input_file import escaped, shown, shown_path
 from ..protocols.question import LETTERS, Question
 from .csv_rows import Row, read_text, rows
 

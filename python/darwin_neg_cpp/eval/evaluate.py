@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic_file import OutputError
 from ..errors import NegHeadError, RequestError
-from ..input_file import shown_path
+from ..files.input_file import shown_path
+from ..files.output_file import OutputError
 from ..protocols.modes import MODES, ModeConfig
 from ..protocols.sampler import EngineSampler
 from . import ledger, plans, report, run, settings

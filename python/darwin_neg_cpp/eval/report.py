@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..atomic_file import replacing
-from ..input_file import escaped
+from ..files.input_file import escaped
+from ..files.output_file import replacing
 from .ledger import NAME as LEDGER
 from .report_page import page
 from .report_tables import Report, Table, tables, title

@@ -9,9 +9,9 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from ..errors import ModelFileError, NegHeadError
-from ..gguf_info import ModelInfo, info
+from ..files.input_file import shown_path
+from ..gguf_file.info import ModelInfo, info
 from ..hub import SPLIT
-from ..input_file import shown_path
 from ..protocols.modes import ModeConfig
 from ..protocols.prompts import fingerprint
 from .data import DataSet

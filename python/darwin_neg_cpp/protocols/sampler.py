@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from .. import collect, log
+from ..engine import log, updates
+from ..engine.stream import release
 from ..errors import NegHeadError
-from ..input_file import shown_path
+from ..files.input_file import shown_path
 from ..sampling import Neg, SamplingParams
-from ..stream import release
 from .extract import THINK_BEGIN
 from .modes import ModeConfig
 
@@ -115,7 +115,7 @@ class EngineSampler:
                 update = engine.wait(handle, 0.0)
                 if update is None:
                     continue
-                for chunk in collect.chunks(update):
+                for chunk in updates.chunks(update):
                     running.parts.setdefault(chunk.index, []).append(chunk)
                     if chunk.finish_reason is not None:
                         running.finished.add(chunk.index)
@@ -174,7 +174,7 @@ class EngineSampler:
 
 
 def _output(running: _Running, index: int, update: Update) -> Output:
-    one = collect.generation(running.parts.pop(index), update, "")
+    one = updates.generation(running.parts.pop(index), update, "")
     return Output(
         text=(THINK_BEGIN if running.thinks else "") + one.text,
         tokens=len(one.token_ids),

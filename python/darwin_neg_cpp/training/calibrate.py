@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import neg_files, neg_format
-from ..atomic_file import check_output
 from ..errors import NegHeadError, RequestError
-from ..gguf_header import read_header
-from ..input_file import shown_path
-from ..measure import Agreement, agreement, threshold_for
+from ..files.input_file import shown_path
+from ..files.output_file import check_output
+from ..gguf_file.header import read_header
+from ..neg import files as neg_files
+from ..neg import formats as neg_format
+from ..trace.agreement import Agreement, agreement, threshold_for
 from . import corpus
 
 if TYPE_CHECKING:

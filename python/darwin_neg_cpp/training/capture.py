@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic_file import OutputError, replacing
+from ..engine.scoring import groups
 from ..errors import RequestError
-from ..evaluation import groups
-from ..input_file import shown_path
+from ..files.input_file import shown_path
+from ..files.output_file import OutputError, replacing
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import RequestError
-from ..input_file import open_input, shown_path
+from ..files.input_file import open_input, shown_path
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic_file import replacing
 from ..errors import DarwinNegError
-from ..neg_format import NegHead, check
+from ..files.output_file import replacing
+from ..neg.formats import NegHead, check
 
 F32 = npt.NDArray[np.float32]
 # epoch, mean squared error on validation data, whether it is the best so far

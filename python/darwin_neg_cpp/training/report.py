@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic_file import replacing
+from ..files.output_file import replacing
 
 COLUMNS = {
     "r2": "R²",

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import neg_files, neg_format
-from ..atomic_file import OutputError, check_output, naming, replacing
 from ..errors import ContextFullError, RequestError
-from ..input_file import shown_path
-from ..measure import agreement, threshold_for
-from ..neg_format import NegHead
+from ..files.input_file import shown_path
+from ..files.output_file import OutputError, check_output, naming, replacing
+from ..neg import files as neg_files
+from ..neg import formats as neg_format
+from ..neg.formats import NegHead
+from ..trace.agreement import agreement, threshold_for
 from . import corpus, report, work_folder
 from .capture import Captured, capture
 from .corpus import SPLITS, Document, Opening

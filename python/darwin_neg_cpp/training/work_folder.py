@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..atomic_file import OutputError, replacing
-from ..input_file import shown_path
+from ..files.input_file import shown_path
+from ..files.output_file import OutputError, replacing
 
 # tells our folder from one of the user's that has its name
 MARK = "darwin-neg-train-head.txt"

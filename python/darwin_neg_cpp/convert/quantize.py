@@ -1,0 +1,199 @@
+"""Quantizing through llama.cpp's own quantizer. The NEG head stays F32, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from gguf import GGML_QUANT_SIZES, LlamaFileType
+from gguf import GGMLQuantizationType as Type
+
+from ..errors import DarwinNegError, ModelFileError, RequestError
+from ..files.input_file import open_input, shown_path
+from ..files.output_file import OutputError, check_output, naming, replacing
+from ..gguf_file.header import Header, TensorInfo, read_header
+from ..gguf_file.preflight import check_loadable
+from ..neg import formats as neg_format
+
+Progress = Callable[[int, int], None]
+PathLike = str | os.PathLike[str]
+
+# By the names that llama-quantize takes. It makes no NVFP4, and of Q2_0 it makes what only later versions of the library can read.
+TYPES = {
+    kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").lower(): int(kind)
+    for kind in LlamaFileType
+    if kind.name != "GUESSED" and "SOME_F16" not in kind.name and "NVFP4" not in kind.name
+} | ({"q2_0": 41} if "Q2_0" in Type.__members__ else {})
+ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
+# which type most tensors get, where the name does not say it
+MIXTURES = {
+    "iq2_s": Type.IQ2_XS, "iq2_m": Type.IQ2_S, "iq3_xs": Type.IQ3_S, "iq3_m": Type.IQ3_S,
+}  # fmt: skip
+POLL_SECONDS = 0.1
+MAX_THREADS = 1024
+
+
+def quantize(
+    model: PathLike,
+    out: PathLike,
+    kind: str,
+    *,
+    imatrix: PathLike | None = None,
+    allow_requantize: bool = False,
+    threads: int = 0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Writes `out`: `model` with its weights in another type.
+
+    kind: q4_k_m, q6_k, ... (TYPES). imatrix: an importance matrix, as llama-imatrix writes it; the types below two and a half
+    bits need one. allow_requantize: `model` may be quantized already, at a loss. threads: 0 for all. progress: tensors done and in
+    all. Errors: RequestError, ModelFileError, OutputError; then `out` is as it was before.
+    """
+    if not 0 <= threads <= MAX_THREADS:
+        raise RequestError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
+    check_ready(kind, imatrix)
+    number, core = type_number(kind), _core()
+    header = read_header(model)
+    check_loadable(header)
+    inputs = [Path(model)] if imatrix is None else [Path(model), Path(imatrix)]
+    check_output(Path(out), inputs, force=force)
+    with replacing(Path(out)) as (_, temp), naming(temp, Path(out)):
+        _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or (lambda _d, _t: None))
+        _check(header, read_header(temp))
+
+
+def check_ready(kind: str, imatrix: PathLike | None = None) -> None:
+    """Refuses what cannot come to a good end whatever the model is: an unknown type, a missing file, no compiled engine."""
+    type_number(kind)
+    if imatrix is not None:
+        open_input(imatrix, ModelFileError).close()
+    _core()
+
+
+def type_number(kind: str) -> int:
+    """llama.cpp's number of a file type."""
+    name = _full_name(kind)
+    if name not in TYPES:
+        raise RequestError(f"type must be one of {', '.join(TYPES)}, got {kind!r}")
+    return TYPES[name]
+
+
+def about_bytes(tensors: Iterable[TensorInfo], kind: str) -> int:
+    """About what the tensors take in type `kind`: as if every matrix got the type that most get."""
+    name = _full_name(kind)
+    experts = _main_type(name)
+    others = Type.Q8_0 if name == "mxfp4_moe" else experts
+    total = 0
+    for info in tensors:
+        block, size = GGML_QUANT_SIZES[experts if "_exps." in info.name else others]
+        quantized = len(info.shape) > 1 and info.shape[0] % block == 0 and not info.name.startswith("neg.")
+        total += info.n_elements // block * size if quantized else info.size
+    return total
+
+
+def _full_name(kind: str) -> str:
+    return ALIASES.get(kind.lower(), kind.lower())
+
+
+def _main_type(name: str) -> Type:
+    """The type of most tensors in a file of type `name`: q4_k_m is mostly Q4_K."""
+    if name in MIXTURES:
+        return MIXTURES[name]
+    known = {kind.name.lower(): kind for kind in Type}
+    while name and name not in known:
+        name = name.rpartition("_")[0]
+    return known.get(name, Type.F16)
+
+
+def _core() -> object:
+    try:
+        from .. import _core
+    except ImportError as error:
+        raise DarwinNegError(
+            f"quantizing needs the compiled engine, which cannot be loaded ({error}); install the package with `pip install .`, "
+            "or choose f32, f16, bf16 or q8_0"
+        ) from None
+    return _core
+
+
+def _run(
+    core: object,
+    model: str,
+    temp: Path,
+    number: int,
+    imatrix: PathLike | None,
+    allow_requantize: bool,
+    threads: int,
+    progress: Progress,
+) -> None:
+    from ..engine import log
+
+    state = core.QuantizeProgress()  # type: ignore[attr-defined]
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            core.quantize(  # type: ignore[attr-defined]
+                model,
+                str(temp),
+                number,
+                imatrix="" if imatrix is None else os.fspath(imatrix),
+                allow_requantize=allow_requantize,
+                n_threads=threads,
+                progress=state,
+            )
+        except BaseException as error:  # raised again below, on the caller's thread
+            failed.append(error)
+
+    # a thread of its own, so that this one sees Ctrl-C
+    thread = threading.Thread(target=work, name="darwin-neg-quantize", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            if state.total:
+                progress(state.done, state.total)
+    except BaseException:
+        state.cancel()
+        thread.join()
+        raise
+    finally:
+        log.forward()
+    if not failed:
+        progress(max(1, state.total), max(1, state.total))
+        return
+    _blame_disk(temp, failed[0])
+    if isinstance(failed[0], RequestError):
+        raise RequestError(f"{model}: {' '.join(str(failed[0]).split())}; see the options imatrix and allow_requantize")
+    raise failed[0]
+
+
+def _blame_disk(temp: Path, error: BaseException) -> None:
+    """The quantizer reports a full disk as a failed stream; the operating system says more."""
+    if "iostream" not in str(error):
+        return
+    with temp.open("ab") as file:
+        try:
+            file.write(bytes(1 << 20))
+            file.flush()
+        except OSError as reason:
+            raise OutputError(
+                f"{shown_path(temp.parent)}: cannot be written to ({reason.strerror}); free some space"
+            ) from reason
+
+
+def _check(source: Header, written: Header) -> None:
+    def wrong(what: str) -> OutputError:
+        return OutputError(f"{written.path}: was not written correctly ({what}); check the disk and try again")
+
+    if set(source.tensors) != set(written.tensors):
+        raise wrong("tensors are missing")
+    if not neg_format.has_neg(source):
+        return
+    before, after = neg_format.head_of(source), neg_format.head_of(written)
+    for name, data in before.tensors().items():
+        if data.tobytes() != after.tensors()[name].tobytes():
+            raise wrong(name)

@@ -1,0 +1,20 @@
+"""llama.cpp's log as Python logging. Silent unless the application configures a handler."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("darwin_neg_cpp.llama")
+logger.addHandler(logging.NullHandler())
+
+
+def forward() -> None:
+    """Hands what llama.cpp has logged since the last call to the logger `darwin_neg_cpp.llama`.
+
+    Called after loading, after each request and on close, from Python's side: the engine's threads never take
+    Python's lock.
+    """
+    from .. import _core
+
+    for level, line in _core.drain_log():
+        logger.log(level, "%s", line)

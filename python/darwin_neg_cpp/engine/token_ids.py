@@ -1,0 +1,38 @@
+"""Prompts as users give them: text, token ids, or lists of either."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import RequestError
+
+
+def is_one_prompt(prompt: Any) -> bool:
+    """Text, or a non-empty one-dimensional sequence of whole numbers."""
+    if isinstance(prompt, str):
+        return True
+    if isinstance(prompt, (bytes, bytearray, Mapping)) or not hasattr(prompt, "__len__"):
+        return False
+    return len(prompt) > 0 and hasattr(prompt, "__iter__") and all(map(_is_token, prompt))
+
+
+def token_list(name: str, tokens: Any, n_vocab: int) -> list[int]:
+    """Token ids as a list, each inside the vocabulary. Errors name `name`."""
+    if isinstance(tokens, (str, bytes, bytearray, Mapping)) or not hasattr(tokens, "__iter__"):
+        raise RequestError(f"{name} must be text or a list of token ids, got {type(tokens).__name__}")
+    ids = []
+    for token in tokens:
+        if not _is_token(token):
+            raise RequestError(
+                f"{name} must be text or a list of token ids, got one with a {type(token).__name__} in it"
+            )
+        if not 0 <= int(token) < n_vocab:
+            raise RequestError(f"{name} holds token {token}, outside the vocabulary of {n_vocab}")
+        ids.append(int(token))
+    return ids
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -1,0 +1,88 @@
+"""Turns the engine's updates into chunks and generations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from ..errors import DarwinNegError, RequestError
+from ..results import Chunk, FinishReason, Generation, NegTrace, TokenLogprobs
+
+if TYPE_CHECKING:
+    from .._core import SampleUpdate, Update
+
+
+def chunks(update: Update) -> list[Chunk]:
+    """The new part of every sample in an update that has one; raises when a sample failed."""
+    return [_chunk(sample, update) for sample in update["samples"] if _has_news(sample)]
+
+
+def _has_news(sample: SampleUpdate) -> bool:
+    return len(sample["token_ids"]) > 0 or sample["finish_reason"] is not None or sample["error"] is not None
+
+
+def _chunk(sample: SampleUpdate, update: Update) -> Chunk:
+    if sample["error"] is not None:
+        refused = sample["finish_reason"] == "refused"  # the request is at fault: its grammar, mostly
+        raise (RequestError if refused else DarwinNegError)(sample["error"])
+    entropy, active = sample["entropy"], sample["active"]
+    neg = NegTrace(entropy, active) if entropy is not None and active is not None else None
+    return Chunk(
+        text="".join(sample["pieces"]),
+        token_ids=sample["token_ids"],
+        pieces=tuple(sample["pieces"]),
+        neg=neg,
+        logprobs=_logprobs(sample),
+        index=sample["index"],
+        finish_reason=cast("FinishReason | None", sample["finish_reason"]),
+        stop=sample["stop"],
+        seed=update["seed"],
+        prompt_tokens=update["n_prompt_tokens"],
+        prompt_seconds=update["prompt_seconds"],
+        generate_seconds=update["generate_seconds"],
+    )
+
+
+def _logprobs(sample: SampleUpdate) -> TokenLogprobs | None:
+    chosen = sample["logprobs"]
+    if chosen is None:
+        return None
+    ids, top = sample["top_ids"], sample["top_logprobs"]
+    if ids is None or top is None:
+        ids, top = np.zeros((len(chosen), 0), np.int32), np.zeros((len(chosen), 0), np.float32)
+    return TokenLogprobs(chosen, ids, top)
+
+
+def generation(parts: list[Chunk], update: Update, model: str) -> Generation:
+    """One sample's chunks, in order, as a whole. `update` is the request's last."""
+    last = parts[-1]
+    negs = [part.neg for part in parts if part.neg is not None]
+    logprobs = [part.logprobs for part in parts if part.logprobs is not None]
+    return Generation(
+        text="".join(part.text for part in parts),
+        token_ids=np.concatenate([part.token_ids for part in parts]),
+        finish_reason=last.finish_reason or "cancelled",
+        neg=_join_neg(negs) if negs else None,
+        logprobs=_join_logprobs(logprobs) if logprobs else None,
+        stop=last.stop,
+        seed=update["seed"],
+        index=last.index,
+        pieces=tuple(piece for part in parts for piece in part.pieces),
+        prompt_tokens=update["n_prompt_tokens"],
+        prompt_seconds=update["prompt_seconds"],
+        generate_seconds=update["generate_seconds"],
+        model=model,
+    )
+
+
+def _join_neg(parts: list[NegTrace]) -> NegTrace:
+    return NegTrace(np.concatenate([part.entropy for part in parts]), np.concatenate([part.active for part in parts]))
+
+
+def _join_logprobs(parts: list[TokenLogprobs]) -> TokenLogprobs:
+    return TokenLogprobs(
+        np.concatenate([part.chosen for part in parts]),
+        np.concatenate([part.top_ids for part in parts]),
+        np.concatenate([part.top for part in parts]),
+    )

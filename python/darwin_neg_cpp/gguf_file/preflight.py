@@ -1,0 +1,141 @@
+"""What llama.cpp asserts of a model's header, checked before it loads the file: a failed assertion ends the process.
+
+Sources: load_hparams in llama-model.cpp, ggml_backend_cpu_buffer_from_ptr in ggml-backend.cpp, norms and rotations in ggml-cpu/ops.cpp,
+the Gated DeltaNet in models/qwen35.cpp and models/delta-net-base.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import ModelFileError, NegHeadError
+from ..files.input_file import escaped, shown, shown_path
+from .header import Header, read_header
+
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
+MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+MMAP_ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT
+ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
+ONE_EXPERT_IS_NONE = ("hunyuan-dense", "hunyuan_vl")
+
+
+def check_runnable(path: str, *, use_mmap: bool = True) -> None:
+    """Raises ModelFileError for a model that llama.cpp would abort on.
+
+    A header that our reader refuses is left to llama.cpp's, which refuses it too, or knows a type that ours does not.
+    """
+    try:
+        header = read_header(path)
+    except ModelFileError:
+        return
+    check_loadable(header)
+    _check_rotation(header)
+    _check_delta_net(header)
+    if use_mmap:
+        _check_places(header)
+
+
+def check_loadable(header: Header) -> None:
+    """Raises ModelFileError for a header that llama.cpp would abort on as it reads it, also when it only quantizes."""
+    _check_layers(header)
+    _check_experts(header)
+    _check_numbers(header)
+
+
+def explained(path: str, error: ModelFileError | NegHeadError) -> ModelFileError | NegHeadError:
+    """`error` on a line that a terminal shows and does not obey: llama.cpp quotes the file as it is.
+
+    Where llama.cpp says of a header only that it failed, what our own reader says.
+    """
+    if "failed to load model from" in str(error):
+        try:
+            read_header(path)
+        except ModelFileError as reason:
+            return reason
+    return type(error)(escaped(str(error)))
+
+
+def _wrong(header: Header, what: str) -> ModelFileError:
+    return ModelFileError(f"{shown_path(header.path)}: {what}; the file is damaged, download or convert it again")
+
+
+def _key(header: Header, name: str) -> str:
+    return f"{header.value('general.architecture')}.{name}"
+
+
+def _number(header: Header, name: str) -> int:
+    value = header.value(_key(header, name), 0)
+    return value if isinstance(value, int) else 0
+
+
+def _check_layers(header: Header) -> None:
+    key = _key(header, "block_count")
+    if key not in header.keys:  # llama.cpp says so itself
+        return
+    layers, extra = _number(header, "block_count"), _number(header, "nextn_predict_layers")
+    if not 1 <= layers <= MAX_LAYERS:
+        raise _wrong(header, f"{shown(key)} is {layers}, expected 1 to {MAX_LAYERS}")
+    if not 0 <= extra <= layers:
+        raise _wrong(header, f"{shown(_key(header, 'nextn_predict_layers'))} is {extra}, of {layers} layers in all")
+
+
+def _check_experts(header: Header) -> None:
+    experts, groups = _number(header, "expert_count"), _number(header, "expert_group_count")
+    if header.value("general.architecture") in ONE_EXPERT_IS_NONE and experts <= 1:
+        return
+    used = max(header.integers(_key(header, "expert_used_count")) or [_number(header, "expert_used_count")])
+    sound = 0 <= experts <= MAX_EXPERTS and (
+        0 < used <= experts and 0 <= groups < experts if experts else used == groups == 0
+    )
+    if sound and groups > 1:
+        sound = experts % groups == 0 and 0 < _number(header, "expert_group_used_count") < groups
+    if not sound:
+        key = shown(_key(header, "expert_count"))
+        raise _wrong(header, f"{key} is {experts} in {groups} groups, of which {used} are used, which cannot be")
+
+
+def _check_numbers(header: Header) -> None:
+    for name in EPSILONS:
+        value = header.value(_key(header, f"attention.{name}"), 0.0)
+        if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+            raise _wrong(header, f"{shown(_key(header, f'attention.{name}'))} is {value}, expected a small number")
+    kind = header.value(_key(header, "rope.scaling.type"))
+    if isinstance(kind, str) and kind not in ROPE_SCALINGS:
+        raise _wrong(
+            header,
+            f"{shown(_key(header, 'rope.scaling.type'))} is '{shown(kind)}', not one of {', '.join(ROPE_SCALINGS)}",
+        )
+
+
+def _check_rotation(header: Header) -> None:
+    key, turned = _key(header, "rope.dimension_count"), _number(header, "rope.dimension_count")
+    qwen = str(header.value("general.architecture")).startswith("qwen")  # rotates always; what others do is theirs
+    most = _number(header, "attention.key_length") if qwen else 0
+    if key in header.keys and (turned % 2 or (qwen and turned < 2) or turned > most > 0):
+        raise _wrong(header, f"{shown(key)} is {turned}, expected an even number of at most the head's size")
+    key = _key(header, "rope.dimension_sections")
+    sections = header.integers(key) or [_number(header, "rope.dimension_sections")]
+    if qwen and key in header.keys and max(sections[:3]) <= 0:
+        raise _wrong(header, f"{shown(key)} is {sections[:4]}, expected numbers above 0")
+
+
+def _check_delta_net(header: Header) -> None:
+    if not str(header.value("general.architecture")).startswith("qwen35"):
+        return
+    key = _key(header, "ssm.inner_size")
+    inner, state = _number(header, "ssm.inner_size"), _number(header, "ssm.state_size")
+    values, groups = _number(header, "ssm.time_step_rank"), _number(header, "ssm.group_count")
+    if key in header.keys and inner != state * values:
+        raise _wrong(header, f"{shown(key)} is {inner}, expected {values} heads of {state}")
+    if groups > 0 and values % groups:
+        raise _wrong(header, f"{shown(_key(header, 'ssm.group_count'))} is {groups}, expected a divisor of {values}")
+
+
+def _check_places(header: Header) -> None:
+    for info in header.tensors.values():
+        if (header.data_start + info.offset) % MMAP_ALIGNMENT:
+            raise ModelFileError(
+                f"{shown_path(header.path)}: tensor '{shown(info.name)}' is not aligned to {MMAP_ALIGNMENT} bytes; convert the file again, "
+                "or load it with use_mmap=False"
+            )

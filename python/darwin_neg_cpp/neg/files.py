@@ -1,0 +1,166 @@
+"""Joining a NEG head to a model file, taking it off again, and writing it as a side-car."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType, dequantize
+
+from ..errors import ModelFileError, NegHeadError
+from ..files.output_file import check_output
+from ..gguf_file import edit as gguf_edit
+from ..gguf_file.edit import Progress
+from ..gguf_file.header import Header, read_header
+from . import formats as neg_format
+from .formats import NegHead
+
+PathLike = str | os.PathLike[str]
+
+
+def attach(
+    model: PathLike,
+    neg: PathLike | NegHead,
+    out: PathLike,
+    *,
+    force: bool = False,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> NegHead:
+    """Writes `out`: the model with the head inside. The model itself is not changed.
+
+    neg: neg_modules.safetensors, a side-car, a model that carries a head, or a NegHead.
+    force: replace an existing `out`. replace: the model may have a head already, which is dropped.
+    Errors: ModelFileError, NegHeadError (wrong backbone, malformed head), OutputError; then nothing has been written.
+    """
+    header = read_header(model)
+    out_path = Path(out)
+    inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
+    check_output(out_path, inputs, force=force)
+    head = neg if isinstance(neg, NegHead) else neg_format.read_head(neg)
+    check_backbone(head, "the head" if isinstance(neg, NegHead) else os.fspath(neg), header)
+    if neg_format.has_neg(header) and not replace:
+        raise NegHeadError(f"{header.path}: carries a NEG head already; detach it first or pass --replace")
+    gguf_edit.write_edited(
+        header, out_path, add_keys=head.keys(), add_tensors=head.tensors(), drop=_is_neg, progress=progress
+    )
+    return head
+
+
+def detach(
+    model: PathLike,
+    out: PathLike,
+    *,
+    side_car: PathLike | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Writes `out`: the model without its head, and the head as a side-car when asked to."""
+    header = read_header(model)
+    hidden_size(header)  # refuses a side-car, of which nothing would be left
+    if not neg_format.has_neg(header):
+        raise NegHeadError(f"{header.path}: carries no NEG head; there is nothing to detach")
+    check_output(Path(out), [Path(model)], force=force)
+    if side_car is not None:
+        # first, so that the head is never lost
+        write_side_car(model, model, side_car, force=force)
+    gguf_edit.write_edited(header, Path(out), drop=_is_neg, progress=progress)
+
+
+def write_side_car(neg: PathLike | NegHead, model: PathLike, out: PathLike, *, force: bool = False) -> NegHead:
+    """Writes the head alone, bound to the backbone of `model` by architecture, width and the hash of its output norm."""
+    header = read_header(model)
+    inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
+    check_output(Path(out), inputs, force=force)
+    head = neg if isinstance(neg, NegHead) else neg_format.read_head(neg)
+    check_backbone(head, "the head" if isinstance(neg, NegHead) else os.fspath(neg), header)
+    return write_head(neg_format.with_backbone(head, architecture(header), output_norm_sha256(header)), Path(out))
+
+
+def write_head(head: NegHead, out: Path) -> NegHead:
+    """The side-car file of a head that knows its backbone."""
+    keys = [
+        ("general.architecture", GGUFValueType.STRING, neg_format.SIDE_CAR_ARCH),
+        *head.keys(),
+        ("neg.n_embd", GGUFValueType.UINT32, head.n_embd),
+        ("neg.base_arch", GGUFValueType.STRING, head.base_arch),
+        ("neg.base_norm_sha256", GGUFValueType.STRING, head.base_norm_sha256),
+    ]
+    gguf_edit.write_new(out, keys, head.tensors())
+    return head
+
+
+@dataclass(frozen=True)
+class NegReport:
+    """What `inspect` finds: the head, and the kind of file it is in ("safetensors", "side-car" or "model")."""
+
+    path: str
+    form: str
+    head: NegHead
+
+
+def inspect(path: PathLike) -> NegReport:
+    """Reads and checks the head of any file that can hold one."""
+    head = neg_format.read_head(path)
+    name = os.fspath(path)
+    with open(name, "rb") as file:
+        if file.read(4) != b"GGUF":
+            return NegReport(name, "safetensors", head)
+    form = "side-car" if architecture(read_header(name)) == neg_format.SIDE_CAR_ARCH else "model"
+    return NegReport(name, form, head)
+
+
+def architecture(header: Header) -> str:
+    arch = header.value("general.architecture")
+    if not isinstance(arch, str) or not arch:
+        raise ModelFileError(f"{header.path}: general.architecture is missing; this is no model file")
+    return arch
+
+
+def hidden_size(header: Header) -> int:
+    """Width of the LM head's input, from <arch>.embedding_length."""
+    arch = architecture(header)
+    if arch == neg_format.SIDE_CAR_ARCH:
+        raise ModelFileError(f"{header.path}: is a NEG side-car, not a model; give the backbone's GGUF file")
+    size = header.value(f"{arch}.embedding_length")
+    if not isinstance(size, int) or size < 1:
+        raise ModelFileError(f"{header.path}: {arch}.embedding_length is missing; this is no language model")
+    return size
+
+
+def output_norm_sha256(header: Header) -> str:
+    """SHA-256 of output_norm.weight as little-endian float32; "" for a model without one."""
+    info = header.tensors.get("output_norm.weight")
+    if info is None:
+        return ""
+    with open(header.path, "rb") as file:
+        file.seek(header.data_start + info.offset)
+        raw = np.frombuffer(file.read(info.size), np.uint8)
+    if info.type not in (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16):
+        return ""
+    return hashlib.sha256(dequantize(raw, info.type).astype("<f4").tobytes()).hexdigest()
+
+
+def check_backbone(head: NegHead, name: str, model: Header) -> None:
+    """Refuses a head that was made for another backbone than `model`."""
+    remedy = "use the head that was trained on this backbone"
+    if head.n_embd != (hidden := hidden_size(model)):
+        raise NegHeadError(
+            f"{name}: {neg_format.DOWN_W}: is for hidden size {head.n_embd}, {model.path} has {hidden}; {remedy}"
+        )
+    if head.base_arch and head.base_arch != (arch := architecture(model)):
+        raise NegHeadError(
+            f"{name}: neg.base_arch: is for architecture {head.base_arch}, {model.path} is {arch}; {remedy}"
+        )
+    norm = output_norm_sha256(model)
+    if head.base_norm_sha256 and norm and head.base_norm_sha256 != norm:
+        raise NegHeadError(
+            f"{name}: neg.base_norm_sha256: was made for another backbone than {model.path} (its output norm differs); {remedy}"
+        )
+
+
+def _is_neg(name: str) -> bool:
+    return name.startswith("neg.")

@@ -1,0 +1,203 @@
+"""`darwin-neg quantize` and quantizing on the way of a conversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from darwin_neg_cpp.cli.main import main
+from darwin_neg_cpp.convert import convert, quantize, write
+from darwin_neg_cpp.errors import DarwinNegError
+from darwin_neg_cpp.gguf_file.header import read_header
+from darwin_neg_cpp.neg import formats as neg_format
+from oracles import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return tiny_tokenizer.write_quantizable(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint, tmp_path_factory) -> Path:
+    """In BF16, with its head."""
+    out = tmp_path_factory.mktemp("model") / "model.gguf"
+    write.write(convert.plan(convert.Source(checkpoint, None), outtype="bf16"), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def matrix(model, tmp_path_factory) -> Path:
+    """An importance matrix in the form that llama-imatrix writes, random."""
+    path = tmp_path_factory.mktemp("matrix") / "matrix.gguf"
+    rng = np.random.default_rng(4)
+    writer = gguf.GGUFWriter(path, "")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", ["random"])
+    writer.add_uint32("imatrix.chunk_count", 10)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for name, info in read_header(model).tensors.items():
+        if len(info.shape) == 2 and not name.startswith("neg."):
+            sums = rng.exponential(size=(1, info.shape[0])).astype(np.float32) * 100
+            writer.add_tensor(f"{name}.in_sum2", sums)
+            writer.add_tensor(f"{name}.counts", np.full((1, 1), 5120, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_quantize_writes_a_smaller_file_and_keeps_the_head(model, tmp_path, capsys):
+    out = tmp_path / "out.gguf"
+    assert main(["quantize", str(model), str(out), "Q4_K_M"]) == 0
+    assert f"{out}: Q4_K_M" in capsys.readouterr().out
+    assert out.stat().st_size < model.stat().st_size * 0.45
+    header = read_header(out)
+    assert header.value("general.file_type") == quantize.TYPES["q4_k_m"]
+    assert {info.type.name for info in header.tensors.values()} >= {"Q4_K", "Q6_K", "F32"}
+    before, after = neg_format.read_head(model), neg_format.read_head(out)
+    for name, data in before.tensors().items():
+        assert data.tobytes() == after.tensors()[name].tobytes()
+    assert (before.threshold, before.temp_scale, before.top_k) == (after.threshold, after.temp_scale, after.top_k)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    capsys.readouterr()
+    assert main(["quantize", *arguments]) == code
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("darwin-neg: error: "), said
+    return said
+
+
+def test_what_cannot_be_quantized_is_one_line(model, matrix, tmp_path, capsys):
+    out = str(tmp_path / "out.gguf")
+    assert "type must be one of" in refused(capsys, str(model), out, "q9_k")
+    assert "no such file" in refused(capsys, str(tmp_path / "nothing.gguf"), out, "q4_k_m")
+    assert "no such file" in refused(capsys, str(model), out, "q4_k_m", "--imatrix", str(tmp_path / "nothing"))
+    assert "importance matrix" in refused(capsys, str(model), out, "q4_k_m", "--imatrix", str(model))
+    assert "threads" in refused(capsys, str(model), out, "q4_k_m", "--threads", "-1")
+    assert "same file" in refused(capsys, str(model), str(model), "q4_k_m", "--force")
+    before = matrix.read_bytes()
+    assert "same file" in refused(capsys, str(model), str(matrix), "q4_k_m", "--imatrix", str(matrix), "--force")
+    assert matrix.read_bytes() == before
+    (tmp_path / "text").write_text("no model")
+    refused(capsys, str(tmp_path / "text"), out, "q4_k_m")
+    assert "iq2_xs" not in refused(capsys, str(model), out, "iq2_xs")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+    Path(out).write_bytes(b"old")
+    assert "--force" in refused(capsys, str(model), out, "q4_k_m")
+    assert Path(out).read_bytes() == b"old"
+
+
+def test_an_importance_matrix_is_used(model, matrix, tmp_path, capsys):
+    plain, weighed = tmp_path / "plain.gguf", tmp_path / "weighed.gguf"
+    assert main(["quantize", str(model), str(plain), "q4_k_m"]) == 0
+    assert main(["quantize", str(model), str(weighed), "q4_k_m", "--imatrix", str(matrix)]) == 0
+    assert plain.read_bytes() != weighed.read_bytes()
+    low = tmp_path / "low.gguf"
+    assert "imatrix" in refused(capsys, str(model), str(low), "iq2_xs")
+    assert main(["quantize", str(model), str(low), "iq2_xs", "--imatrix", str(matrix)]) == 0
+    assert low.stat().st_size < plain.stat().st_size
+
+
+def test_requantizing_is_asked_for(model, tmp_path, capsys):
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    assert main(["quantize", str(model), str(first), "q4_k_m"]) == 0
+    assert "allow_requantize" in refused(capsys, str(first), str(second), "q3_k_m")
+    assert main(["quantize", str(first), str(second), "q3_k_m", "--allow-requantize"]) == 0
+    assert {info.type.name for info in read_header(second).tensors.values()} >= {"Q3_K"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted({*quantize.TYPES, *quantize.ALIASES}))
+def test_every_type_gives_a_file_or_one_line(model, matrix, tmp_path, capsys, kind):
+    """Without a matrix, and with it: then every type comes out that llama.cpp can make of a dense model."""
+    made = []
+    for more in ([], ["--imatrix", str(matrix)]):
+        out = tmp_path / f"{len(more)}.gguf"
+        code = main(["quantize", str(model), str(out), kind, *more])
+        said = capsys.readouterr().err
+        assert code in (0, 2), said
+        if not more:  # which types need a matrix is for the quantizer to say
+            assert (code == 2) == (kind in convert.NEED_IMATRIX), said
+        if code == 2:
+            assert said.count("\n") == 1 and said.startswith("darwin-neg: error: "), said
+            assert not out.exists()
+            continue
+        made.append(out)
+        neg_format.read_head(out)
+        estimate = quantize.about_bytes(read_header(model).tensors.values(), kind)
+        assert 0.9 * estimate < out.stat().st_size < 1.6 * estimate, (estimate, out.stat().st_size)
+    assert made, "neither with nor without a matrix"
+
+
+def test_types_that_need_a_matrix_are_refused_before_anything_is_written(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(write, "write_into", lambda *_, **__: pytest.fail("it began to write"))
+    assert main(["convert", str(checkpoint), "-o", str(tmp_path / "a.gguf"), "--outtype", "iq2_xs"]) == 2
+    assert "importance matrix" in capsys.readouterr().err
+
+
+def test_conversion_refuses_early_what_cannot_end_well(checkpoint, tmp_path, monkeypatch, capsys):
+    """Before a checkpoint is so much as looked for."""
+    monkeypatch.setattr(convert, "find", lambda *_, **__: pytest.fail("it began"))
+    (tmp_path / "there.gguf").write_bytes(b"old")
+    folder, there, new = str(checkpoint), str(tmp_path / "there.gguf"), str(tmp_path / "new.gguf")
+    nothing = str(tmp_path / "nothing")
+    for arguments, word in (
+        (["--outtype", "q9_k"], "q9_k"),
+        (["--outtype", "q4_k_m", "--imatrix", nothing], "no such file"),
+        (["--imatrix", nothing], "importance matrix"),
+        (["-o", there], "--force"),
+        (["-o", new, "--sidecar", there], "--force"),
+        (["-o", nothing + "/x.gguf"], "no such folder"),
+        (["-o", new, "--sidecar", nothing + "/x.gguf"], "no such folder"),
+        (["-o", new, "--sidecar", new], "two names"),
+        (["-o", new, "--neg", nothing], "no such file"),
+    ):
+        assert main(["convert", folder, *arguments]) == 2, arguments
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and word in said, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there.gguf"]
+
+
+def test_without_the_engine_a_quantized_type_is_refused_early(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "darwin_neg_cpp._core", None)
+    monkeypatch.delattr("darwin_neg_cpp._core", raising=False)
+    monkeypatch.setattr(convert, "find", lambda *_, **__: pytest.fail("it began"))
+    assert main(["convert", str(checkpoint), "-o", str(tmp_path / "a.gguf"), "--outtype", "q4_k_m"]) == 1
+    assert "needs the compiled engine" in capsys.readouterr().err
+
+
+def test_an_error_of_the_quantizer_names_the_output(checkpoint, tmp_path, monkeypatch):
+    def broken(model: str, temp: str, *_: object, **__: object) -> None:
+        raise DarwinNegError(f"{model}: cannot be quantized")
+
+    monkeypatch.setattr(convert, "quantize", broken)
+    out = tmp_path / "out.gguf"
+    plan = convert.plan(convert.Source(checkpoint, None), outtype="q4_k_m")
+    with pytest.raises(DarwinNegError, match=r"out\.gguf: cannot be quantized") as caught:
+        convert.write_quantized(plan, out, "q4_k_m")
+    assert ".tmp-" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_one_file_is_in_between_and_it_is_open_when_it_is_written(checkpoint, tmp_path, monkeypatch):
+    """On Windows a file that is open cannot be replaced, and a hidden file beside a hidden file would never be cleared up."""
+    seen: list[str] = []
+    honest = quantize.quantize
+
+    def looking(model: Path, *arguments: object, **options: object) -> None:
+        seen.extend(path.name for path in tmp_path.iterdir())
+        assert model.name in seen
+        honest(model, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(convert, "quantize", looking)
+    out = tmp_path / "out.gguf"
+    convert.write_quantized(convert.plan(convert.Source(checkpoint, None), outtype="q4_k_m"), out, "q4_k_m")
+    assert len(seen) == 1 and seen[0].startswith(".out.gguf.tmp-")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
