@@ -12,6 +12,7 @@ pybind11::str lenient(const std::string & text);
 void bind_devices(pybind11::module_ & m);
 void bind_gate(pybind11::module_ & m);
 void bind_engine(pybind11::module_ & m);
+void bind_params(pybind11::module_ & m);
 void bind_quantize(pybind11::module_ & m);
 
 }  // namespace darwin_neg

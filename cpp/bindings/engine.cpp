@@ -2,13 +2,24 @@
 
 #include "engine.h"
 #include "errors.h"
+#include "gil.h"
+#include "process.h"
 
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <exception>
+#include <future>
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace py = pybind11;
 
@@ -47,9 +58,9 @@ py::dict sample_dict(const SampleUpdate & s, const Update & update) {
     out["logprobs"]      = or_none(logprobs, to_array(s.logprobs));
     out["top_ids"]       = or_none(logprobs && update.top_count > 0, to_matrix(s.top_ids, logprobs ? m : 0, update.top_count));
     out["top_logprobs"]  = or_none(logprobs && update.top_count > 0, to_matrix(s.top_logprobs, logprobs ? m : 0, update.top_count));
-    out["finish_reason"] = s.finish_reason.empty() ? py::object(py::none()) : py::object(py::str(s.finish_reason));
-    out["stop"]          = s.stop ? py::object(py::str(*s.stop)) : py::object(py::none());
-    out["error"]         = s.error ? py::object(py::str(*s.error)) : py::object(py::none());
+    out["finish_reason"] = s.finish_reason == nullptr ? py::object(py::none()) : py::object(py::str(s.finish_reason));
+    out["stop"]          = s.stop ? py::object(lenient(*s.stop)) : py::object(py::none());
+    out["error"]         = s.error ? py::object(lenient(*s.error)) : py::object(py::none());
     return out;
 }
 
@@ -59,6 +70,7 @@ py::dict update_dict(const Update & update) {
         samples.append(sample_dict(sample, update));
     }
     py::dict out;
+    out["request"]          = update.request;
     out["finished"]         = update.finished;
     out["seed"]             = update.seed;
     out["n_prompt_tokens"]  = update.n_prompt_tokens;
@@ -66,22 +78,6 @@ py::dict update_dict(const Update & update) {
     out["generate_seconds"] = update.generate_seconds;
     out["samples"]          = samples;
     return out;
-}
-
-NegAction parse_action(const std::string & name) {
-    if (name == "default") {
-        return NegAction::model_default;
-    }
-    if (name == "off") {
-        return NegAction::off;
-    }
-    if (name == "mask") {
-        return NegAction::mask;
-    }
-    if (name == "sample") {
-        return NegAction::sample;
-    }
-    throw RequestError("neg action must be mask, sample or off, got '" + name + "'");
 }
 
 py::dict neg_dict(const Model & model) {
@@ -138,6 +134,26 @@ py::dict stats_dict(const Stats & s) {
     return out;
 }
 
+py::dict scores_dict(const Scores & s, const ScoreParts & parts, bool has_neg) {
+    const py::ssize_t n = s.n_tokens;
+    py::dict out;
+    out["predicted_entropy"] = or_none(has_neg, to_array(s.predicted_entropy));
+    out["true_entropy"]      = to_array(s.true_entropy);
+    out["logprobs"]          = to_array(s.logprobs);
+    out["top_ids"]           = or_none(parts.n_top > 0, to_matrix(s.top_ids, n, parts.n_top));
+    out["top_logprobs"]      = or_none(parts.n_top > 0, to_matrix(s.top_logprobs, n, parts.n_top));
+    out["hidden"]            = or_none(parts.hidden, to_matrix(s.hidden, parts.hidden ? n : 0, s.n_embd));
+    out["logits"]            = or_none(parts.logits, to_matrix(s.logits, parts.logits ? n : 0, s.n_vocab));
+    return out;
+}
+
+// Everything Python holds of an engine checks first whether it is in the process that loaded the model. In another one calls throw,
+// and destructors leave what they own alone: it cannot be taken apart there, and the process will end.
+template <typename T>
+void leave_alone(T && owned) {
+    new std::decay_t<T>(std::forward<T>(owned));  // never freed
+}
+
 // The engine with an end: Python may close it while other threads still hold the object.
 class Handle {
 public:
@@ -148,6 +164,7 @@ public:
 
     // Each call keeps the engine alive for its own duration, so closing never pulls it from under another thread.
     std::shared_ptr<Engine> get() const {
+        process_.require_this();
         const std::lock_guard<std::mutex> lock(mutex_);
         if (!engine_) {
             throw Error("the model is closed");
@@ -156,51 +173,106 @@ public:
     }
 
     void close() {
+        if (!process_.is_this()) {
+            leave_alone(std::move(engine_));
+            return;
+        }
         std::shared_ptr<Engine> engine;
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             engine.swap(engine_);
         }
-        if (!engine) {
-            return;
+        if (engine) {
+            const WithoutGil unlocked;
+            engine->close();
+            engine.reset();
         }
-        const py::gil_scoped_release unlocked;
-        engine->scheduler().close();
-        engine.reset();
     }
 
+    const Process & process() const { return process_; }
+
 private:
+    Process process_;
     mutable std::mutex mutex_;  // guards engine_
     std::shared_ptr<Engine> engine_;
 };
 
-std::unique_ptr<Handle> open_engine(const std::string & model_path, const std::optional<std::string> & neg_path, uint32_t n_ctx,
-                                    uint32_t n_batch, uint32_t n_ubatch, uint32_t n_parallel, int32_t n_threads, int32_t n_threads_batch,
-                                    int32_t n_gpu_layers, int32_t main_gpu, const std::string & split_mode, const std::string & flash_attn,
-                                    const std::string & type_k, const std::string & type_v, bool use_mmap, bool use_mlock,
-                                    const std::optional<std::string> & chat_template, const std::optional<py::function> & progress) {
-    ModelParams p;
-    p.model_path      = model_path;
-    p.neg_path        = neg_path.value_or("");
-    p.n_ctx           = n_ctx;
-    p.n_batch         = n_batch;
-    p.n_ubatch        = n_ubatch;
-    p.n_parallel      = n_parallel;
-    p.n_threads       = n_threads;
-    p.n_threads_batch = n_threads_batch;
-    p.n_gpu_layers    = n_gpu_layers;
-    p.main_gpu        = main_gpu;
-    p.split_mode      = split_mode;
-    p.flash_attn      = flash_attn;
-    p.type_k          = type_k;
-    p.type_v          = type_v;
-    p.use_mmap        = use_mmap;
-    p.use_mlock       = use_mlock;
+class InboxHandle {
+public:
+    InboxHandle(Process process, std::shared_ptr<Scheduler> scheduler)
+        : process_(process), scheduler_(std::move(scheduler)), inbox_(scheduler_->inbox()) {}
+    ~InboxHandle() {
+        if (!process_.is_this()) {
+            leave_alone(std::move(scheduler_));
+        }
+    }
+    InboxHandle(const InboxHandle &)             = delete;
+    InboxHandle & operator=(const InboxHandle &) = delete;
 
+    const std::shared_ptr<Inbox> & get() const { return inbox_; }
+
+    std::optional<Update> wait(std::optional<double> timeout) const {
+        process_.require_this();
+        constexpr double k_for_ever = 1e9;  // seconds
+        std::optional<Update> update;
+        wait_with_signals(std::min(timeout.value_or(k_for_ever), k_for_ever), [&](double seconds) {
+            update = scheduler_->wait(*inbox_, std::chrono::duration<double>(seconds));
+            return update.has_value() || scheduler_->ended(*inbox_);
+        });
+        return update;
+    }
+
+    void close() const {
+        process_.require_this();
+        const WithoutGil unlocked;
+        scheduler_->close_inbox(*inbox_);
+    }
+
+private:
+    Process process_;
+    std::shared_ptr<Scheduler> scheduler_;
+    std::shared_ptr<Inbox> inbox_;
+};
+
+class RequestsHandle {
+public:
+    RequestsHandle(Process process, Requests requests) : process_(process), requests_(std::move(requests)) {}
+    ~RequestsHandle() {
+        if (!process_.is_this()) {
+            leave_alone(std::move(requests_));
+        }
+        // else the member's destructor releases: it waits for no thread, so Python's lock may be held
+    }
+    RequestsHandle(const RequestsHandle &)             = delete;
+    RequestsHandle & operator=(const RequestsHandle &) = delete;
+
+    const std::vector<int64_t> & ids() const { return requests_.ids(); }
+
+    void cancel(std::optional<int64_t> id) const {
+        process_.require_this();
+        const WithoutGil unlocked;
+        id ? requests_.cancel(*id) : requests_.cancel();
+    }
+
+    void release(std::optional<int64_t> id) const {
+        if (!process_.is_this()) {
+            return;
+        }
+        const WithoutGil unlocked;
+        id ? requests_.release(*id) : requests_.release();
+    }
+
+private:
+    Process process_;
+    Requests requests_;
+};
+
+std::unique_ptr<Handle> open_engine(ModelParams params, const std::optional<std::string> & chat_template,
+                                    const std::optional<py::function> & progress) {
     // an exception raised by the callback (Ctrl-C among them) stops the load and is raised again below
     std::exception_ptr raised;
     if (progress) {
-        p.progress = [&](float fraction) {
+        params.progress = [&](float fraction) {
             const py::gil_scoped_acquire locked;
             try {
                 return (*progress)(fraction).cast<bool>();
@@ -212,8 +284,8 @@ std::unique_ptr<Handle> open_engine(const std::string & model_path, const std::o
     }
     std::shared_ptr<Engine> engine;
     try {
-        const py::gil_scoped_release unlocked;
-        engine = std::make_shared<Engine>(p, chat_template.value_or(""));
+        const WithoutGil unlocked;
+        engine = std::make_shared<Engine>(std::move(params), chat_template.value_or(""));
     } catch (...) {
         if (raised) {
             std::rethrow_exception(raised);
@@ -221,6 +293,42 @@ std::unique_ptr<Handle> open_engine(const std::string & model_path, const std::o
         throw;
     }
     return std::make_unique<Handle>(std::move(engine));
+}
+
+std::unique_ptr<RequestsHandle> submit(const Handle & handle, std::vector<std::vector<llama_token>> prompts, const RequestParams & params,
+                                       const InboxHandle & inbox, const std::shared_ptr<ChatPrompt> & chat) {
+    const auto engine = handle.get();
+    std::optional<Requests> requests;
+    {
+        const WithoutGil unlocked;
+        requests.emplace(engine->scheduler()->submit(std::move(prompts), params, inbox.get(), chat.get()));
+    }
+    return std::make_unique<RequestsHandle>(handle.process(), std::move(*requests));
+}
+
+// On a thread of its own, so that the calling one can run signal handlers meanwhile.
+py::dict score(const Handle & handle, const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits, int32_t top) {
+    const auto engine      = handle.get();
+    const ScoreParts parts = {hidden, logits, top};
+    std::atomic<bool> stop = false;
+    Scores scores;
+    {
+        auto running    = std::async(std::launch::async, [&] { return engine->scorer().score(texts, parts, stop); });
+        const auto done = [&](double seconds) {
+            return running.wait_for(std::chrono::duration<double>(seconds)) == std::future_status::ready;
+        };
+        try {
+            constexpr double k_for_ever = 1e9;  // seconds
+            wait_with_signals(k_for_ever, done);
+        } catch (...) {
+            stop = true;
+            const WithoutGil unlocked;
+            running.wait();
+            throw;
+        }
+        scores = running.get();
+    }
+    return scores_dict(scores, parts, engine->model().neg().present);
 }
 
 }  // namespace
@@ -232,13 +340,22 @@ void bind_engine(py::module_ & m) {
         .def_property_readonly("prompt", [](const ChatPrompt & p) { return lenient(p.params.prompt); })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
         .def_property_readonly("supports_thinking", [](const ChatPrompt & p) { return p.params.supports_thinking; });
-
+    py::class_<InboxHandle>(m, "Inbox")
+        .def(
+            "wait",
+            [](const InboxHandle & inbox, std::optional<double> timeout) -> py::object {
+                const std::optional<Update> update = inbox.wait(timeout);
+                return update ? py::object(update_dict(*update)) : py::object(py::none());
+            },
+            py::arg("timeout") = py::none())
+        .def("close", &InboxHandle::close);
+    py::class_<RequestsHandle>(m, "Requests")
+        .def_property_readonly("ids", &RequestsHandle::ids)
+        .def("cancel", &RequestsHandle::cancel, py::arg("request_id") = py::none())
+        .def("release", &RequestsHandle::release, py::arg("request_id") = py::none());
     py::class_<Handle>(m, "Engine")
-        .def(py::init(&open_engine), py::arg("model_path"), py::kw_only(), py::arg("neg_path") = py::none(), py::arg("n_ctx") = 4096,
-             py::arg("n_batch") = 512, py::arg("n_ubatch") = 512, py::arg("n_parallel") = 8, py::arg("n_threads") = 0,
-             py::arg("n_threads_batch") = 0, py::arg("n_gpu_layers") = -1, py::arg("main_gpu") = 0, py::arg("split_mode") = "layer",
-             py::arg("flash_attn") = "auto", py::arg("type_k") = "f16", py::arg("type_v") = "f16", py::arg("use_mmap") = true,
-             py::arg("use_mlock") = false, py::arg("chat_template") = py::none(), py::arg("progress") = py::none())
+        .def(py::init(&open_engine), py::arg("params"), py::kw_only(), py::arg("chat_template") = py::none(),
+             py::arg("progress") = py::none())
         .def("close", &Handle::close)
         .def("model_info", [](const Handle & h) { return model_info(*h.get()); })
         .def("metadata",
@@ -253,127 +370,42 @@ void bind_engine(py::module_ & m) {
             "tokenize",
             [](const Handle & h, const py::bytes & text, bool add_special, bool parse_special) {
                 const std::string bytes = text;
-                const py::gil_scoped_release unlocked;
-                return h.get()->model().tokenize(bytes, add_special, parse_special);
+                const auto engine       = h.get();
+                const WithoutGil unlocked;
+                return engine->model().tokenize(bytes, add_special, parse_special);
             },
             py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
         .def(
             "detokenize",
             [](const Handle & h, const std::vector<llama_token> & tokens, bool special) {
-                return py::bytes(h.get()->model().detokenize(tokens, special));
+                const auto engine = h.get();
+                std::string bytes;
+                {
+                    const WithoutGil unlocked;
+                    bytes = engine->model().detokenize(tokens, special);
+                }
+                return py::bytes(bytes);
             },
             py::arg("tokens"), py::arg("special"))
-        .def(
-            "submit",
-            [](const Handle & h, std::vector<std::vector<llama_token>> prompts, int32_t n, int32_t max_tokens,
-               const std::vector<float> & temperature, int32_t top_k, float top_p, float min_p, float typical_p, float repeat_penalty,
-               int32_t repeat_last_n, float frequency_penalty, float presence_penalty, int64_t seed, const std::vector<py::bytes> & stop,
-               const std::vector<std::pair<llama_token, float>> & logit_bias, int32_t logprobs, const std::string & grammar,
-               const std::string & json_schema, bool ignore_eos, const std::string & neg_action, std::optional<float> neg_threshold,
-               int32_t neg_top_k, int32_t neg_use_temp_scale, bool stream, std::shared_ptr<ChatPrompt> chat) {
-                RequestParams p;
-                p.n                 = n;
-                p.max_tokens        = max_tokens;
-                p.temperatures      = temperature;
-                p.top_k             = top_k;
-                p.top_p             = top_p;
-                p.min_p             = min_p;
-                p.typical_p         = typical_p;
-                p.repeat_penalty    = repeat_penalty;
-                p.repeat_last_n     = repeat_last_n;
-                p.frequency_penalty = frequency_penalty;
-                p.presence_penalty  = presence_penalty;
-                p.seed              = seed;
-                p.stop              = std::vector<std::string>(stop.begin(), stop.end());
-                p.logit_bias        = logit_bias;
-                p.logprobs          = logprobs;
-                p.grammar           = grammar;
-                p.json_schema       = json_schema;
-                p.ignore_eos        = ignore_eos;
-                p.neg_action        = parse_action(neg_action);
-                if (neg_threshold) {
-                    if (std::isnan(*neg_threshold)) {
-                        throw RequestError("neg threshold must be a number of nats, got NaN");
-                    }
-                    p.neg_threshold = *neg_threshold;
-                }
-                p.neg_top_k          = neg_top_k;
-                p.neg_use_temp_scale = neg_use_temp_scale;
-                p.stream             = stream;
-                p.chat               = std::move(chat);
-                const auto engine    = h.get();
-                const py::gil_scoped_release unlocked;
-                return engine->scheduler().submit(std::move(prompts), p);
-            },
-            py::arg("prompts"), py::kw_only(), py::arg("n"), py::arg("max_tokens"), py::arg("temperature"), py::arg("top_k"),
-            py::arg("top_p"), py::arg("min_p"), py::arg("typical_p"), py::arg("repeat_penalty"), py::arg("repeat_last_n"),
-            py::arg("frequency_penalty"), py::arg("presence_penalty"), py::arg("seed"), py::arg("stop"), py::arg("logit_bias"),
-            py::arg("logprobs"), py::arg("grammar"), py::arg("json_schema"), py::arg("ignore_eos"), py::arg("neg_action"),
-            py::arg("neg_threshold"), py::arg("neg_top_k"), py::arg("neg_use_temp_scale"), py::arg("stream"), py::arg("chat") = py::none())
-        .def(
-            "wait",
-            [](const Handle & h, int64_t id, double timeout) -> py::object {
-                const auto engine = h.get();
-                std::optional<Update> update;
-                {
-                    const py::gil_scoped_release unlocked;
-                    update = engine->scheduler().wait(id, std::chrono::duration<double>(timeout));
-                }
-                return update ? py::object(update_dict(*update)) : py::object(py::none());
-            },
-            py::arg("request_id"), py::arg("timeout"))
-        .def(
-            "wait_any",
-            [](const Handle & h, double timeout) {
-                const auto engine = h.get();
-                const py::gil_scoped_release unlocked;
-                return engine->scheduler().wait_any(std::chrono::duration<double>(timeout));
-            },
-            py::arg("timeout"))
-        .def(
-            "cancel",
-            [](const Handle & h, int64_t id) {
-                const auto engine = h.get();
-                const py::gil_scoped_release unlocked;
-                engine->scheduler().cancel(id);
-            },
-            py::arg("request_id"))
+        .def("inbox", [](const Handle & h) { return std::make_unique<InboxHandle>(h.process(), h.get()->scheduler()); })
+        .def("submit", &submit, py::arg("prompts"), py::arg("params"), py::arg("inbox"), py::arg("chat") = py::none())
         .def("cancel_all",
              [](const Handle & h) {
                  const auto engine = h.get();
-                 const py::gil_scoped_release unlocked;
-                 engine->scheduler().cancel_all();
+                 const WithoutGil unlocked;
+                 engine->cancel_all();
              })
-        .def(
-            "release",
-            [](const Handle & h, int64_t id) {
-                const auto engine = h.get();
-                const py::gil_scoped_release unlocked;
-                engine->scheduler().release(id);
-            },
-            py::arg("request_id"))
-        .def("stats", [](const Handle & h) { return stats_dict(h.get()->scheduler().stats()); })
-        .def(
-            "evaluate",
-            [](const Handle & h, const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits, int32_t top) {
-                const auto engine = h.get();
-                Evaluation e;
-                {
-                    const py::gil_scoped_release unlocked;
-                    e = engine->evaluate(texts, {hidden, logits, top});
-                }
-                const py::ssize_t n = e.n_tokens;
-                py::dict out;
-                out["predicted_entropy"] = or_none(engine->model().neg().present, to_array(e.predicted_entropy));
-                out["true_entropy"]      = to_array(e.true_entropy);
-                out["logprobs"]          = to_array(e.logprobs);
-                out["top_ids"]           = or_none(top > 0, to_matrix(e.top_ids, n, top));
-                out["top_logprobs"]      = or_none(top > 0, to_matrix(e.top_logprobs, n, top));
-                out["hidden"]            = or_none(hidden, to_matrix(e.hidden, hidden ? n : 0, e.n_embd));
-                out["logits"]            = or_none(logits, to_matrix(e.logits, logits ? n : 0, e.n_vocab));
-                return out;
-            },
-            py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false, py::arg("top") = 0)
+        .def("stats",
+             [](const Handle & h) {
+                 const auto engine = h.get();
+                 Stats stats;
+                 {
+                     const WithoutGil unlocked;
+                     stats = engine->scheduler()->stats();
+                 }
+                 return stats_dict(stats);
+             })
+        .def("score", &score, py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false, py::arg("top") = 0)
         .def(
             "apply_chat_template",
             [](const Handle & h, const std::string & messages_json, const std::string & tools_json, const std::string & tool_choice,
@@ -389,7 +421,7 @@ void bind_engine(py::module_ & m) {
                 r.grammar               = grammar;
                 r.json_schema           = json_schema;
                 const auto engine       = h.get();
-                const py::gil_scoped_release unlocked;
+                const WithoutGil unlocked;
                 return std::const_pointer_cast<ChatPrompt>(engine->chat_template().apply(r));
             },
             py::arg("messages_json"), py::kw_only(), py::arg("tools_json") = "", py::arg("tool_choice") = "auto",
@@ -397,8 +429,13 @@ void bind_engine(py::module_ & m) {
             py::arg("grammar") = "", py::arg("json_schema") = "")
         .def(
             "parse_chat",
-            [](const Handle &, const std::string & text, const ChatPrompt & prompt, bool partial) {
-                return lenient(parse_chat(text, prompt, partial));
+            [](const Handle &, const std::string & text, const std::shared_ptr<ChatPrompt> & prompt, bool partial) {
+                std::string parsed;
+                {
+                    const WithoutGil unlocked;
+                    parsed = parse_chat(text, *prompt, partial);
+                }
+                return lenient(parsed);
             },
             py::arg("text"), py::arg("prompt"), py::arg("partial"));
 }

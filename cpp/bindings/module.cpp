@@ -65,6 +65,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("build_info", &build_info);
     darwin_neg::bind_devices(m);
     darwin_neg::bind_gate(m);
+    darwin_neg::bind_params(m);
     darwin_neg::bind_engine(m);
     darwin_neg::bind_quantize(m);
 }

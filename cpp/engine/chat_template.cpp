@@ -38,6 +38,22 @@ void ChatPrompt::apply_to(const Model & model, common_params_sampling & sampling
     }
 }
 
+bool ChatPrompt::limit_reasoning(const Model & model, int32_t budget, common_params_sampling & sampling) const {
+    if (params.thinking_start_tag.empty() || params.thinking_end_tags.empty()) {
+        return false;
+    }
+    const auto tokens               = [&model](const std::string & text) { return common_tokenize(model.vocab(), text, false, true); };
+    sampling.reasoning_budget_start = tokens(params.thinking_start_tag);
+    for (const std::string & tag : params.thinking_end_tags) {
+        sampling.reasoning_budget_end.push_back(tokens(tag));
+    }
+    sampling.reasoning_budget_forced = sampling.reasoning_budget_end.front();
+    sampling.reasoning_budget_tokens = budget;
+    // tells the budget's sampler whether the prompt has opened the reasoning already
+    sampling.generation_prompt = params.generation_prompt;
+    return true;
+}
+
 std::set<llama_token> ChatPrompt::rendered_tokens(const Model & model) const {
     std::set<llama_token> out;
     for (const auto & text : params.preserved_tokens) {

@@ -20,6 +20,9 @@ struct ChatPrompt {
     // Tool-call grammar, its triggers and the tokens that must stay visible for the parser.
     void apply_to(const Model & model, common_params_sampling & sampling) const;
 
+    // Ends the reasoning after `budget` tokens. Returns false, and changes nothing, where the template does not mark any.
+    bool limit_reasoning(const Model & model, int32_t budget, common_params_sampling & sampling) const;
+
     // Control tokens that are rendered as text because the parser looks for them.
     std::set<llama_token> rendered_tokens(const Model & model) const;
 };

@@ -140,8 +140,8 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
 
     check_readable_gguf(params_.model_path);
-    if (!params_.neg_path.empty()) {
-        check_readable_gguf(params_.neg_path);
+    if (params_.neg_path) {
+        check_readable_gguf(*params_.neg_path);
     }
     {
         const ErrorLineScope errors;
@@ -167,14 +167,14 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
 
     neg_        = llama_model_neg_info(model_.get());
     neg_origin_ = neg_.present ? NegOrigin::model_file : NegOrigin::none;
-    if (!params_.neg_path.empty()) {
+    if (params_.neg_path) {
         std::array<char, 1024> message = {};
-        if (llama_model_load_neg(model_.get(), params_.neg_path.c_str(), message.data(), message.size()) != 0) {
+        if (llama_model_load_neg(model_.get(), params_.neg_path->c_str(), message.data(), message.size()) != 0) {
             std::string line = message.data();
             if (line.rfind("neg: ", 0) == 0) {
                 line.erase(0, 5);
             }
-            throw NegHeadError(line.find(params_.neg_path) == std::string::npos ? params_.neg_path + ": " + line : line);
+            throw NegHeadError(line.find(*params_.neg_path) == std::string::npos ? *params_.neg_path + ": " + line : line);
         }
         neg_        = llama_model_neg_info(model_.get());
         neg_origin_ = NegOrigin::side_car;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,9 @@ using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
 // How a model file is loaded and its context sized. Zero means "choose for me" where 0 is no sensible value.
 struct ModelParams {
     std::string model_path;
-    std::string neg_path;            // side-car; empty: the head in the model file, if any
-    uint32_t n_ctx          = 4096;  // tokens of all sequences together, and at most of one; 0: what the model was trained for
-    uint32_t n_batch        = 512;   // tokens decoded in one step
+    std::optional<std::string> neg_path;  // side-car; not set: the head in the model file, if any
+    uint32_t n_ctx          = 4096;       // tokens of all sequences together, and at most of one; 0: what the model was trained for
+    uint32_t n_batch        = 512;        // tokens decoded in one step
     uint32_t n_ubatch       = 512;
     uint32_t n_parallel     = 8;  // sequences that generate side by side
     int32_t n_threads       = 0;
@@ -40,7 +41,29 @@ struct ModelParams {
     bool use_mmap           = true;
     bool use_mlock          = false;
 
-    std::function<bool(float)> progress;  // 0..1; returning false stops the load
+    // Called with 0..1 while the model is loaded and never after; returning false stops the load.
+    std::function<bool(float)> progress;
+
+    // Calls visit(name, value) for every field but `progress`.
+    template <typename Params, typename Visit>
+    static void visit_fields(Params & params, Visit && visit) {
+        visit("model_path", params.model_path);
+        visit("neg_path", params.neg_path);
+        visit("n_ctx", params.n_ctx);
+        visit("n_batch", params.n_batch);
+        visit("n_ubatch", params.n_ubatch);
+        visit("n_parallel", params.n_parallel);
+        visit("n_threads", params.n_threads);
+        visit("n_threads_batch", params.n_threads_batch);
+        visit("n_gpu_layers", params.n_gpu_layers);
+        visit("main_gpu", params.main_gpu);
+        visit("split_mode", params.split_mode);
+        visit("flash_attn", params.flash_attn);
+        visit("type_k", params.type_k);
+        visit("type_v", params.type_v);
+        visit("use_mmap", params.use_mmap);
+        visit("use_mlock", params.use_mlock);
+    }
 };
 
 // Where the NEG head came from.

@@ -40,7 +40,7 @@ std::string grammar_of_schema(const std::string & schema) {
     }
 }
 
-// What llama.cpp's grammar parser logged about it, in front of ` (`, or nothing.
+// What llama.cpp's grammar parser logged about it, as ": reason", or nothing.
 std::string parser_reason(const std::vector<std::string> & lines) {
     constexpr size_t k_most       = 160;  // the parser quotes the rest of the grammar
     constexpr const char * k_mark = "error parsing grammar: ";
@@ -54,31 +54,68 @@ std::string parser_reason(const std::vector<std::string> & lines) {
     return "";
 }
 
-int32_t neg_action(NegAction action) {
-    switch (action) {
+int32_t neg_action(std::optional<NegAction> action) {
+    if (!action) {
+        return -1;
+    }
+    switch (*action) {
         case NegAction::off: return LLAMA_NEG_OFF;
         case NegAction::mask: return LLAMA_NEG_MASK;
         case NegAction::sample: return LLAMA_NEG_SAMPLE;
-        default: return -1;
     }
+    return -1;
+}
+
+std::vector<common_sampler_type> sampler_order(const std::vector<std::string> & names) {
+    std::vector<common_sampler_type> out;
+    for (const std::string & name : names) {
+        // common leaves out a name it does not know, with a line in the log
+        const std::vector<common_sampler_type> types = common_sampler_types_from_names({name});
+        if (types.empty()) {
+            throw RequestError("samplers names '" + name +
+                               "', which does not exist; known are penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc and "
+                               "temperature");
+        }
+        out.push_back(types.front());
+    }
+    return out;
 }
 
 }  // namespace
 
-common_params_sampling sampling_params(const Model & model, const RequestParams & r) {
+common_params_sampling sampling_params(const Model & model, const RequestParams & r, const ChatPrompt * chat) {
+    const auto n_ctx     = static_cast<int32_t>(model.n_ctx());
+    const auto look_back = [n_ctx](int32_t n) { return n < 0 ? n_ctx : n; };
     common_params_sampling s;
-    s.no_perf         = true;
-    s.temp            = r.temperature;
-    s.top_k           = r.top_k;
-    s.top_p           = r.top_p;
-    s.min_p           = r.min_p;
-    s.typ_p           = r.typical_p;
-    s.penalty_repeat  = r.repeat_penalty;
-    s.penalty_freq    = r.frequency_penalty;
-    s.penalty_present = r.presence_penalty;
-    s.penalty_last_n  = r.repeat_last_n < 0 ? static_cast<int32_t>(model.n_ctx()) : r.repeat_last_n;
-    s.n_prev          = std::max(s.n_prev, s.penalty_last_n);
-    s.ignore_eos      = r.ignore_eos;
+    s.no_perf               = true;
+    s.temp                  = r.temperature.front();
+    s.dynatemp_range        = r.dynatemp_range;
+    s.dynatemp_exponent     = r.dynatemp_exponent;
+    s.top_k                 = r.top_k;
+    s.top_p                 = r.top_p;
+    s.min_p                 = r.min_p;
+    s.typ_p                 = r.typical_p;
+    s.top_n_sigma           = r.top_n_sigma;
+    s.xtc_probability       = r.xtc_probability;
+    s.xtc_threshold         = r.xtc_threshold;
+    s.min_keep              = r.min_keep;
+    s.mirostat              = r.mirostat;
+    s.mirostat_tau          = r.mirostat_tau;
+    s.mirostat_eta          = r.mirostat_eta;
+    s.penalty_repeat        = r.repeat_penalty;
+    s.penalty_last_n        = look_back(r.repeat_last_n);
+    s.penalty_freq          = r.frequency_penalty;
+    s.penalty_present       = r.presence_penalty;
+    s.dry_multiplier        = r.dry_multiplier;
+    s.dry_base              = r.dry_base;
+    s.dry_allowed_length    = r.dry_allowed_length;
+    s.dry_penalty_last_n    = look_back(r.dry_penalty_last_n);
+    s.dry_sequence_breakers = r.dry_sequence_breakers;
+    s.n_prev                = std::max({s.n_prev, s.penalty_last_n, s.dry_penalty_last_n});
+    s.ignore_eos            = r.ignore_eos;
+    if (!r.samplers.empty()) {
+        s.samplers = sampler_order(r.samplers);
+    }
     for (const auto & [token, bias] : r.logit_bias) {
         s.logit_bias.push_back({token, bias});
     }
@@ -93,24 +130,33 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
         s.grammar = {COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, grammar_of_schema(r.json_schema)};
     } else if (!r.grammar.empty()) {
         s.grammar = {COMMON_GRAMMAR_TYPE_USER, r.grammar};
-    } else if (r.chat) {
-        r.chat->apply_to(model, s);
+    } else if (chat != nullptr) {
+        chat->apply_to(model, s);
+    }
+    if (r.reasoning_budget_tokens) {
+        if (chat == nullptr || !chat->limit_reasoning(model, *r.reasoning_budget_tokens, s)) {
+            throw RequestError("reasoning_budget_tokens needs a chat whose template marks the reasoning; leave it out");
+        }
     }
     if (!s.grammar.empty() && !s.grammar_lazy) {
         // tried on its own first: common_sampler_init would lose the chain it has begun when the grammar cannot be parsed
-        const ErrorLineScope said;
+        const ErrorLineScope errors;
         llama_sampler * trial = llama_sampler_init_grammar(model.vocab(), common_grammar_value(s.grammar).c_str(), "root");
         if (trial == nullptr) {
-            throw RequestError("grammar cannot be parsed" + parser_reason(said.lines()) +
+            throw RequestError("grammar cannot be parsed" + parser_reason(errors.lines()) +
                                " (GBNF with a rule `root` is expected, without left recursion)");
         }
         llama_sampler_free(trial);
     }
     s.neg.action    = neg_action(r.neg_action);
-    s.neg.threshold = r.neg_threshold;
-    s.neg.top_k     = r.neg_top_k;
-    s.neg.temp      = r.neg_use_temp_scale;
+    s.neg.threshold = r.neg_threshold.value_or(NAN);
+    s.neg.top_k     = r.neg_top_k.value_or(0);
+    s.neg.temp      = r.neg_use_temp_scale ? (*r.neg_use_temp_scale ? 1 : 0) : -1;
     return s;
+}
+
+Row read_row(llama_context * context, int32_t index, bool has_neg) {
+    return {llama_get_logits_ith(context, index), has_neg ? llama_get_neg_ith(context, index) : NAN};
 }
 
 namespace {
@@ -119,11 +165,25 @@ bool has_penalties(const common_params_sampling & s) {
     return s.penalty_repeat != 1.0f || s.penalty_freq != 0.0f || s.penalty_present != 0.0f;
 }
 
+// How many tokens of what came before the samplers look at.
+size_t tokens_looked_at(const common_params_sampling & s) {
+    const int32_t penalties = has_penalties(s) ? s.penalty_last_n : 0;
+    const int32_t dry       = s.dry_multiplier > 0.0f ? s.dry_penalty_last_n : 0;
+    return static_cast<size_t>(std::max({penalties, dry, 0}));
+}
+
 // Temperature 0 takes the largest logit whatever truncates the candidates before it, as long as nothing reorders them, and nothing
-// drops the largest, as typical sampling does.
+// drops the largest, as typical sampling and XTC do.
 bool is_greedy(const common_params_sampling & s) {
-    const bool budget = s.reasoning_budget_tokens >= 0 || s.reasoning_control;
-    return s.temp <= 0.0f && s.typ_p >= 1.0f && s.grammar.empty() && !has_penalties(s) && !budget && s.neg.action != LLAMA_NEG_SAMPLE;
+    const auto in_chain = [&s](common_sampler_type type) {
+        return std::find(s.samplers.begin(), s.samplers.end(), type) != s.samplers.end();
+    };
+    const bool coldest = s.temp <= 0.0f && s.dynatemp_range <= 0.0f && s.mirostat == 0 && in_chain(COMMON_SAMPLER_TYPE_TEMPERATURE);
+    const bool reorders =
+        has_penalties(s) || s.dry_multiplier > 0.0f || in_chain(COMMON_SAMPLER_TYPE_INFILL) || in_chain(COMMON_SAMPLER_TYPE_ADAPTIVE_P);
+    const bool drops_largest = s.typ_p < 1.0f || s.xtc_probability > 0.0f;
+    const bool budget        = s.reasoning_budget_tokens >= 0 || s.reasoning_control;
+    return coldest && !reorders && !drops_largest && !budget && s.grammar.empty() && s.neg.action != LLAMA_NEG_SAMPLE;
 }
 
 std::vector<std::pair<llama_token, float>> all_biases(const Model & model, const common_params_sampling & s) {
@@ -149,12 +209,10 @@ Sampler::Sampler(const Model & model, common_params_sampling base, uint32_t seed
     } catch (const std::exception & e) {
         throw RequestError(std::string(base.grammar.empty() ? "sampling parameters" : "grammar") + " refused: " + one_line(e.what()));
     }
-    if (has_penalties(base)) {
-        // they look back into the prompt too
-        const size_t seen = std::min(prompt.size(), static_cast<size_t>(base.penalty_last_n));
-        std::for_each(prompt.end() - static_cast<std::ptrdiff_t>(seen), prompt.end(),
-                      [&](llama_token token) { common_sampler_accept(chain_.get(), token, false); });
-    }
+    // penalties look back into the prompt too
+    const size_t seen = std::min(prompt.size(), tokens_looked_at(base));
+    std::for_each(prompt.end() - static_cast<std::ptrdiff_t>(seen), prompt.end(),
+                  [&](llama_token token) { common_sampler_accept(chain_.get(), token, false); });
     neg_.init(model.get(), base.neg);
     if (greedy_) {
         biases_ = all_biases(model, base);
@@ -195,19 +253,17 @@ RequestError Sampler::nothing_left() const {
     return RequestError("no token can be chosen: the grammar or logit_bias excludes every token (or the model's logits are not numbers)");
 }
 
-Drawn Sampler::draw(llama_context * context, int32_t row, int32_t n_logprobs) {
-    const float * logits = llama_get_logits_ith(context, row);
+Drawn Sampler::draw(const Row & row, std::optional<int32_t> n_logprobs) {
     Drawn out;
-    neg_.observe(context, row, nullptr);
+    neg_.observe(row.entropy, nullptr);
     // An active gate keeps the largest logit, so it changes nothing here, unless a bias lifts a token that the gate has dropped.
     if (greedy_ && (biases_.empty() || !neg_.current.active)) {
-        out.token = best(logits);
-        out.neg   = neg_.current;
+        out.token = best(row.logits);
         if (out.token == LLAMA_TOKEN_NULL) {
             throw nothing_left();
         }
     } else {
-        out.token = common_sampler_sample(chain_.get(), context, row);
+        out.token = common_sampler_sample_row(chain_.get(), row.logits, row.entropy);
         // When a grammar (or NaN logits) leaves nothing, the chain still "chooses" one of the tokens at -inf.
         const llama_token_data_array * candidates = common_sampler_get_candidates(chain_.get(), false);
         const float logit                         = candidates->selected >= 0 ? candidates->data[candidates->selected].logit : -INFINITY;
@@ -215,18 +271,16 @@ Drawn Sampler::draw(llama_context * context, int32_t row, int32_t n_logprobs) {
             throw nothing_left();
         }
         common_sampler_accept(chain_.get(), out.token, true);
-        if (model_.neg().present) {
-            out.neg = common_sampler_neg_records(chain_.get()).back();
-        }
     }
-    if (n_logprobs >= 0) {
+    out.neg = neg_.current;
+    if (n_logprobs) {
         const int32_t n    = model_.n_vocab();
-        const double total = row_stats(logits, n).log_sum_exp;
-        out.logprob        = static_cast<float>(logits[out.token] - total);
-        if (n_logprobs > 0) {
-            out.top_ids = row_top(logits, n, n_logprobs);
+        const double total = row_stats(row.logits, n).log_sum_exp;
+        out.logprob        = static_cast<float>(row.logits[out.token] - total);
+        if (*n_logprobs > 0) {
+            out.top_ids = row_top(row.logits, n, *n_logprobs);
             for (const llama_token id : out.top_ids) {
-                out.top_logprobs.push_back(static_cast<float>(logits[id] - total));
+                out.top_logprobs.push_back(static_cast<float>(row.logits[id] - total));
             }
         }
     }

@@ -7,13 +7,27 @@
 #include "common.h"
 #include "sampling.h"
 
+#include <cmath>
+#include <optional>
+#include <utility>
 #include <vector>
 
 namespace darwin_neg {
 
-// common's sampling parameters for a request, with the grammar or schema checked and turned into GBNF.
-// Throws RequestError when the grammar or the schema cannot be used.
-common_params_sampling sampling_params(const Model & model, const RequestParams & request);
+struct ChatPrompt;
+
+// common's sampling parameters for a request (chat: what its prompt came from, or null), with the grammar or schema checked and turned into
+// GBNF. Throws RequestError when the grammar, the schema or the order of samplers cannot be used.
+common_params_sampling sampling_params(const Model & model, const RequestParams & request, const ChatPrompt * chat);
+
+// One output row of a context. The logits stay the context's and hold until its next decode.
+struct Row {
+    const float * logits = nullptr;  // [n_vocab]
+    float entropy        = NAN;      // predicted, nats; NaN without a head
+};
+
+// Reads output row `index` of the context's last batch. Only the thread that owns the context may.
+Row read_row(llama_context * context, int32_t index, bool has_neg);
 
 // What was chosen in one output row.
 struct Drawn {
@@ -28,13 +42,14 @@ struct Drawn {
 class Sampler {
 public:
     // `base` comes from sampling_params; the seed rule of request.h applies to sample `index`. Penalties see the end of the prompt.
+    // Throws RequestError when the parameters or the grammar are refused.
     Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index, const std::vector<llama_token> & prompt);
 
-    // Chooses a token from output row `row` of the context and goes on behind it. n_logprobs: RequestParams::logprobs, of the row
-    // before gate, grammar, penalties and biases. Several samplers may draw from one context at once when each row's logits
-    // have been looked up before. Throws RequestError when no token is left to choose from (a grammar that nothing in the vocabulary
-    // continues, or logits that are not numbers).
-    Drawn draw(llama_context * context, int32_t row, int32_t n_logprobs);
+    // Chooses a token from a row and advances the sampler's state. n_logprobs: RequestParams::logprobs, of the row before gate, grammar,
+    // penalties and biases. Touches no context, so that the rows of one can be drawn in parallel, each by a sampler of its own.
+    // Throws RequestError when no token is left to choose from (a grammar that nothing in the vocabulary continues, or logits that are
+    // not numbers).
+    Drawn draw(const Row & row, std::optional<int32_t> n_logprobs);
 
 private:
     llama_token best(const float * logits) const;

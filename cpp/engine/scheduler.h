@@ -1,22 +1,21 @@
 #pragma once
 
+#include "batch.h"
+#include "inbox.h"
 #include "model.h"
+#include "mutex.h"
+#include "places.h"
 #include "request.h"
-#include "sampler.h"
-#include "text_stream.h"
+#include "sample.h"
+#include "update.h"
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
-#include <list>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -36,95 +35,108 @@ struct Stats {
     int64_t kv_cells_used    = 0;  // tokens held in memory, a shared prompt once
 };
 
-// Continuous batching over one llama_context. All members but the worker thread's own are guarded by `mutex_`; the context is
-// touched by the worker thread alone.
+// Continuous batching over one llama_context, which the worker thread alone touches.
 //
-// A step decodes one token of every generating sequence and, in what is left of the batch, pieces of the prompts that wait.
-// A prompt with n samples is decoded by its first sample; at its last token the first token of all n samples is drawn from the
-// same row, and the memory (attention cells and recurrent state alike) is copied to a sequence for each sample as places become
-// free. Sequence n_parallel, one more than can generate, holds such a prompt until its last sample has started.
-class Scheduler {
+// A step decodes one token of every generating sequence and, in what is left of the batch, pieces of the prompts that wait. A prompt
+// with n samples is decoded by its first sample; at its last token the first token of all n samples is drawn from the same row. How
+// the samples then come to their sequences is told in places.h.
+class Scheduler : public std::enable_shared_from_this<Scheduler> {
 public:
-    // The model must outlive the scheduler. Throws ModelFileError when no context of that size can be made.
+    // Held by a shared_ptr, since Requests keep it alive. The model must live until close(). Throws ModelFileError when no context of
+    // that size can be made.
     explicit Scheduler(const Model & model);
     ~Scheduler();
     Scheduler(const Scheduler &)             = delete;
     Scheduler & operator=(const Scheduler &) = delete;
 
-    // A request for each prompt, all queued at once, so that they begin in the same step. Everything is checked before anything is
-    // queued. Throws RequestError, ContextFullError or NegHeadError.
-    std::vector<int64_t> submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params);
+    std::shared_ptr<Inbox> inbox() const;
 
-    // What is new of a request; nothing after `timeout`. A stream request answers as soon as anything is new, another one when
-    // all its samples are finished. Throws RequestError for an id that is not known (any more).
-    std::optional<Update> wait(int64_t id, std::chrono::duration<double> timeout);
+    // A request for each prompt, all queued at once, so that they begin in the same step. chat: what the prompts came from, or null.
+    // Everything is checked before anything is queued. Throws RequestError, ContextFullError or NegHeadError.
+    Requests submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params, const std::shared_ptr<Inbox> & inbox,
+                    const ChatPrompt * chat = nullptr) EXCLUDES(mutex_);
 
-    // Requests whose wait() would return at once, each reported once per piece of news.
-    std::vector<int64_t> wait_any(std::chrono::duration<double> timeout);
+    // The next news of a request of this inbox, as its `notify` asks for; nothing after `timeout`, or when the inbox is closed and
+    // empty. Several threads may wait on one inbox; each piece of news goes to one of them.
+    std::optional<Update> wait(Inbox & inbox, std::chrono::duration<double> timeout) EXCLUDES(mutex_);
 
-    void cancel(int64_t id);
-    void cancel_all();
-    void release(int64_t id);
-    void close();
+    // No more news is wanted from it: those that wait return.
+    void close_inbox(Inbox & inbox) EXCLUDES(mutex_);
+    // Closed and empty.
+    bool ended(const Inbox & inbox) const EXCLUDES(mutex_);
 
-    Stats stats() const;
+    // See Requests, which calls these. Ids that are not known (any more) are ignored.
+    void cancel(const std::vector<int64_t> & ids) EXCLUDES(mutex_);
+    void release(int64_t id) noexcept EXCLUDES(mutex_);
+
+    void cancel_all() EXCLUDES(mutex_);
+
+    // Ends everything that runs as "cancelled", and the thread. Answers can still be fetched; the model is not used again.
+    void close() EXCLUDES(mutex_, close_mutex_);
+
+    Stats stats() const EXCLUDES(mutex_);
 
 private:
-    struct Request;
-    struct Sample;
-    std::shared_ptr<Request> make_request(std::vector<llama_token> prompt, const RequestParams & params) const;
+    using Clock = Request::Clock;
+    using Phase = Sample::Phase;
 
-    using Clock = std::chrono::steady_clock;
+    std::shared_ptr<Request> make_request(std::vector<llama_token> prompt, const RequestParams & params, const ChatPrompt * chat) const;
+    Update take_update_locked(Request & request) REQUIRES(mutex_);
+    void announce_locked(Request & request) noexcept REQUIRES(mutex_);
+    void ask_to_stop_locked(Request & request) REQUIRES(mutex_);
 
-    // --- worker thread, without the lock unless named *_locked ---
-    void run();
-    void admit_locked();
-    bool place_sample_locked(Sample & sample);
-    void build_batch();
-    bool decode_batch();
-    void sample_rows();
-    void start_samples(Sample & leader);
-    void publish(Sample & sample, const Drawn & drawn);
-    void finish_locked(Sample & sample, const std::string & reason, const std::optional<std::string> & error = std::nullopt);
-    void drop_sequence_locked(Sample & sample);
-    void drop_holder_locked(Request & request);
-    void preempt_locked(Sample & sample);
-    bool make_room_locked();
-    void apply_cancellations_locked();
-    void fail_all_locked(const std::string & message);
-    void copy_sequence(llama_seq_id from, llama_seq_id to);
-    int64_t cells_used_locked(bool with_pending) const;
-    void notify_locked(Request & request);
-    void ask_to_stop_locked(Request & request);
+    // --- worker thread
+    void run() noexcept;
+    bool step() EXCLUDES(mutex_);
+    bool wait_for_work() EXCLUDES(mutex_);
+    void build_batch() EXCLUDES(mutex_);
+    bool decode_batch() EXCLUDES(mutex_);
+    void count_decoded() EXCLUDES(mutex_);
+    void sample_rows() EXCLUDES(mutex_);
+    void start_samples(Sample & leader) EXCLUDES(mutex_);
+    void publish(Sample & sample, const Drawn & drawn) EXCLUDES(mutex_);
+    void finish_locked(Sample & sample, const char * reason, const std::optional<std::string> & error = std::nullopt) REQUIRES(mutex_);
+    void make_room_locked() REQUIRES(mutex_);
+    void apply_cancellations_locked() REQUIRES(mutex_);
+    void forget_finished_locked() REQUIRES(mutex_);
+    void fail_placed_locked(const std::string & message) REQUIRES(mutex_);
+    void fail_all(const char * message) noexcept EXCLUDES(mutex_);
+    void abandon_all_locked() noexcept REQUIRES(mutex_);
 
     const Model & model_;
+    const bool has_neg_;
     LlamaContextPtr context_;
-    llama_memory_t memory_ = nullptr;
     // what decodes a batch; tests put in one that fails
     std::function<int32_t(llama_context *, llama_batch)> decode_ = llama_decode;
     friend struct SchedulerTest;
-    int32_t n_batch_   = 0;
-    llama_batch batch_ = {};
-    std::vector<Sample *> batch_rows_;      // for each output row of the batch in order: whose it is
-    std::vector<int32_t> batch_row_index_;  // its index in the batch
-    std::vector<Sample *> batch_prefill_;
-    std::vector<int32_t> batch_prefill_count_;
 
-    mutable std::mutex mutex_;
-    std::condition_variable work_;  // for the worker: something to do, or closing
-    std::condition_variable news_;  // for wait() and wait_any()
+    // The worker's own: the batch of this step, and whose its rows are.
+    struct OutputRow {
+        Sample * sample;
+        int32_t index;  // in the batch
+    };
+    struct PrefillPart {
+        Sample * sample;
+        int32_t n_tokens;
+    };
+    Batch batch_;
+    int32_t n_batch_ = 0;
+    std::vector<OutputRow> batch_rows_;
+    std::vector<PrefillPart> batch_prefill_;
 
-    std::map<int64_t, std::shared_ptr<Request>> requests_;  // until released
-    std::list<std::shared_ptr<Request>> queue_;             // not finished, by arrival
-    std::vector<llama_seq_id> free_seqs_;
-    Request * holder_ = nullptr;  // whose prompt sits in sequence n_parallel
-    std::set<int64_t> fresh_;     // for wait_any
-    int64_t next_id_    = 1;
-    int64_t n_finished_ = 0;  // samples, ever
-    Stats stats_;
-    bool closing_                   = false;
+    mutable Mutex mutex_;
+    CondVar work_;                                                             // for the worker: something to do, or closing
+    std::map<int64_t, std::shared_ptr<Request>> requests_ GUARDED_BY(mutex_);  // until released
+    Queue queue_ GUARDED_BY(mutex_);
+    Places places_ GUARDED_BY(mutex_);
+    int64_t next_id_ GUARDED_BY(mutex_)    = 1;
+    int64_t n_finished_ GUARDED_BY(mutex_) = 0;  // samples, ever
+    Stats stats_ GUARDED_BY(mutex_);
+    bool closing_ GUARDED_BY(mutex_) = false;
+
     std::atomic<bool> abort_decode_ = false;
-    std::thread thread_;
+    Mutex close_mutex_;  // held while close() ends the thread
+    std::thread thread_ GUARDED_BY(close_mutex_);
 };
 
 }  // namespace darwin_neg

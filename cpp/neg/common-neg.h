@@ -21,9 +21,18 @@ struct common_neg_record {
     bool  active;  // the gate's stages were active for this token
 };
 
+// What one row of a context's output comes to. The logits stay the caller's.
+struct common_neg_row {
+    const float * logits  = nullptr; // [n_vocab]
+    float         entropy = NAN;     // predicted, nats; NaN without a head
+};
+
 // The NEG part of a common_sampler.
 struct common_neg {
     llama_neg_info info = {};
+
+    int32_t        n_vocab = 0;
+    common_neg_row row     = {}; // what common_sampler_sample_row samples from
 
     int32_t               action = LLAMA_NEG_OFF;
     llama_neg_gate_params gate   = {};
@@ -32,8 +41,9 @@ struct common_neg {
     std::vector<common_neg_record> records;                  // one per accepted generated token
 
     void init(const llama_model * model, const common_params_neg & params) {
-        info   = llama_model_neg_info(model);
-        action = !info.present ? LLAMA_NEG_OFF : params.action < 0 ? LLAMA_NEG_MASK : params.action;
+        info    = llama_model_neg_info(model);
+        n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+        action  = !info.present ? LLAMA_NEG_OFF : params.action < 0 ? LLAMA_NEG_MASK : params.action;
 
         const bool temp = params.temp < 0 ? info.temp_enabled : params.temp > 0;
 
@@ -56,14 +66,27 @@ struct common_neg {
         }
     }
 
-    // "active" is decided here and not by the stages, which do not run when sampling happens in the graph
     void observe(llama_context * ctx, int idx, llama_sampler * chain) {
-        if (!info.present) {
-            return;
+        if (info.present) {
+            observe(llama_get_neg_ith(ctx, idx), chain);
         }
-        current.entropy = llama_get_neg_ith(ctx, idx);
-        current.active  = action != LLAMA_NEG_OFF && current.entropy > gate.threshold;
-        llama_sampler_neg_set(chain, current.entropy);
+    }
+
+    // "active" is decided here and not by the stages, which do not run when sampling happens in the graph
+    void observe(float entropy, llama_sampler * chain) {
+        if (info.present) {
+            current.entropy = entropy;
+            current.active  = action != LLAMA_NEG_OFF && entropy > gate.threshold;
+            llama_sampler_neg_set(chain, entropy);
+        }
+    }
+
+    void take_row(std::vector<llama_token_data> & candidates, llama_sampler * chain) {
+        candidates.resize(n_vocab);
+        for (llama_token id = 0; id < n_vocab; ++id) {
+            candidates[id] = { id, row.logits[id], 0.0f };
+        }
+        observe(row.entropy, chain);
     }
 
     // on acceptance, not on sampling: a token may be sampled twice (grammar) or rejected (speculation)

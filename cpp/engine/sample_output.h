@@ -1,0 +1,43 @@
+#pragma once
+
+#include "sampler.h"
+#include "text_stream.h"
+#include "update.h"
+
+#include <string>
+#include <vector>
+
+namespace darwin_neg {
+
+// What one sample has produced: tokens with their records, held back until their text is certain (see TextStream), then ready to be
+// taken. Tokens, text and records always come out together.
+class SampleOutput {
+public:
+    // n_top: alternatives recorded for each token.
+    SampleOutput(int32_t index, std::vector<std::string> stops, size_t n_top);
+
+    // Adds a token and the bytes it shows. Returns true when a stop string is now complete; nothing may be added after that.
+    // has_neg, has_logprobs: which records the token carries.
+    bool add(const Drawn & drawn, const std::string & piece, bool has_neg, bool has_logprobs);
+
+    // No more tokens will come: releases what was held back. `reason` is a literal.
+    void finish(const char * reason, const std::optional<std::string> & error);
+
+    // The same where memory has run out: what was held back is lost.
+    void fail_without_memory() noexcept;
+
+    bool finished() const { return ready_.finish_reason != nullptr; }
+    bool has_news() const { return !taken_end_ && (finished() || !ready_.tokens.empty()); }
+
+    // What has become certain since the last call.
+    SampleUpdate take();
+
+private:
+    TextStream text_;
+    size_t n_top_;
+    SampleUpdate held_;   // tokens waiting for their text
+    SampleUpdate ready_;  // not yet taken
+    bool taken_end_ = false;
+};
+
+}  // namespace darwin_neg
