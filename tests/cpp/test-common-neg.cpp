@@ -48,7 +48,7 @@ Run generate(llama_model * model, bool in_graph) {
     for (int pos = 0; pos < 60; ++pos) {
         Batch batch(1);
         batch.add(token, pos, 0, true);
-        CHECK(llama_decode(ctx.get(), batch.b) == 0);
+        CHECK(llama_decode(ctx.get(), batch.get()) == 0);
         // a token that the graph has chosen already shows that its chain ran there
         CHECK((llama_get_sampled_token_ith(ctx.get(), 0) != LLAMA_TOKEN_NULL) == in_graph);
         token = common_sampler_sample(sampler.get(), ctx.get(), 0);
@@ -83,7 +83,7 @@ void a_record_is_made_when_a_token_is_accepted(llama_model * model) {
     Batch batch(2);
     batch.add('a', 0, 0, true);
     batch.add('b', 1, 0, true);
-    CHECK(llama_decode(ctx.get(), batch.b) == 0);
+    CHECK(llama_decode(ctx.get(), batch.get()) == 0);
 
     common_sampler_sample(sampler.get(), ctx.get(), 0);
     const llama_token token = common_sampler_sample(sampler.get(), ctx.get(), 1);

@@ -9,8 +9,14 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <functional>
+#include <memory>
+#include <new>
+#include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,19 +24,47 @@
 using namespace darwin_neg;
 using namespace std::chrono_literals;
 
-static Update finish(Scheduler & scheduler, int64_t id) {
-    while (true) {
-        if (auto update = scheduler.wait(id, 1s)) {
-            if (update->finished) {
-                scheduler.release(id);
-                return *update;
-            }
-        }
+// One consumer's view of the engine: an inbox, and the requests that it waits for.
+struct Consumer {
+    explicit Consumer(Engine & engine) : scheduler(*engine.scheduler()), inbox(scheduler.inbox()) {}
+
+    Requests submit(std::vector<llama_token> tokens, const RequestParams & params) {
+        return scheduler.submit({std::move(tokens)}, params, inbox);
     }
+
+    // The next update, which must come.
+    Update next() {
+        const auto update = scheduler.wait(*inbox, 60s);
+        CHECK(update.has_value());
+        return update.value_or(Update{});
+    }
+
+    // All that is still to come of a request with notify = request.
+    Update finish(const Requests & requests) {
+        Update update = next();
+        CHECK(update.request == requests.ids().front() && update.finished);
+        return update;
+    }
+
+    Update run(std::vector<llama_token> tokens, const RequestParams & params) {
+        const Requests requests = submit(std::move(tokens), params);
+        return finish(requests);
+    }
+
+    Scheduler & scheduler;
+    std::shared_ptr<Inbox> inbox;
+};
+
+static RequestParams greedy_params(std::optional<int32_t> max_tokens) {
+    RequestParams params;
+    params.temperature = {0.0f};
+    params.ignore_eos  = true;
+    params.max_tokens  = max_tokens;
+    return params;
 }
 
-static int64_t submit(Scheduler & scheduler, std::vector<llama_token> prompt, const RequestParams & params) {
-    return scheduler.submit({std::move(prompt)}, params).front();
+static bool ends_with(const SampleUpdate & sample, const char * reason) {
+    return sample.finish_reason != nullptr && std::string(sample.finish_reason) == reason;
 }
 
 static std::vector<llama_token> prompt(int n) {
@@ -55,36 +89,36 @@ namespace darwin_neg {
 
 struct SchedulerTest {
     static void decode_with(Scheduler & s, std::function<int32_t(llama_context *, llama_batch)> decode) { s.decode_ = std::move(decode); }
+    static void abandon_all(Scheduler & s) {
+        const Lock lock(s.mutex_);
+        s.abandon_all_locked();
+    }
 };
 
 }  // namespace darwin_neg
 
-// A prompt is decoded in pieces beside what runs, and what runs goes on meanwhile.
+// A prompt is decoded in pieces beside what runs, which continues meanwhile.
 static void a_long_prompt_does_not_stall_others(const ModelParams & params) {
     ModelParams roomy = params;
     roomy.n_ctx       = 2048;
     roomy.n_batch     = 512;
     Engine engine(roomy, "");
-    Scheduler & s = engine.scheduler();
+    Consumer streaming(engine);
+    Consumer waiting(engine);
     std::vector<int32_t> shapes;  // tokens of each step
-    SchedulerTest::decode_with(s, [&](llama_context * ctx, llama_batch batch) {
+    SchedulerTest::decode_with(*engine.scheduler(), [&](llama_context * ctx, llama_batch batch) {
         shapes.push_back(batch.n_tokens);
         return llama_decode(ctx, batch);
     });
-    RequestParams greedy;
-    greedy.temperature   = 0.0f;
-    greedy.ignore_eos    = true;
-    greedy.max_tokens    = 200;
-    greedy.stream        = true;
-    const int64_t stream = submit(s, prompt(3), greedy);
-    while (!s.wait(stream, 1s)) {
+    RequestParams stream = greedy_params(200);
+    stream.notify        = Notify::token;
+    const Requests first = streaming.submit(prompt(3), stream);
+    streaming.next();
+    waiting.run(prompt(600), greedy_params(1));
+    first.cancel();
+    while (!streaming.next().finished) {
     }
-    greedy.stream     = false;
-    greedy.max_tokens = 1;
-    finish(s, submit(s, prompt(600), greedy));
-    s.cancel(stream);
-    finish(s, stream);
-    s.close();
+    engine.close();
     const auto pieces = std::count_if(shapes.begin() + 1, shapes.end(), [](int32_t n) { return n > 1; });
     CHECK(pieces >= 4);
     CHECK(*std::max_element(shapes.begin() + 1, shapes.end()) < 200);
@@ -95,39 +129,84 @@ static void a_place_is_refilled_at_once(const ModelParams & params) {
     ModelParams two = params;
     two.n_parallel  = 2;
     Engine engine(two, "");
-    Scheduler & s = engine.scheduler();
-    RequestParams greedy;
-    greedy.temperature = 0.0f;
-    greedy.ignore_eos  = true;
-    std::vector<int64_t> ids;
+    Consumer consumer(engine);
+    std::vector<Requests> requests;
     for (const int n : {20, 4, 4}) {
-        greedy.max_tokens = n;
-        ids.push_back(submit(s, prompt(2), greedy));
+        requests.push_back(consumer.submit(prompt(2), greedy_params(n)));
     }
-    for (const int64_t id : ids) {
-        finish(s, id);
+    for (size_t i = 0; i < requests.size(); ++i) {
+        CHECK(consumer.next().finished);
     }
-    CHECK(s.stats().n_steps <= 22);  // 28 if the third waited for the first
+    CHECK(consumer.scheduler.stats().n_steps <= 22);  // 28 if the third waited for the first
 }
 
 // Every sample of a request fails when its prompt cannot be decoded, nobody waits for ever, and the next request is served.
 static void a_failed_decode_ends_all_samples(const ModelParams & params) {
     Engine engine(params, "");
-    Scheduler & s = engine.scheduler();
-    RequestParams greedy;
-    greedy.temperature     = 0.0f;
-    greedy.max_tokens      = 5;
+    Consumer consumer(engine);
+    RequestParams greedy   = greedy_params(5);
     greedy.n               = 7;
     std::atomic<bool> fail = true;
-    SchedulerTest::decode_with(s, [&](llama_context * ctx, llama_batch batch) { return fail ? -3 : llama_decode(ctx, batch); });
-    const Update update = finish(s, submit(s, prompt(9), greedy));
+    SchedulerTest::decode_with(*engine.scheduler(),
+                               [&](llama_context * ctx, llama_batch batch) { return fail ? -3 : llama_decode(ctx, batch); });
+    const Update update = consumer.run(prompt(9), greedy);
     CHECK(update.samples.size() == 7);
     for (const auto & sample : update.samples) {
-        CHECK(sample.finish_reason == "error" && sample.error && sample.error->find("-3") != std::string::npos);
+        CHECK(ends_with(sample, "error") && sample.error && sample.error->find("-3") != std::string::npos);
     }
     fail = false;
-    CHECK(finish(s, submit(s, prompt(9), greedy)).samples[6].tokens.size() > 0);
-    CHECK(s.stats().n_seq_used == 0);
+    CHECK(consumer.run(prompt(9), greedy).samples[6].tokens.size() > 0);
+    CHECK(consumer.scheduler.stats().n_seq_used == 0);
+}
+
+// Whatever is thrown in the worker ends the requests with an error, those that wait for a place too; the engine goes on serving.
+static void an_exception_ends_requests_and_not_the_process(const ModelParams & params) {
+    Engine engine(params, "");
+    Consumer consumer(engine);
+    std::atomic<int> kind = 1;
+    SchedulerTest::decode_with(*engine.scheduler(), [&](llama_context * ctx, llama_batch batch) {
+        switch (kind) {
+            case 1: throw std::bad_alloc();
+            case 2: throw 42;
+            default: return llama_decode(ctx, batch);
+        }
+    });
+    RequestParams greedy = greedy_params(5);
+    greedy.n             = 9;  // more than there are places
+    for (const char * words : {"bad_alloc", "unknown type"}) {
+        const Update update = consumer.run(prompt(9), greedy);
+        CHECK(update.samples.size() == 9);
+        for (const auto & sample : update.samples) {
+            CHECK(ends_with(sample, "error") && sample.error && sample.error->find(words) != std::string::npos);
+        }
+        ++kind;
+    }
+    CHECK(consumer.run(prompt(9), greedy).samples[8].tokens.size() == 5);
+    CHECK(consumer.scheduler.stats().n_seq_used == 0);
+}
+
+// The last resort ends everything without memory to say why, in whatever state it is, and leaves the engine usable.
+static void the_last_resort_ends_everything(const ModelParams & params) {
+    Engine engine(params, "");
+    Consumer consumer(engine);
+    std::atomic<bool> abandoned = false;
+    SchedulerTest::decode_with(*engine.scheduler(), [&](llama_context * ctx, llama_batch batch) {
+        const int32_t rc = llama_decode(ctx, batch);
+        if (!abandoned.exchange(true)) {
+            SchedulerTest::abandon_all(*engine.scheduler());
+            throw std::bad_alloc();
+        }
+        return rc;
+    });
+    RequestParams greedy          = greedy_params(50);
+    greedy.n                      = 6;
+    const Update abandoned_update = consumer.run(prompt(9), greedy);
+    CHECK(abandoned_update.samples.size() == 6);
+    for (const auto & sample : abandoned_update.samples) {
+        CHECK(ends_with(sample, "error") && sample.error && *sample.error == "out of memory");
+    }
+    CHECK(consumer.scheduler.stats().n_seq_used == 0);
+    CHECK(consumer.run(prompt(9), greedy).samples[5].tokens.size() == 50);
 }
 
 // A prompt that nobody wants any more is not even decoded to the end of its batch.
@@ -135,20 +214,111 @@ static void cancelling_stops_a_prompt_at_once(const ModelParams & params) {
     ModelParams one_batch = params;
     one_batch.n_batch     = 256;
     Engine engine(one_batch, "");
-    Scheduler & s = engine.scheduler();
-    RequestParams greedy;
-    greedy.temperature      = 0.0f;
-    std::atomic<int64_t> id = -1;
-    SchedulerTest::decode_with(s, [&](llama_context * ctx, llama_batch batch) {
-        while (id < 0) {
+    Consumer consumer(engine);
+    std::atomic<const Requests *> submitted = nullptr;
+    SchedulerTest::decode_with(*engine.scheduler(), [&](llama_context * ctx, llama_batch batch) {
+        while (submitted == nullptr) {
             std::this_thread::sleep_for(1ms);
         }
-        s.cancel(id);
+        submitted.load()->cancel();
         return llama_decode(ctx, batch);
     });
-    id = submit(s, prompt(240), greedy);
-    CHECK(finish(s, id).samples[0].finish_reason == "cancelled");
-    CHECK(s.stats().n_prompt_decoded == 0);
+    const Requests requests = consumer.submit(prompt(240), greedy_params(std::nullopt));
+    submitted               = &requests;
+    CHECK(ends_with(consumer.finish(requests).samples[0], "cancelled"));
+    CHECK(consumer.scheduler.stats().n_prompt_decoded == 0);
+}
+
+// What is dropped stops running, whether or not anybody has heard of it.
+static void dropped_requests_end(const ModelParams & params) {
+    Engine engine(params, "");
+    Consumer consumer(engine);
+    for (int i = 0; i < 20; ++i) {
+        const Requests requests = consumer.submit(prompt(20), greedy_params(std::nullopt));
+        if (i % 2 == 0) {
+            std::this_thread::sleep_for(2ms);
+        }
+    }
+    while (consumer.scheduler.stats().n_running + consumer.scheduler.stats().n_waiting > 0) {
+        std::this_thread::sleep_for(1ms);
+    }
+    CHECK(consumer.scheduler.stats().n_seq_used == 0);
+    CHECK(!consumer.scheduler.wait(*consumer.inbox, 0s));  // and no news of them is left
+}
+
+// An inbox hears of tokens, of samples or of requests, whichever was asked for.
+static void an_inbox_hears_what_was_asked_for(const ModelParams & params) {
+    Engine engine(params, "");
+    Consumer consumer(engine);
+    RequestParams greedy                 = greedy_params(12);
+    greedy.n                             = 3;
+    const std::vector<llama_token> whole = consumer.run(prompt(9), greedy).samples[0].tokens;
+    for (const Notify notify : {Notify::token, Notify::sample}) {
+        greedy.notify           = notify;
+        const Requests requests = consumer.submit(prompt(9), greedy);
+        std::vector<std::vector<llama_token>> tokens(3);
+        size_t n_updates = 0;
+        bool finished    = false;
+        while (!finished) {
+            const Update update = consumer.next();
+            ++n_updates;
+            for (const auto & sample : update.samples) {
+                auto & all = tokens[static_cast<size_t>(sample.index)];
+                CHECK(notify == Notify::token || (all.empty() && sample.tokens.size() == 12 && ends_with(sample, "length")));
+                all.insert(all.end(), sample.tokens.begin(), sample.tokens.end());
+            }
+            finished = update.finished;
+        }
+        CHECK(notify == Notify::token ? n_updates > 3 : n_updates <= 3);
+        for (const auto & all : tokens) {
+            CHECK(all == whole);
+        }
+    }
+    // two threads on one inbox: each update goes to one of them
+    std::vector<Requests> requests;
+    for (int i = 0; i < 20; ++i) {
+        requests.push_back(consumer.submit(prompt(3), greedy_params(4)));
+    }
+    std::atomic<int> heard = 0;
+    const auto listen      = [&] {
+        while (consumer.scheduler.wait(*consumer.inbox, 60s)) {
+            if (++heard == 20) {
+                consumer.scheduler.close_inbox(*consumer.inbox);
+            }
+        }
+    };
+    std::thread other(listen);
+    listen();
+    other.join();
+    CHECK(heard == 20);
+}
+
+// Setting `stop`, cancelling and closing each end a long score() early, and nothing of it is left behind.
+static void scoring_can_be_stopped(const ModelParams & params) {
+    ModelParams roomy = params;
+    roomy.n_ctx       = 1024;
+    Engine engine(roomy, "");
+    const std::vector<std::vector<llama_token>> texts(2000, prompt(1000));
+    const auto stopped_by = [&](const std::function<void(std::atomic<bool> &)> & act) {
+        std::atomic<bool> stop    = false;
+        std::atomic<bool> stopped = false;
+        std::thread scoring([&] {
+            try {
+                engine.scorer().score(texts, {}, stop);
+            } catch (const Error & e) {
+                stopped = std::string(e.what()) == "scoring was cancelled";
+            }
+        });
+        std::this_thread::sleep_for(50ms);
+        act(stop);
+        scoring.join();
+        CHECK(stopped);
+    };
+    stopped_by([](std::atomic<bool> & stop) { stop = true; });
+    stopped_by([&](std::atomic<bool> &) { engine.cancel_all(); });
+    stopped_by([&](std::atomic<bool> &) { engine.close(); });
+    std::atomic<bool> stop = false;
+    check_throws<Error>([&] { engine.scorer().score(texts, {}, stop); }, "closed");
 }
 
 int main() {
@@ -164,21 +334,23 @@ int main() {
     params.n_threads  = 2;
     {
         Engine engine(params, "");
-        Scheduler & s = engine.scheduler();
+        Scheduler & s = *engine.scheduler();
+        Consumer consumer(engine);
+        const auto score = [&](const std::vector<std::vector<llama_token>> & texts, const ScoreParts & parts) {
+            std::atomic<bool> stop = false;
+            return engine.scorer().score(texts, parts, stop);
+        };
 
-        RequestParams greedy;
-        greedy.temperature = 0.0f;
-        greedy.max_tokens  = 20;
-        greedy.ignore_eos  = true;
-        const Update alone = finish(s, submit(s, prompt(30), greedy));
+        const RequestParams greedy = greedy_params(20);
+        const Update alone         = consumer.run(prompt(30), greedy);
         CHECK(alone.samples.size() == 1 && alone.samples[0].tokens.size() == 20 && alone.samples[0].entropy.size() == 20);
-        CHECK(alone.samples[0].finish_reason == "length");
+        CHECK(ends_with(alone.samples[0], "length"));
 
         // more samples than places: one prompt decoded, all equal under greedy decoding
         const int64_t before = s.stats().n_prompt_decoded;
         RequestParams many   = greedy;
         many.n               = 11;
-        const Update samples = finish(s, submit(s, prompt(30), many));
+        const Update samples = consumer.run(prompt(30), many);
         CHECK(s.stats().n_prompt_decoded - before == 31);
         CHECK(samples.samples.size() == 11);
         for (const auto & sample : samples.samples) {
@@ -187,56 +359,72 @@ int main() {
 
         // requests of every kind at once
         std::mt19937 rng(1);
-        std::vector<int64_t> ids;
-        std::vector<int64_t> cancelled;
+        std::vector<Requests> requests;
+        std::vector<size_t> cancelled;
         for (int i = 0; i < 80; ++i) {
             RequestParams p;
             p.n           = 1 + static_cast<int>(rng() % 6);
             p.max_tokens  = static_cast<int>(rng() % 30);
-            p.temperature = 1.5f;
+            p.temperature = {1.5f};
             p.seed        = i;
-            p.logprobs    = i % 3 - 1;
-            p.stream      = i % 2 == 0;
-            p.stop        = i % 4 ? std::vector<std::string>{} : std::vector<std::string>{"e", "xyz"};
-            p.neg_action  = i % 3 == 0 ? NegAction::sample : NegAction::model_default;
+            if (i % 3 > 0) {
+                p.logprobs = i % 3 - 1;
+            }
+            p.notify = i % 2 == 0 ? Notify::token : i % 3 == 0 ? Notify::sample : Notify::request;
+            p.stop   = i % 4 ? std::vector<std::string>{} : std::vector<std::string>{"e", "xyz"};
+            if (i % 3 == 0) {
+                p.neg_action = NegAction::sample;
+            }
             if (i % 10 == 0) {
                 p.grammar = "root ::= [a-f]+";
             }
-            ids.push_back(submit(s, prompt(1 + static_cast<int>(rng() % 150)), p));
+            requests.push_back(consumer.submit(prompt(1 + static_cast<int>(rng() % 150)), p));
             if (rng() % 4 == 0) {
-                cancelled.push_back(ids.back());
+                cancelled.push_back(requests.size() - 1);
             }
         }
-        check_throws<ContextFullError>([&] { submit(s, prompt(300), greedy); }, "256");
-        check_throws<RequestError>([&] { submit(s, {}, greedy); }, "no tokens");
-        check_throws<RequestError>([&] { submit(s, {9999}, greedy); }, "9999");
+        check_throws<ContextFullError>([&] { consumer.submit(prompt(300), greedy); }, "256");
+        check_throws<RequestError>([&] { consumer.submit({}, greedy); }, "no tokens");
+        check_throws<RequestError>([&] { consumer.submit({9999}, greedy); }, "9999");
         RequestParams bad = greedy;
         bad.grammar       = "root ::= (";
-        check_throws<RequestError>([&] { submit(s, prompt(3), bad); }, "grammar cannot be parsed: expecting");
-        for (const int64_t id : cancelled) {
-            s.cancel(id);
+        check_throws<RequestError>([&] { consumer.submit(prompt(3), bad); }, "grammar cannot be parsed: expecting");
+        bad          = greedy;
+        bad.samplers = {"top_k", "nonsense"};
+        check_throws<RequestError>([&] { consumer.submit(prompt(3), bad); }, "'nonsense'");
+        bad                         = greedy;
+        bad.reasoning_budget_tokens = 5;
+        check_throws<RequestError>([&] { consumer.submit(prompt(3), bad); }, "reasoning_budget_tokens");
+        for (const size_t i : cancelled) {
+            requests[i].cancel();
         }
-        for (const int64_t id : ids) {
-            finish(s, id);
+        std::set<int64_t> open;
+        for (const Requests & request : requests) {
+            open.insert(request.ids().front());
         }
-        Stats stats = s.stats();
+        while (!open.empty()) {
+            const Update update = consumer.next();
+            if (update.finished) {
+                CHECK(open.erase(update.request) == 1);
+            }
+        }
+        requests.clear();
+        const Stats stats = s.stats();
         CHECK(stats.n_seq_used == 0 && stats.kv_cells_used == 0 && stats.n_running == 0 && stats.n_waiting == 0);
 
         // four endless sequences cannot fit 256 cells: some give way and come back, each ends at the context's size
-        RequestParams endless = greedy;
-        endless.max_tokens    = -1;
-        std::vector<int64_t> long_ids;
         for (int i = 0; i < 4; ++i) {
-            long_ids.push_back(submit(s, prompt(40), endless));
+            requests.push_back(consumer.submit(prompt(40), greedy_params(std::nullopt)));
         }
-        for (const int64_t id : long_ids) {
-            const Update update = finish(s, id);
-            CHECK(update.samples[0].finish_reason == "length");
+        for (int i = 0; i < 4; ++i) {
+            const Update update = consumer.next();
+            CHECK(ends_with(update.samples[0], "length"));
             CHECK(update.samples[0].tokens.size() + 41 == 257);
         }
+        requests.clear();
         CHECK(s.stats().n_preempted > 0);
 
-        const Evaluation e = engine.evaluate({prompt(100)}, {true, true, 3});
+        const Scores e = score({prompt(100)}, {true, true, 3});
         CHECK(e.predicted_entropy.size() == 101 && e.hidden.size() == 101u * TinyModel::hidden);
         for (size_t i = 0; i < e.predicted_entropy.size(); ++i) {
             CHECK(std::fabs(e.predicted_entropy[i] - reference_entropy(tiny.head, e.hidden.data() + i * TinyModel::hidden)) < 1e-5);
@@ -248,51 +436,59 @@ int main() {
             texts.push_back(prompt(i * 7 % 130 + 1));
             texts.back().push_back(100 + i);
         }
-        const Evaluation together = engine.evaluate(texts, {true, false, 2});
-        size_t at                 = 0;
+        const Scores together = score(texts, {true, false, 2});
+        size_t at             = 0;
         for (const auto & text : texts) {
-            const Evaluation alone = engine.evaluate({text}, {true, true, 2});
+            const Scores single = score({text}, {true, true, 2});
             for (size_t i = 0; i < text.size(); ++i, ++at) {
-                CHECK(std::fabs(alone.true_entropy[i] - together.true_entropy[at]) < 2e-3);
-                CHECK(std::fabs(alone.predicted_entropy[i] - together.predicted_entropy[at]) < 2e-3);
-                CHECK(std::fabs(alone.hidden[i * TinyModel::hidden] - together.hidden[at * TinyModel::hidden]) < 2e-3);
+                CHECK(std::fabs(single.true_entropy[i] - together.true_entropy[at]) < 2e-3);
+                CHECK(std::fabs(single.predicted_entropy[i] - together.predicted_entropy[at]) < 2e-3);
+                CHECK(std::fabs(single.hidden[i * TinyModel::hidden] - together.hidden[at * TinyModel::hidden]) < 2e-3);
                 CHECK(std::isnan(together.logprobs[at]) == (i + 1 == text.size()));
-                const float * row = &alone.logits[i * static_cast<size_t>(alone.n_vocab)];
-                const float lse   = row[alone.top_ids[2 * i]] - alone.top_logprobs[2 * i];
+                const float * row = &single.logits[i * static_cast<size_t>(single.n_vocab)];
+                const float lse   = row[single.top_ids[2 * i]] - single.top_logprobs[2 * i];
                 CHECK(i + 1 == text.size() || std::fabs(row[text[i + 1]] - lse - together.logprobs[at]) < 2e-3);
             }
         }
         CHECK(at == static_cast<size_t>(together.n_tokens));
-        CHECK(engine.evaluate({}, {}).n_tokens == 0);
-        check_throws<RequestError>([&] { engine.evaluate({{}}, {}); }, "empty");
+        CHECK(score({}, {}).n_tokens == 0);
+        check_throws<RequestError>([&] { score({{}}, {}); }, "empty");
 
-        // closing while requests run ends them; waiting threads return
-        RequestParams stream = endless;
-        stream.stream        = true;
-        const int64_t last   = submit(s, prompt(10), stream);
+        // closing while requests run ends them; waiting threads get their last update, then and later
+        RequestParams stream = greedy_params(std::nullopt);
+        stream.notify        = Notify::token;
+        Consumer later(engine);
+        const Requests last  = consumer.submit(prompt(10), stream);
+        const Requests other = later.submit(prompt(10), greedy_params(std::nullopt));
         std::thread waiter([&] {
-            while (true) {
-                const auto update = s.wait(last, 100ms);
-                if (update && update->finished) {
-                    return;
-                }
+            Update update;
+            while (!update.finished) {
+                update = consumer.next();
             }
+            CHECK(ends_with(update.samples[0], "cancelled") || ends_with(update.samples[0], "length"));
         });
         std::this_thread::sleep_for(20ms);
-        s.close();
+        engine.close();
         waiter.join();
-        check_throws<Error>([&] { submit(s, prompt(3), greedy); }, "closed");
+        CHECK(later.finish(other).finished);
+        check_throws<Error>([&] { consumer.submit(prompt(3), greedy); }, "closed");
     }
     a_long_prompt_does_not_stall_others(params);
     a_place_is_refilled_at_once(params);
     a_failed_decode_ends_all_samples(params);
+    an_exception_ends_requests_and_not_the_process(params);
+    the_last_resort_ends_everything(params);
     cancelling_stops_a_prompt_at_once(params);
-    // many engines, opened and closed at once
+    dropped_requests_end(params);
+    an_inbox_hears_what_was_asked_for(params);
+    scoring_can_be_stopped(params);
+    // many engines, opened and closed at once, some of them outlived by a request
     for (int i = 0; i < 5; ++i) {
+        std::optional<Requests> request;
         Engine engine(params, "");
         if (i % 2) {
-            RequestParams p;
-            submit(engine.scheduler(), prompt(5), p);
+            Consumer consumer(engine);
+            request.emplace(consumer.submit(prompt(5), RequestParams()));
         }
     }
     ModelParams missing = params;

@@ -40,10 +40,10 @@ static void every_output_row_has_its_own_value(llama_model * model, const TinyHe
                 batch.add('a' + (pos * 7 + seq * 3) % 26, pos, seq, pos % 6 == seq || pos == 19);
             }
         }
-        CHECK(llama_decode(ctx.get(), batch.b) == 0);
+        CHECK(llama_decode(ctx.get(), batch.get()) == 0);
         double spread_low  = 1e9;
         double spread_high = -1e9;
-        for (int i = 0; i < batch.b.n_tokens; ++i) {
+        for (int i = 0; i < batch.size(); ++i) {
             const float got   = llama_get_neg_ith(ctx.get(), i);
             const double want = reference_entropy(head, llama_get_embeddings_ith(ctx.get(), i));
             CHECK(std::fabs(got - want) < 1e-5);
@@ -51,16 +51,16 @@ static void every_output_row_has_its_own_value(llama_model * model, const TinyHe
             spread_high = std::fmax(spread_high, want);
         }
         CHECK(spread_high - spread_low > 0.1);
-        CHECK(llama_get_neg_ith(ctx.get(), -1) == llama_get_neg_ith(ctx.get(), batch.b.n_tokens - 1));
+        CHECK(llama_get_neg_ith(ctx.get(), -1) == llama_get_neg_ith(ctx.get(), batch.size() - 1));
         CHECK(std::isnan(llama_get_neg_ith(ctx.get(), 10'000)));
         CHECK(std::isnan(llama_get_neg_ith(ctx.get(), -10'000)));
 
         // without embeddings the same rows give the same values, and only the rows asked for have one
         const Context plain = context(model, false, n_ubatch);
-        CHECK(llama_decode(plain.get(), batch.b) == 0);
-        for (int i = 0; i < batch.b.n_tokens; ++i) {
+        CHECK(llama_decode(plain.get(), batch.get()) == 0);
+        for (int i = 0; i < batch.size(); ++i) {
             const float value = llama_get_neg_ith(plain.get(), i);
-            CHECK(batch.b.logits[i] ? std::fabs(value - llama_get_neg_ith(ctx.get(), i)) < 1e-5 : std::isnan(value));
+            CHECK(batch.get().logits[i] ? std::fabs(value - llama_get_neg_ith(ctx.get(), i)) < 1e-5 : std::isnan(value));
         }
     }
 }
@@ -88,7 +88,7 @@ static void decode_gated_rows(llama_model * model, float threshold, std::array<f
         batch.add('a' + pos, pos, 0, pos == 4);
         batch.add('k' + pos, pos, 1, pos == 4);
     }
-    CHECK(llama_decode(ctx.get(), batch.b) == 0);
+    CHECK(llama_decode(ctx.get(), batch.get()) == 0);
     for (int row = 0; row < 2; ++row) {
         const int i          = 8 + row;
         const float * logits = llama_get_sampled_logits_ith(ctx.get(), i);
@@ -142,7 +142,7 @@ int main() {
         const Context ctx = context(plain.get(), false);
         Batch batch(1);
         batch.add('a', 0, 0, true);
-        CHECK(llama_decode(ctx.get(), batch.b) == 0);
+        CHECK(llama_decode(ctx.get(), batch.get()) == 0);
         CHECK(std::isnan(llama_get_neg_ith(ctx.get(), 0)));
     }
 
