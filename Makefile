@@ -98,7 +98,7 @@ dev: $(VENV)/.tests
 docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
 
-# the head of the demo model, trained anew: on documentation and licences of the packages in .venv, and on the model's own text
+# the head of the demo model, trained again: on documentation and licences of the packages in .venv, and on the model's own text
 demo-head: $(VENV)/.tests install
 	$(BIN)/python scripts/demo_corpus.py build/demo-corpus
 	darwin-neg train-head --model "$$($(BIN)/python -c 'from darwin_neg_cpp import demo_model; print(demo_model.model_path())')" \

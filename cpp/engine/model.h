@@ -22,7 +22,7 @@ struct LlamaContextDeleter {
 using LlamaModelPtr   = std::unique_ptr<llama_model, LlamaModelDeleter>;
 using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
 
-// How a model file is loaded and its context sized. Zero means "choose for me" where 0 is no sensible value.
+// How a model file is loaded and its context sized. Zero means "choose for me" where 0 makes no sense as a value.
 struct ModelParams {
     std::string model_path;
     std::optional<std::string> neg_path;  // side-car; not set: the head in the model file, if any

@@ -19,7 +19,7 @@ namespace {
 std::map<std::string, std::vector<float>> read_imatrix(const std::string & path) {
     common_imatrix loaded;
     if (!common_imatrix_load(path, loaded) || loaded.entries.empty()) {
-        throw ModelFileError(path + ": is no importance matrix; make one with llama-imatrix");
+        throw ModelFileError(path + ": is not an importance matrix; make one with llama-imatrix");
     }
     std::map<std::string, std::vector<float>> out;
     for (const auto & [name, entry] : loaded.entries) {

@@ -60,7 +60,7 @@ static void load_side_car(llama_model & model, const char * path) {
     gguf_context_ptr gguf(gguf_init_from_file(path, params));
     ggml_context_ptr meta(meta_raw);
     if (!gguf || !meta) {
-        throw std::runtime_error("neg: cannot be read as GGUF (missing, damaged or of another kind); write the side-car again");
+        throw std::runtime_error("neg: cannot be read as GGUF (missing, damaged or of a different type); write the side-car again");
     }
     if (!llama_neg_in_gguf(gguf.get())) {
         throw std::runtime_error("neg: the file has no neg.* keys or tensors; give a NEG side-car, or a model with a head");

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
-// Counts failures and goes on, so that one run shows all of them; main returns check_result().
+// Counts failures and continues, so that one run shows all of them; main returns check_result().
 
 inline int & check_failures() {
     static int failures = 0;

@@ -159,7 +159,7 @@ static void a_failed_decode_ends_all_samples(const ModelParams & params) {
     CHECK(consumer.scheduler.stats().n_seq_used == 0);
 }
 
-// Whatever is thrown in the worker ends the requests with an error, those that wait for a place too; the engine goes on serving.
+// Whatever is thrown in the worker ends the requests with an error, those that wait for a place too; the engine keeps serving.
 static void an_exception_ends_requests_and_not_the_process(const ModelParams & params) {
     Engine engine(params, "");
     Consumer consumer(engine);
