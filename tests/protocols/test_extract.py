@@ -61,7 +61,8 @@ def test_any_text_gives_an_offered_letter_or_none(parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["answer ", "Answer: ", "*", " ", "<think>", "<b>", "\\boxed{", "Answer: A or ", "A, ", "B\n"]
+    "unit",
+    ["answer ", "Answer: ", "*", " ", "<think>", "<b>", "\\boxed{", "Answer: A or ", "\\boxed{A} or ", "A, ", "B\n"],
 )
 def test_a_model_that_repeats_itself_is_read_in_no_time(unit: str) -> None:
     import time
