@@ -111,12 +111,12 @@ def run(args: argparse.Namespace) -> int:
 def answer_with_progress(
     args: argparse.Namespace, llm: DarwinNEG, questions: list[Question], config: ModeConfig
 ) -> list[Answer]:
+    from ..files.progress import ProgressBar
     from ..protocols import answer_many
-    from .terminal import progress_bar
 
     most = sum(plan(args.mode, config).most(len(question.choices)) for question in questions)
     done = 0
-    with progress_bar("answering", unit="inferences") as progress:
+    with ProgressBar("answering", unit="inferences") as progress:
 
         def watch(_key: object, _candidate: Candidate) -> None:
             nonlocal done

@@ -12,8 +12,9 @@ from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import escaped, open_input, shown_path
+from ..files.progress import ProgressBar
 from .info import describe
-from .terminal import human_bytes, progress_bar
+from .terminal import human_bytes
 
 
 def add_parser(verbs: Any) -> None:
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None,
         return 0
     convert.check_outputs(out, side_car, [*plan.sources, *([imatrix] if imatrix else [])], force=args.force)
     if out is not None:
-        with progress_bar("converting") as progress:
+        with ProgressBar("converting") as progress:
             convert.write_any(
                 plan,
                 out,

@@ -1,13 +1,11 @@
-"""What a person sees: colour of gated tokens, harmless output, the closing line, progress bars."""
+"""What a person sees: colour of gated tokens, harmless output, the closing line."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
@@ -120,29 +118,6 @@ def closing_line(chunks: list[Chunk]) -> str:
 def print_note(text: str) -> None:
     """A line about the answer rather than of it: on stderr, dim on a terminal."""
     print(f"{DIM}{text}{RESET}" if use_colour(sys.stderr) else text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def progress_bar(title: str, unit: str = "B") -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that draws a bar on stderr, on a terminal only, after half a second."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from tqdm import tqdm
-
-    bar: Any = None
-
-    def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, desc=title, unit=unit, unit_scale=True, leave=False, delay=0.5)
-        bar.update(done - bar.n)
-
-    try:
-        yield update
-    finally:
-        if bar is not None:
-            bar.close()
 
 
 def human_bytes(size: float) -> str:

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import BinaryIO
 
-from darwin_neg_cpp.errors import DarwinNegError
+from ..errors import DarwinNegError
 
 PathLike = str | os.PathLike[str]
 
