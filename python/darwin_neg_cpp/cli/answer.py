@@ -179,12 +179,13 @@ def questions_from_json(where: str, text: str) -> list[Question]:
 
 
 def print_answer(args: argparse.Namespace, answer: Answer) -> None:
-    from .terminal import harmless, print_note
+    from ..files.shown_text import escape_terminal
+    from .terminal import print_note
 
     if args.json:
         print(json.dumps(answer.as_dict(), ensure_ascii=False))
         return
-    clean = harmless if sys.stdout.isatty() else str
+    clean = escape_terminal if sys.stdout.isatty() else str
     if args.show:
         for one in answer.candidates:
             print(f"--- {candidate_line(one)}\n{clean(one.text)}")

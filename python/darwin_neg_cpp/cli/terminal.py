@@ -1,4 +1,4 @@
-"""What a person sees: colour of gated tokens, harmless output, the closing line."""
+"""What a person sees: colour of gated tokens, safe output, the closing line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import TextIO
 
 import numpy as np
 
+from ..files.shown_text import escape_terminal
 from ..results import Chunk, NegTrace
 
 GATED = "\033[33m"
 DIM = "\033[2m"
 RESET = "\033[0m"
-
-# Writing-direction overrides: they would show text in another order than it was generated.
-BIDI_CONTROLS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def use_colour(stream: TextIO, choice: str = "auto") -> bool:
@@ -24,16 +22,6 @@ def use_colour(stream: TextIO, choice: str = "auto") -> bool:
     if choice != "auto":
         return choice == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def harmless(text: str) -> str:
-    """Model output for a terminal: control characters other than newline and tab are shown, not obeyed."""
-    return "".join(f"\\x{ord(c):02x}" if _is_control(c) else c for c in text)
-
-
-def _is_control(c: str) -> bool:
-    code = ord(c)
-    return (code < 0x20 and c not in "\n\t") or 0x7F <= code < 0xA0 or code in BIDI_CONTROLS
 
 
 class AnswerWriter:
@@ -49,7 +37,7 @@ class AnswerWriter:
         self._terminal = stream.isatty()
         self._raw: deque[tuple[str, bool]] = deque()  # generated characters that have not been shown yet
         self._thought = False
-        self._last = ""
+        self._shown = ""  # the last characters
         self.chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk, text: str | None = None, reasoning: str = "") -> None:
@@ -71,7 +59,7 @@ class AnswerWriter:
 
     def end(self) -> None:
         """Closes the last line."""
-        if self._last != "\n":
+        if not self._shown.endswith("\n"):
             self._stream.write("\n")
         self._stream.flush()
 
@@ -92,12 +80,12 @@ class AnswerWriter:
             if self._colour and gated != previous:
                 parts.append(GATED if gated else RESET + style)
                 previous = gated
-            parts.append(harmless(c) if self._terminal else c)
+            parts.append(escape_terminal(c, after=self._shown) if self._terminal else c)
+            self._shown = (self._shown + c)[-3:]
         if previous or style:
             parts.append(RESET)
         if marked:
             self._stream.write("".join(parts))
-            self._last = marked[-1][0]
 
 
 def closing_line(chunks: list[Chunk]) -> str:
