@@ -1,4 +1,4 @@
-"""The package's rooms import each other in one direction: no circle, no arrow that points up (see scripts/structure.py)."""
+"""Rooms import each other in one direction: no circle, no arrow that points up (see scripts/structure.py)."""
 
 from __future__ import annotations
 
