@@ -22,7 +22,7 @@ from conftest import SmolLM2, TinyQwen
 from darwin_neg_cpp import DarwinNEG, DarwinNegError, ModelFileError, RequestError, demo_model
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.engine import scoring
-from darwin_neg_cpp.files.output_file import OutputError
+from darwin_neg_cpp.errors import OutputError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
 from darwin_neg_cpp.trace.agreement import agreement, ranks, threshold_for
