@@ -11,10 +11,12 @@ from typing import Any
 from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
 from ..errors import NegHeadError, RequestError
-from ..files.input_file import escaped, open_input, shown_path
+from ..files.input_file import open_input, shown_path
+from ..files.progress import ProgressBar
+from ..files.shown_text import escape_line
 from .info import describe
 from .options import add_force_option, add_threads_option
-from .terminal import human_bytes, progress_bar
+from .terminal import human_bytes
 
 
 def add_parser(verbs: Any) -> None:
@@ -92,7 +94,7 @@ def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None,
     kind = args.outtype if args.outtype in convert.QUANTIZED else plan.outtype
     out = None if args.side_car_only else Path(args.out or convert.default_name(plan, kind))
     for note in plan.notes:
-        print(f"darwin-neg: note: {escaped(note)}", file=sys.stderr)
+        print(f"darwin-neg: note: {escape_line(note)}", file=sys.stderr)
     if args.without_neg:
         print(
             "darwin-neg: NO NEG HEAD: the file will hold the backbone alone, without predicted entropy and gate",
@@ -103,7 +105,7 @@ def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None,
         return 0
     convert.check_outputs(out, side_car, [*plan.sources, *([imatrix] if imatrix else [])], force=args.force)
     if out is not None:
-        with progress_bar("converting") as progress:
+        with ProgressBar("converting") as progress:
             convert.write_any(
                 plan,
                 out,
@@ -125,7 +127,7 @@ def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None,
 def _check_options(args: argparse.Namespace, imatrix: Path | None, side_car: Path | None) -> None:
     """Refuses what is wrong with any checkpoint, before one is downloaded."""
     if args.side_car_only and side_car is None:
-        raise RequestError("--side-car-only needs --side-car FILE, the file to write")
+        raise RequestError("--side-car-only goes with --side-car FILE, the file to write")
     if side_car is not None and args.without_neg:
         raise RequestError("--side-car and --no-head are both given, but a side-car holds the head; give one")
     if args.neg and args.without_neg:

@@ -31,7 +31,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..hub import fetch
+    from ..pretrained import fetch
 
     # the token comes from the environment or from `hf auth login`: other users can see a command line
     token = os.environ.get("HF_TOKEN") or None

@@ -9,8 +9,9 @@ from typing import Any
 from ..convert.quantize import TYPES, quantize
 from ..errors import RequestError
 from ..files.input_file import shown_path
+from ..files.progress import ProgressBar
 from .options import add_force_option, add_threads_option
-from .terminal import human_bytes, progress_bar
+from .terminal import human_bytes
 
 
 def add_parser(verbs: Any) -> None:
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.output is None) == (args.out is None):
         raise RequestError("give the output once, as OUT or with --out FILE")
     out = args.output or args.out
-    with progress_bar("quantizing", unit=" tensors") as progress:
+    with ProgressBar("quantizing", unit=" tensors") as progress:
         quantize(
             args.model,
             out,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import RequestError
-from ..files.input_file import escaped, shown, shown_path
+from ..files.input_file import shown, shown_path
+from ..files.shown_text import escape_line
 from ..protocols.question import LETTERS, Question
 from .csv_rows import Row, read_text, rows
 
@@ -368,4 +369,4 @@ READERS: dict[Kind, Callable[[str, str], Iterator[Callable[[], _Entry]]]] = {
 def described(data: DataSet) -> str:
     """A line for people."""
     left_out = f", {len(data.skipped)} left out" if data.skipped else ""
-    return f"{escaped(data.file)}: {len(data.items)} questions{left_out}"
+    return f"{escape_line(data.file)}: {len(data.items)} questions{left_out}"

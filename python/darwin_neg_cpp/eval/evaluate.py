@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import OutputError
+from ..files.progress import Progress, no_progress
 from ..protocols.modes import MODES, ModeConfig
 from ..protocols.sampler import EngineSampler
 from . import ledger, plans, report, run, settings
@@ -40,7 +41,7 @@ def evaluate(
     machine: Mapping[str, Any] | None = None,
     command: str = "",
     force: bool = False,
-    hashing: Callable[[int, int], None] = lambda _done, _total: None,
+    hashing: Progress = no_progress,
     progress: run.Progress = lambda _done, _total, _right: None,
 ) -> dict[str, Any]:
     """Answers the questions under each mode, goes on where an earlier call stopped, writes ledger and report into `folder`; returns the report.

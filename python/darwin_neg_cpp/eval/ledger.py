@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 from ..errors import DarwinNegError, RequestError
 from ..files.input_file import open_input, shown_path
 from ..files.output_file import OutputError
+from ..files.shown_text import replace_surrogates
 from ..protocols.runner import Answer, Candidate
 from ..protocols.sampler import Output
 from .settings import Settings, config_of, difference
@@ -232,14 +233,14 @@ def _candidate(one: Candidate, *, with_ids: bool) -> dict[str, Any]:
         "finish_reason": one.finish_reason,
         "mean_entropy": _finite(one.mean_entropy),
         "activation_rate": _finite(one.activation_rate),
-        "text": _sound(one.text),
+        "text": replace_surrogates(one.text),
     }
     return {**out, "token_ids": list(one.token_ids)} if with_ids else out
 
 
 def _output_line(output: Output) -> dict[str, Any]:
     return {
-        "text": _sound(output.text),
+        "text": replace_surrogates(output.text),
         "tokens": output.tokens,
         "finish_reason": output.finish_reason,
         "prompt_tokens": output.prompt_tokens,
@@ -251,10 +252,6 @@ def _output_line(output: Output) -> dict[str, Any]:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _sound(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 # --- reading

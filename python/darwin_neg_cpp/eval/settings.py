@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown_path
+from ..files.progress import Progress, no_progress
 from ..gguf_file.info import ModelInfo, info
 from ..hub import SPLIT
 from ..protocols.modes import ModeConfig
@@ -19,9 +20,7 @@ from .data import DataSet
 Settings = dict[str, Any]
 
 
-def of_model(
-    model: str, side_car: str | None, *, progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> tuple[Settings, dict[str, str]]:
+def of_model(model: str, side_car: str | None, *, progress: Progress = no_progress) -> tuple[Settings, dict[str, str]]:
     """(what identifies the weights, the files' names). Hashes whole files. progress: (bytes, of bytes). Errors: ModelFileError, NegHeadError."""
     about = info(model)
     parts = _parts(model, about)

@@ -11,14 +11,13 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, dequantize
 
 from ..errors import ModelFileError, NegHeadError
+from ..files.input_file import PathLike
 from ..files.output_file import check_output
+from ..files.progress import Progress
 from ..gguf_file import edit as gguf_edit
-from ..gguf_file.edit import Progress
 from ..gguf_file.header import Header, read_header
 from . import formats as neg_format
 from .formats import NegHead
-
-PathLike = str | os.PathLike[str]
 
 
 def attach(
@@ -43,7 +42,7 @@ def attach(
     head = neg if isinstance(neg, NegHead) else neg_format.read_head(neg)
     check_backbone(head, "the head" if isinstance(neg, NegHead) else os.fspath(neg), header)
     if neg_format.has_neg(header) and not replace:
-        raise NegHeadError(f"{header.path}: carries a NEG head already; detach it first or pass --replace")
+        raise NegHeadError(f"{header.path}: carries a NEG head already; detach it first or pass replace=True")
     gguf_edit.write_edited(
         header, out_path, add_keys=head.keys(), add_tensors=head.tensors(), drop=_is_neg, progress=progress
     )
