@@ -406,14 +406,15 @@ class DarwinNEG:
         """
         from . import protocols
         from .protocols.modes import merge as merge_modes
+        from .protocols.sampler import EngineSampler
 
         merged = merge_modes(config, options)
         if isinstance(question, protocols.Question):
-            return protocols.answer(self, question, mode, config=merged, early_stop=early_stop)
+            return protocols.answer(EngineSampler(self), question, mode, config=merged, early_stop=early_stop)
         for one in question if isinstance(question, (list, tuple)) else [question]:
             if not isinstance(one, protocols.Question):
                 raise RequestError(f"question must be a Question or a list of them, got {type(one).__name__}")
-        return protocols.answer_many(self, question, mode, config=merged, early_stop=early_stop)
+        return protocols.answer_many(EngineSampler(self), question, mode, config=merged, early_stop=early_stop)
 
     # --- end
 
