@@ -21,8 +21,9 @@ from conftest import ROOT, SmolLM2
 from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, SamplingParams, demo_model
 from darwin_neg_cpp.cli import main as cli
 from darwin_neg_cpp.cli.trace import figures, json_text
+from darwin_neg_cpp.files.shown_text import is_unseen
 from darwin_neg_cpp.trace import trace
-from darwin_neg_cpp.trace.page import hidden, page
+from darwin_neg_cpp.trace.page import page
 from darwin_neg_cpp.trace.trace import Trace, TraceToken
 
 CLI = [sys.executable, "-m", "darwin_neg_cpp"]
@@ -142,7 +143,7 @@ def test_the_json_is_json_whatever_the_threshold() -> None:
 def test_the_json_holds_nothing_that_a_terminal_would_obey_or_hide() -> None:
     found = made_up(["a", UNSEEN, "한국어 é"])
     text = json_text(found)
-    assert not [c for c in text if hidden(c) and c != "\n"] and "한국어 é" in text
+    assert not [c for c in text if is_unseen(c) and c != "\n"] and "한국어 é" in text
     assert json.loads(text)["tokens"][1]["text"] == UNSEEN
 
 
@@ -175,7 +176,7 @@ def test_what_the_model_wrote_is_escaped() -> None:
 def test_the_page_holds_nothing_that_is_not_seen() -> None:
     found = dataclasses.replace(made_up(["a", UNSEEN, "b"]), model=f"m{UNSEEN}.gguf", source=f"s{UNSEEN}")
     html = page(found)
-    assert {c for c in html if hidden(c)} == {"\n"}
+    assert {c for c in html if is_unseen(c)} == {"\n"}
     header, _, rest = html.partition("</header>")
     for c in UNSEEN:
         assert header.count(f"[U+{ord(c):04X}]") == 3, "title, heading and the head's source"
@@ -216,7 +217,7 @@ def test_hostile_text_stays_text(opened: Any) -> None:
     assert tab.title() == "NEG trace: m<b>odel.gguf"
     tab.locator(".t").nth(1).hover()
     panel = tab.locator("#panel").inner_text()
-    assert "\\u{202e}abc\\u001b[31m" in panel and not [c for c in panel if hidden(c) and c not in "\n\t"]
+    assert "\\u{202e}abc\\u001b[31m" in panel and not [c for c in panel if is_unseen(c) and c not in "\n\t"]
     assert tab.locator("img").count() == 0 and "<script>alert(1)</script>" in tab.locator("#text").inner_text()
 
 

@@ -111,13 +111,13 @@ def run(args: argparse.Namespace) -> int:
 def answer_with_progress(
     args: argparse.Namespace, llm: DarwinNEG, questions: list[Question], config: ModeConfig
 ) -> list[Answer]:
+    from ..files.progress import ProgressBar
     from ..protocols import answer_many
     from ..protocols.sampler import EngineSampler
-    from .terminal import progress_bar
 
     most = sum(plan(args.mode, config).most(len(question.choices)) for question in questions)
     done = 0
-    with progress_bar("answering", unit="inferences") as progress:
+    with ProgressBar("answering", unit="inferences") as progress:
 
         def watch(_key: object, _candidate: Candidate) -> None:
             nonlocal done
@@ -181,12 +181,13 @@ def questions_from_json(where: str, text: str) -> list[Question]:
 
 
 def print_answer(args: argparse.Namespace, answer: Answer) -> None:
-    from .terminal import harmless, print_note
+    from ..files.shown_text import escape_terminal
+    from .terminal import print_note
 
     if args.json:
         print(json.dumps(answer.as_dict(), ensure_ascii=False))
         return
-    clean = harmless if sys.stdout.isatty() else str
+    clean = escape_terminal if sys.stdout.isatty() else str
     if args.show:
         for one in answer.candidates:
             print(f"--- {candidate_line(one)}\n{clean(one.text)}")

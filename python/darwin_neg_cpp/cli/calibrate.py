@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files.input_file import shown_path
+from ..files.progress import ProgressBar
 from .options import add_text_model_options, load_text_model
-from .terminal import progress_bar
 
 
 def add_parser(verbs: Any) -> None:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     calibrate.check(args.model, args.side_car, out, texts, reference=args.reference, force=args.force)
     with (
         load_text_model(args, n_ctx=args.context, n_parallel=1) as llm,
-        progress_bar("evaluating", unit=" tokens") as progress,
+        ProgressBar("evaluating", unit=" tokens") as progress,
     ):
         found = calibrate.run(
             llm,
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.reference:
         with (
             load_text_model(args, n_ctx=args.context, n_parallel=1, model=args.reference) as other,
-            progress_bar("reference", unit=" tokens") as progress,
+            ProgressBar("reference", unit=" tokens") as progress,
         ):
             calibrate.add_reference(found, other, progress=progress)
     print(json.dumps(found.as_dict(), indent=2) if args.json else found.describe())

@@ -11,9 +11,11 @@ from typing import Any
 from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
 from ..errors import NegHeadError, RequestError
-from ..files.input_file import escaped, open_input, shown_path
+from ..files.input_file import open_input, shown_path
+from ..files.progress import ProgressBar
+from ..files.shown_text import escape_line
 from .info import describe
-from .terminal import human_bytes, progress_bar
+from .terminal import human_bytes
 
 
 def add_parser(verbs: Any) -> None:
@@ -85,7 +87,7 @@ def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None,
     kind = args.outtype if args.outtype in convert.QUANTIZED else plan.outtype
     out = None if args.sidecar_only else Path(args.outfile or convert.default_name(plan, kind))
     for note in plan.notes:
-        print(f"darwin-neg: note: {escaped(note)}", file=sys.stderr)
+        print(f"darwin-neg: note: {escape_line(note)}", file=sys.stderr)
     if args.no_neg:
         print(
             "darwin-neg: NO NEG HEAD: the file will hold the backbone alone, without predicted entropy and gate",
@@ -96,7 +98,7 @@ def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None,
         return 0
     convert.check_outputs(out, side_car, [*plan.sources, *([imatrix] if imatrix else [])], force=args.force)
     if out is not None:
-        with progress_bar("converting") as progress:
+        with ProgressBar("converting") as progress:
             convert.write_any(
                 plan,
                 out,

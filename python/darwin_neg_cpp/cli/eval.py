@@ -8,17 +8,15 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files.input_file import shown_path
+from ..files.progress import ProgressBar
 from ..protocols.modes import MODES
 from .answer import add_mode_options, mode_config
 from .options import add_model_options, check_model_options, load_model, without_folder
-from .terminal import progress_bar
 
 if TYPE_CHECKING:
     from ..eval.report_tables import Table
@@ -88,7 +86,11 @@ def run(args: argparse.Namespace) -> int:
         from .. import demo_model
 
         side_car = str(demo_model.HEAD)
-    with load_model(args) as llm, progress_bar("hashing") as hashing, _bar() as progress:
+    with (
+        load_model(args) as llm,
+        ProgressBar("hashing") as hashing,
+        ProgressBar("evaluating", unit=" answers") as bar,
+    ):
         folder = Path(args.out) if args.out else _default_folder(llm.path, questions.file)
         try:
             report = evaluate.evaluate(
@@ -107,10 +109,10 @@ def run(args: argparse.Namespace) -> int:
                 command=_command(args),
                 force=args.force,
                 hashing=hashing,
-                progress=progress,
+                progress=lambda done, total, right: bar(done, total, _accuracies(right)),
             )
         except KeyboardInterrupt:
-            progress.close()
+            bar.close()
             again = "; the same command goes on" + (" (without --force)" if args.force else "")
             print(f"darwin-neg: interrupted; the answers so far are in {shown_path(folder)}{again}", file=sys.stderr)
             raise
@@ -153,44 +155,11 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(["darwin-neg", *map(without_folder, args.argv)])
 
 
-class _Bar:
-    """A progress callback that draws a bar with the time left and the accuracies so far."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __call__(self, done: int, total: int, right: dict[str, tuple[int, int]]) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            # what was done before says nothing about how long the rest takes
-            self._bar = tqdm(total=total, initial=done, desc="evaluating", unit=" answers", leave=False)
-        short = {name: name.replace("self-consistency", "control") for name in right}
-        shares = [f"{short[name]} {100 * k / n:.0f} %" for name, (k, n) in right.items() if n]
-        self._bar.set_postfix_str(", ".join(shares), refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-class _NoBar:
-    def __call__(self, done: int, total: int, right: dict[str, tuple[int, int]]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-@contextmanager
-def _bar() -> Iterator[_Bar | _NoBar]:
-    """On a terminal only."""
-    bar = _Bar() if sys.stderr.isatty() else _NoBar()
-    try:
-        yield bar
-    finally:
-        bar.close()
+def _accuracies(right: dict[str, tuple[int, int]]) -> str:
+    """Accuracies so far, short enough to stand after a progress bar. right: of each protocol, right answers and answers."""
+    return ", ".join(
+        f"{name.replace('self-consistency', 'control')} {100 * k / n:.0f} %" for name, (k, n) in right.items() if n
+    )
 
 
 def _show(args: argparse.Namespace, report: dict[str, Any], folder: Path) -> int:

@@ -70,13 +70,13 @@ def run(args: argparse.Namespace) -> int:
 def print_samples(
     args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool
 ) -> None:
-    from .terminal import harmless
+    from ..files.shown_text import escape_terminal
 
     if as_chat:
         out = llm.chat([{"role": "user", "content": prompt}], params, enable_thinking=not args.no_think)
     else:
         out = llm.generate(prompt, params)
-    clean = harmless if sys.stdout.isatty() else str
+    clean = escape_terminal if sys.stdout.isatty() else str
     for k, one in enumerate(out if isinstance(out, list) else [out]):
         print(json.dumps(one.to_openai(), ensure_ascii=False) if args.json else f"--- sample {k}\n{clean(str(one))}")
 

@@ -95,10 +95,10 @@ def _code(error: DarwinNegError) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    from ..files.input_file import escaped
+    from ..files.shown_text import escape_line
 
     # one line, whatever a file name or a library's message holds
-    print("darwin-neg: error: " + escaped(" ".join(message.split())), file=sys.stderr)
+    print("darwin-neg: error: " + escape_line(" ".join(message.split())), file=sys.stderr)
     return code
 
 

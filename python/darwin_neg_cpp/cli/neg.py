@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..files.progress import ProgressBar
 from ..gguf_file.header import read_header
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
-from .terminal import progress_bar
 
 
 def add_parser(verbs: Any) -> None:
@@ -78,14 +78,14 @@ def run_attach(args: argparse.Namespace) -> int:
         return 0
     model = Path(args.model)
     out = args.out or str(model.with_name(f"{model.name.removesuffix('.gguf')}-neg.gguf"))
-    with progress_bar("attaching") as progress:
+    with ProgressBar("attaching") as progress:
         neg_files.attach(model, neg, out, force=args.force, replace=args.replace, progress=progress)
     print(f"{out}: model with NEG head, opens with darwin-neg only (other builds: use --side-car, or `neg detach`)")
     return 0
 
 
 def run_detach(args: argparse.Namespace) -> int:
-    with progress_bar("detaching") as progress:
+    with ProgressBar("detaching") as progress:
         neg_files.detach(args.model, args.out, side_car=args.side_car, force=args.force, progress=progress)
     print(f"{args.out}: model without NEG head" + (f"; head kept in {args.side_car}" if args.side_car else ""))
     return 0

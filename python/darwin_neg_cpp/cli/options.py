@@ -139,12 +139,12 @@ def load_text_model(args: argparse.Namespace, *, n_ctx: int, n_parallel: int, mo
 
 
 def _load(args: argparse.Namespace, path: str, side_car: str | None, more: ModelOptions) -> DarwinNEG:
+    from ..files.progress import ProgressBar
     from ..llm import DarwinNEG
-    from .terminal import progress_bar
 
     if args.verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(message)s")
-    with progress_bar("loading", unit="%") as progress:
+    with ProgressBar("loading", unit="%") as progress:
         options: ModelOptions = {
             "n_threads": args.threads,
             "n_gpu_layers": args.n_gpu_layers,

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..convert.quantize import TYPES, quantize
 from ..files.input_file import shown_path
-from .terminal import human_bytes, progress_bar
+from ..files.progress import ProgressBar
+from .terminal import human_bytes
 
 
 def add_parser(verbs: Any) -> None:
@@ -28,7 +29,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with progress_bar("quantizing", unit=" tensors") as progress:
+    with ProgressBar("quantizing", unit=" tensors") as progress:
         quantize(
             args.model,
             args.out,

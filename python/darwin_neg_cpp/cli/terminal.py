@@ -1,24 +1,20 @@
-"""What a person sees: colour of gated tokens, harmless output, the closing line, progress bars."""
+"""What a person sees: colour of gated tokens, safe output, the closing line."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
+from ..files.shown_text import escape_terminal
 from ..results import Chunk, NegTrace
 
 GATED = "\033[33m"
 DIM = "\033[2m"
 RESET = "\033[0m"
-
-# Writing-direction overrides: they would show text in another order than it was generated.
-BIDI_CONTROLS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def use_colour(stream: TextIO, choice: str = "auto") -> bool:
@@ -26,16 +22,6 @@ def use_colour(stream: TextIO, choice: str = "auto") -> bool:
     if choice != "auto":
         return choice == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def harmless(text: str) -> str:
-    """Model output for a terminal: control characters other than newline and tab are shown, not obeyed."""
-    return "".join(f"\\x{ord(c):02x}" if _is_control(c) else c for c in text)
-
-
-def _is_control(c: str) -> bool:
-    code = ord(c)
-    return (code < 0x20 and c not in "\n\t") or 0x7F <= code < 0xA0 or code in BIDI_CONTROLS
 
 
 class AnswerWriter:
@@ -51,7 +37,7 @@ class AnswerWriter:
         self._terminal = stream.isatty()
         self._raw: deque[tuple[str, bool]] = deque()  # generated characters that have not been shown yet
         self._thought = False
-        self._last = ""
+        self._shown = ""  # the last characters
         self.chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk, text: str | None = None, reasoning: str = "") -> None:
@@ -73,7 +59,7 @@ class AnswerWriter:
 
     def end(self) -> None:
         """Closes the last line."""
-        if self._last != "\n":
+        if not self._shown.endswith("\n"):
             self._stream.write("\n")
         self._stream.flush()
 
@@ -94,12 +80,12 @@ class AnswerWriter:
             if self._colour and gated != previous:
                 parts.append(GATED if gated else RESET + style)
                 previous = gated
-            parts.append(harmless(c) if self._terminal else c)
+            parts.append(escape_terminal(c, after=self._shown) if self._terminal else c)
+            self._shown = (self._shown + c)[-3:]
         if previous or style:
             parts.append(RESET)
         if marked:
             self._stream.write("".join(parts))
-            self._last = marked[-1][0]
 
 
 def closing_line(chunks: list[Chunk]) -> str:
@@ -120,29 +106,6 @@ def closing_line(chunks: list[Chunk]) -> str:
 def print_note(text: str) -> None:
     """A line about the answer rather than of it: on stderr, dim on a terminal."""
     print(f"{DIM}{text}{RESET}" if use_colour(sys.stderr) else text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def progress_bar(title: str, unit: str = "B") -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that draws a bar on stderr, on a terminal only, after half a second."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from tqdm import tqdm
-
-    bar: Any = None
-
-    def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, desc=title, unit=unit, unit_scale=True, leave=False, delay=0.5)
-        bar.update(done - bar.n)
-
-    try:
-        yield update
-    finally:
-        if bar is not None:
-            bar.close()
 
 
 def human_bytes(size: float) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files.input_file import shown_path
+from ..files.shown_text import escape_json, escape_terminal
 from .options import (
     add_colour_option,
     add_model_options,
@@ -20,7 +21,7 @@ from .options import (
     read_text,
     sampling_params,
 )
-from .terminal import RESET, harmless, use_colour
+from .terminal import RESET, use_colour
 
 if TYPE_CHECKING:
     from ..trace.trace import Trace, TraceToken
@@ -133,18 +134,25 @@ def _write(args: argparse.Namespace, found: Trace) -> None:
             print(f"{shown_path(args.json)}: written", file=sys.stderr)
     if args.html is None and args.json is None:
         colour = use_colour(sys.stdout, args.color)
-        clean = harmless if sys.stdout.isatty() else str
-        print("".join(_shaded(one, clean(one.text)) if colour else clean(one.text) for one in found.tokens))
+        texts = _shown_texts(found) if sys.stdout.isatty() else [token.text for token in found.tokens]
+        if colour:
+            texts = [_shaded(token, text) for token, text in zip(found.tokens, texts, strict=True)]
+        print("".join(texts))
     print(figures(found), file=sys.stderr)
 
 
 def json_text(found: Trace) -> str:
-    """The trace as JSON, with all escaped that a terminal would obey or not show; other text stays readable."""
-    from ..trace.page import hidden
+    """The trace as JSON that is safe to show in a terminal."""
+    return escape_json(json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False)) + "\n"
 
-    text = json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-    # json.dumps of a character is its escape in quotes, a surrogate pair where it needs one
-    return "".join(json.dumps(c)[1:-1] if hidden(c) and c != "\n" else c for c in text) + "\n"
+
+def _shown_texts(found: Trace) -> list[str]:
+    """The tokens' texts as a terminal may show them."""
+    texts, before = [], ""
+    for token in found.tokens:
+        texts.append(escape_terminal(token.text, after=before))
+        before = (before + token.text)[-3:]
+    return texts
 
 
 def _shaded(token: TraceToken, text: str) -> str:

@@ -6,14 +6,12 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..files.input_file import shown_path
+from ..files.progress import step_bars
 from .options import add_text_model_options, load_text_model, without_folder
-from .terminal import progress_bar
 
 
 def add_parser(verbs: Any) -> None:
@@ -103,7 +101,10 @@ def run(args: argparse.Namespace) -> int:
     )
     # before the model is loaded
     train.check(settings, args.model)
-    with load_text_model(args, n_ctx=max(args.context, 1024), n_parallel=8) as llm, steps() as progress:
+    with (
+        load_text_model(args, n_ctx=max(args.context, 1024), n_parallel=8) as llm,
+        step_bars({"train": " epochs"}) as progress,
+    ):
         result = train.run(llm, settings, command=_command(args), progress=progress)
     if result["training"]["interrupted"]:
         epoch = result["training"]["best_epoch"] + 1
@@ -115,28 +116,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"report: {shown_path(train.outputs(settings.out).markdown)}")
     return 0
-
-
-@contextmanager
-def steps() -> Iterator[Any]:
-    """A progress callback (step, done, total) that draws one bar after another."""
-    current: list[Any] = [None, None, None]  # step, context manager, callback
-
-    def close() -> None:
-        if current[1] is not None:
-            current[1].__exit__(None, None, None)
-
-    def progress(step: str, done: int, total: int) -> None:
-        if step != current[0]:
-            close()
-            manager = progress_bar(step, unit=" epochs" if step == "train" else "")
-            current[:] = [step, manager, manager.__enter__()]
-        current[2](done, total)
-
-    try:
-        yield progress
-    finally:
-        close()
 
 
 def _command(args: argparse.Namespace) -> str:

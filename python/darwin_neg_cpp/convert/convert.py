@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import ModelFileError, NegHeadError, RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import OutputError, check_output, naming, temporary
+from ..files.progress import Progress, no_progress
 from ..gguf_file.info import ModelInfo, info
 from ..hub import snapshot
 from ..neg import files as neg_files
@@ -28,8 +29,6 @@ from .checkpoint import MORE_TEMPLATES, NEG_MODULES, READ, open_checkpoint
 from .outline import outline
 from .plan import OUT_TYPES, Plan, head_in_shards, lossless_type, make_plan
 from .quantize import ALIASES, TYPES, about_bytes, check_ready, quantize
-
-Progress = Callable[[int, int], None]
 
 # what libllama's quantizer does, in a second step
 QUANTIZED = (TYPES.keys() | ALIASES.keys()) - OUT_TYPES.keys()
@@ -233,7 +232,7 @@ def write_quantized(
     """Writes the plan in its full size beside `out`, quantizes that to `out`, and removes it again, whatever happens."""
     check_type(kind, imatrix)
     check_output(out, [*plan.sources, *([imatrix] if imatrix is not None else [])], force=force)
-    tell = progress or (lambda _done, _total: None)
+    tell = progress or no_progress
     # the bar counts bytes, and half of them for each step: they take about the same time
     half = plan.file_size
     with write.written(out), temporary(out) as (file, full):

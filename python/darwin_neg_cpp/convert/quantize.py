@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES, LlamaFileType
 from gguf import GGMLQuantizationType as Type
 
 from ..errors import DarwinNegError, ModelFileError, RequestError
-from ..files.input_file import open_input, shown_path
+from ..files.input_file import PathLike, open_input, shown_path
 from ..files.output_file import OutputError, check_output, naming, replacing
+from ..files.progress import Progress, no_progress
 from ..gguf_file.header import Header, TensorInfo, read_header
 from ..gguf_file.preflight import check_loadable
 from ..neg import formats as neg_format
-
-Progress = Callable[[int, int], None]
-PathLike = str | os.PathLike[str]
 
 # By the names that llama-quantize takes. It makes no NVFP4, and of Q2_0 it makes what only later versions of the library can read.
 TYPES = {
@@ -61,7 +59,7 @@ def quantize(
     inputs = [Path(model)] if imatrix is None else [Path(model), Path(imatrix)]
     check_output(Path(out), inputs, force=force)
     with replacing(Path(out)) as (_, temp), naming(temp, Path(out)):
-        _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or (lambda _d, _t: None))
+        _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or no_progress)
         _check(header, read_header(temp))
 
 

@@ -25,11 +25,11 @@ from gguf.quants import quantize
 from ..errors import ModelFileError
 from ..files.input_file import shown, shown_path
 from ..files.output_file import OutputError, check_output, naming, replacing
+from ..files.progress import Progress, no_progress
 from ..gguf_file.header import read_header
 from .plan import Placed, Plan
 from .qwen35 import Output
 
-Progress = Callable[[int, int], None]
 Bytes = npt.NDArray[np.uint8]
 
 CHUNK = 1 << 20  # bytes as F32 that each thread works on at once: what a core keeps near it
@@ -75,7 +75,7 @@ def write_into(
     plan: Plan, file: BinaryIO, path: Path, *, verify: bool = True, threads: int = 0, progress: Progress | None = None
 ) -> None:
     """Writes the plan into an empty file that is open under `path`; otherwise as `write`, whose OSErrors it leaves as they are."""
-    _Writer(plan, file, threads or os.cpu_count() or 1, progress or (lambda _done, _total: None)).run(verify)
+    _Writer(plan, file, threads or os.cpu_count() or 1, progress or no_progress).run(verify)
     if verify:
         _check_header(plan, path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from ..checks import check_integer
 from ..errors import NegHeadError
 from ..files.input_file import shown_path
 from ..files.output_file import OutputError
+from ..files.progress import Progress, no_progress
 from ..protocols.modes import MODES, ModeConfig
 from ..protocols.sampler import EngineSampler
 from . import ledger, plans, report, run, settings
@@ -42,7 +43,7 @@ def evaluate(
     machine: Mapping[str, Any] | None = None,
     command: str = "",
     force: bool = False,
-    hashing: Callable[[int, int], None] = lambda _done, _total: None,
+    hashing: Progress = no_progress,
     progress: run.Progress = lambda _done, _total, _right: None,
 ) -> dict[str, Any]:
     """Answers the questions under each mode, or resumes that, and writes ledger and report to `folder`.

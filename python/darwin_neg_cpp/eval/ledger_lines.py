@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..errors import DarwinNegError
+from ..files.shown_text import replace_surrogates
 from ..protocols.answer import Answer, Candidate
 from ..protocols.protocol import Protocol
 from ..protocols.sampler import Output
@@ -141,7 +142,7 @@ def encode_call(key: CallKey, prompt_hash: str, output: Output) -> bytes:
         "seed": key.seed,
         "sample": key.sample,
         "prompt": prompt_hash,
-        "text": _replace_surrogates(output.text),
+        "text": replace_surrogates(output.text),
         "tokens": output.tokens,
         "finish_reason": output.finish_reason,
         "prompt_tokens": output.prompt_tokens,
@@ -200,17 +201,13 @@ def _candidate_entry(candidate: Candidate, *, with_ids: bool) -> dict[str, Any]:
         "finish_reason": candidate.finish_reason,
         "mean_entropy": _finite_or_none(candidate.mean_entropy),
         "activation_rate": _finite_or_none(candidate.activation_rate),
-        "text": _replace_surrogates(candidate.text),
+        "text": replace_surrogates(candidate.text),
     }
     return {**entry, "token_ids": list(candidate.token_ids)} if with_ids else entry
 
 
 def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _replace_surrogates(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 # --- reading

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..files.input_file import escaped
 from ..files.output_file import replacing
+from ..files.shown_text import escape_line, escape_markdown
 from .ledger import NAME as LEDGER
 from .report_page import page
 from .report_tables import Report, Table, tables, title
@@ -27,14 +27,14 @@ def write(folder: Path, report: Report) -> None:
 
 def markdown(report: Report) -> str:
     """Writes a report as Markdown."""
-    lines = [f"# {_text(title(report))}", ""]
+    lines = [f"# {escape_markdown(title(report))}", ""]
     for table in tables(report):
         lines += [f"## {table.title}", ""]
         if table.title == "To repeat it":
             lines += ["```", *(_code(note) for note in table.notes), "```", ""] if table.notes else []
         else:
             for note in table.notes:
-                lines += [_text(note), ""]
+                lines += [escape_markdown(note), ""]
         if table.rows:
             lines += [*_rows(table), ""]
     lines.append(
@@ -48,20 +48,11 @@ def _rows(table: Table) -> list[str]:
     # figures to the right, words to the left
     words = {"", "protocol", "domain", "setting", "value", "95 % interval"}
     align = ["---" if name in words else "---:" for name in table.header]
-    return ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in (table.header, tuple(align), *table.rows)]
-
-
-def _text(text: str) -> str:
-    """Escapes text, so that nothing in the name of a file or a domain is Markdown or HTML."""
-    out = escaped(text)
-    for mark, instead in (("&", "&amp;"), ("<", "&lt;"), ("*", "\\*"), ("_", "\\_"), ("[", "\\["), ("`", "\\`")):
-        out = out.replace(mark, instead)
-    return out
-
-
-def _cell(text: str) -> str:
-    return _text(text).replace("|", "\\|")
+    return [
+        "| " + " | ".join(escape_markdown(cell) for cell in row) + " |"
+        for row in (table.header, tuple(align), *table.rows)
+    ]
 
 
 def _code(text: str) -> str:
-    return escaped(text).replace("```", "` ` `")
+    return escape_line(text).replace("```", "` ` `")

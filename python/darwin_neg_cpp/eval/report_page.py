@@ -5,8 +5,7 @@ Names of files, domains and questions come from outside: they are escaped, and t
 
 from __future__ import annotations
 
-from html import escape
-
+from ..files.shown_text import escape_html
 from .report_tables import Report, Table, percent, tables, title
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -47,7 +46,7 @@ def page(report: Report) -> str:
         figure = _chart(report) if table.title == "Accuracy" else ""
         parts.append(_section(table, figure))
     parts.append(_questions(report))
-    head = escape(_seen(title(report)))
+    head = escape_html(title(report))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -68,31 +67,26 @@ def page(report: Report) -> str:
 """
 
 
-def _seen(text: str) -> str:
-    """Text in which every character is seen for what it is: no control characters, no changes of direction."""
-    return "".join(c if c.isprintable() or c == " " else f"\\u{ord(c):04x}" for c in text)
-
-
 def _section(table: Table, figure: str) -> str:
     identity = table.title.lower().replace(" ", "-")
     if table.title == "To repeat it":
-        notes = "".join(f"<pre>{escape(_seen(one))}</pre>" for one in table.notes)
+        notes = "".join(f"<pre>{escape_html(one)}</pre>" for one in table.notes)
     else:
-        notes = "".join(f"<p>{escape(_seen(one))}</p>" for one in table.notes)
+        notes = "".join(f"<p>{escape_html(one)}</p>" for one in table.notes)
     rows = _table(table, identity) if table.rows else ""
-    return f'<section>\n<h2 id="{identity}">{escape(table.title)}</h2>\n{figure}{notes}{rows}</section>\n'
+    return f'<section>\n<h2 id="{identity}">{escape_html(table.title)}</h2>\n{figure}{notes}{rows}</section>\n'
 
 
 def _table(table: Table, label: str) -> str:
     def kind(name: str) -> str:
         return ' class="w"' if name in WORDS else ""
 
-    head = "".join(f'<th scope="col"{kind(name)}>{escape(_seen(name))}</th>' for name in table.header)
+    head = "".join(f'<th scope="col"{kind(name)}>{escape_html(name)}</th>' for name in table.header)
     body = []
     for row in table.rows:
-        first = f'<th scope="row">{escape(_seen(row[0]))}</th>'
+        first = f'<th scope="row">{escape_html(row[0])}</th>'
         rest = "".join(
-            f"<td{kind(name)}>{escape(_seen(cell))}</td>" for name, cell in zip(table.header[1:], row[1:], strict=True)
+            f"<td{kind(name)}>{escape_html(cell)}</td>" for name, cell in zip(table.header[1:], row[1:], strict=True)
         )
         body.append(f"<tr>{first}{rest}</tr>")
     return (
@@ -114,7 +108,7 @@ def _chart(report: Report) -> str:
         f"{name} {percent(one['accuracy'])}, interval {percent(one['interval'][0])} to {percent(one['interval'][1])}"
         for name, one in protocols.items()
     )
-    parts = [f'<svg viewBox="0 0 700 {height + 40}" role="img" aria-label="Accuracy: {escape(_seen(label))}">']
+    parts = [f'<svg viewBox="0 0 700 {height + 40}" role="img" aria-label="Accuracy: {escape_html(label)}">']
     for tick in range(0, 101, 20):
         parts.append(f'<path class="axis" d="M{x(tick / 100):.1f} 5V{height}"/>')
         parts.append(f'<text class="s" x="{x(tick / 100):.1f}" y="{height + 16}" text-anchor="middle">{tick} %</text>')
@@ -124,7 +118,7 @@ def _chart(report: Report) -> str:
         parts.append(f'<text class="s" x="{at:.1f}" y="{height + 32}" text-anchor="middle">guessing</text>')
     for i, (name, one) in enumerate(protocols.items()):
         y = 20 + i * step
-        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(_seen(name))}</text>')
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape_html(name)}</text>')
         if one["accuracy"] is None:
             continue
         low, high = one["interval"]
@@ -144,12 +138,12 @@ def _chart(report: Report) -> str:
 def _questions(report: Report) -> str:
     """Right and wrong of every question, by id; also told apart without colours."""
     names = list(report["protocols"])
-    head = "".join(f'<th scope="col">{escape(_seen(name))}</th>' for name in names)
+    head = "".join(f'<th scope="col">{escape_html(name)}</th>' for name in names)
     rows = []
     for one in report["questions"]:
         cells = "".join(_mark(one["right"].get(name)) for name in names)
         rows.append(
-            f'<tr><th scope="row">{escape(_seen(one["id"]))}</th><td class="w">{escape(_seen(one["domain"]))}</td>{cells}</tr>'
+            f'<tr><th scope="row">{escape_html(one["id"])}</th><td class="w">{escape_html(one["domain"])}</td>{cells}</tr>'
         )
     return (
         '<section>\n<h2 id="questions">Question by question</h2>\n<p>By id; the questions themselves are not in this report.</p>\n'

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown_path
+from ..files.progress import Progress, no_progress
 from ..gguf_file.info import ModelInfo, info
 from ..hub import SPLIT
 from ..protocols.modes import ModeConfig
@@ -23,7 +24,7 @@ Settings = dict[str, Any]
 
 
 def describe_model(
-    model: str, side_car: str | None, *, progress: Callable[[int, int], None] = lambda _done, _total: None
+    model: str, side_car: str | None, *, progress: Progress = no_progress
 ) -> tuple[Settings, dict[str, str]]:
     """Hashes the whole files of a model; returns what identifies its weights, and the files' names.
 

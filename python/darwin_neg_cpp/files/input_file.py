@@ -6,27 +6,23 @@ import os
 import stat
 from typing import BinaryIO
 
-from darwin_neg_cpp.errors import DarwinNegError
+from ..errors import DarwinNegError
+from .shown_text import escape_line
 
 PathLike = str | os.PathLike[str]
 
 SHOWN_CHARACTERS = 120
 
 
-def escaped(text: str) -> str:
-    """Text on one line that a terminal shows and does not obey: control characters and lone surrogates escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def shown(text: str) -> str:
     """Text out of a file, escaped, and cut to what a line can bear."""
-    line = escaped(text)
+    line = escape_line(text)
     return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 3] + "..."
 
 
 def shown_path(path: PathLike) -> str:
     """A path, escaped; never cut, because the user needs all of it."""
-    return escaped(os.fspath(path))
+    return escape_line(os.fspath(path))
 
 
 def open_input(path: PathLike, error: type[DarwinNegError]) -> BinaryIO:

@@ -18,10 +18,10 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from ..errors import ModelFileError
 from ..files.output_file import OutputError, copy_range, replacing
+from ..files.progress import Progress, no_progress
 from . import encode as gguf_encode
 from .header import Header, TensorInfo, read_header
 
-Progress = Callable[[int, int], None]
 Keys = Sequence[tuple[str, GGUFValueType, Any]]  # single values and texts
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
@@ -34,7 +34,7 @@ def write_new(out: Path, keys: Keys, tensors: Tensors) -> None:
     """A small GGUF from scratch (a side-car)."""
     header = Header(str(out), gguf_encode.VERSION, {}, {}, gguf_encode.ALIGNMENT, 0, 0, b"")
     with replacing(out) as (file, temp):
-        _write(file, None, header, keys, tensors, lambda _done, _total: None)
+        _write(file, None, header, keys, tensors, no_progress)
         file.flush()
         _verify(read_header(temp), header, keys, tensors, None)
 
@@ -66,7 +66,7 @@ def write_edited(
     if clash := [name for name in tensors if name in kept.tensors]:
         raise ModelFileError(f"{source.path}: has a tensor {clash[0]} already; detach it first")
     with open(source.path, "rb") as original, replacing(out) as (file, temp):
-        _write(file, original, kept, add_keys, tensors, progress or (lambda _done, _total: None))
+        _write(file, original, kept, add_keys, tensors, progress or no_progress)
         file.flush()
         _verify(read_header(temp), kept, add_keys, tensors, original)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 from ..errors import ModelFileError, NegHeadError
-from ..files.input_file import escaped, shown, shown_path
+from ..files.input_file import shown, shown_path
+from ..files.shown_text import escape_line
 from .header import Header, read_header
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
@@ -53,7 +54,7 @@ def explained(path: str, error: ModelFileError | NegHeadError) -> ModelFileError
             read_header(path)
         except ModelFileError as reason:
             return reason
-    return type(error)(escaped(str(error)))
+    return type(error)(escape_line(str(error)))
 
 
 def _wrong(header: Header, what: str) -> ModelFileError:

@@ -11,14 +11,13 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, dequantize
 
 from ..errors import ModelFileError, NegHeadError
+from ..files.input_file import PathLike
 from ..files.output_file import check_output
+from ..files.progress import Progress
 from ..gguf_file import edit as gguf_edit
-from ..gguf_file.edit import Progress
 from ..gguf_file.header import Header, read_header
 from . import formats as neg_format
 from .formats import NegHead
-
-PathLike = str | os.PathLike[str]
 
 
 def attach(

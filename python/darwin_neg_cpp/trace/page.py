@@ -10,20 +10,13 @@ import base64
 import hashlib
 import json
 import math
-import unicodedata
 from html import escape
 
+from ..files.shown_text import code_point, escape_html, is_unseen
 from .trace import Trace, TraceToken
 
 FULL_SHADE = 5.0  # nats from which on a token has the full shade
 HIGHEST_LIMIT = 20.0  # nats; no vocabulary has this entropy, and a threshold above it would flatten the charts
-
-# control, format (direction marks, zero-width and tag characters), half of a surrogate pair, line and paragraph separator
-HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-# what Unicode lets a font leave out (Default_Ignorable_Code_Point) and has in other categories: joiner, fillers, variation selectors
-HIDDEN_LETTERS = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2065, 0x3164, 0xFFA0} | {
-    *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)
-}  # fmt: skip
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1f; --faint: #6b6b76; --line: #d8d8de; --hot: #f59e0b; --gate: #b91c1c;
@@ -109,7 +102,7 @@ def page(trace: Trace) -> str:
     """The whole HTML document."""
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
-    title = escape(plain(f"NEG trace: {trace.model}"))
+    title = escape_html(f"NEG trace: {trace.model}")
     mixed = trace.prompt_tokens < len(trace.tokens)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -124,7 +117,7 @@ def page(trace: Trace) -> str:
 <body>
 <header>
 <h1>{title}</h1>
-<p>{escape(plain(_head_line(trace)))}</p>
+<p>{escape_html(_head_line(trace))}</p>
 <dl>{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _figures(trace))}</dl>
 </header>
 <main>
@@ -186,16 +179,6 @@ def _token(token: TraceToken, has_head: bool, *, mark_given: bool) -> str:
     return f'<span class="{names}" tabindex="-1" style="--e:{shade}">{_visible(token.text)}</span>'
 
 
-def hidden(c: str) -> bool:
-    """Whether a character is not seen itself, or turns the direction of others."""
-    return unicodedata.category(c) in HIDDEN_CATEGORIES or ord(c) in HIDDEN_LETTERS
-
-
-def plain(text: str) -> str:
-    """Text in which what would not be seen is named."""
-    return "".join(f"[U+{ord(c):04X}]" if hidden(c) else c for c in text)
-
-
 def _visible(text: str) -> str:
     """Text as HTML; what would not be seen gets a mark."""
     if not text:
@@ -207,8 +190,8 @@ def _visible(text: str) -> str:
             out.append("<i>↵</i>\n")
         elif code < 0x20 and c != "\t":
             out.append(f"<i>{chr(0x2400 + code)}</i>")
-        elif hidden(c) and c != "\t":
-            out.append(f"<i>U+{code:04X}</i>")
+        elif is_unseen(c) and c != "\t":
+            out.append(f"<i>{code_point(c)}</i>")
         else:
             out.append(escape(c))
     return "".join(out)

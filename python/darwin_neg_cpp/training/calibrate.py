@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import check_output
+from ..files.progress import Progress
 from ..gguf_file.header import read_header
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
@@ -23,7 +24,6 @@ from . import corpus
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
 
-Progress = Callable[[int, int], None]
 LEAST_TOKENS = 500
 
 

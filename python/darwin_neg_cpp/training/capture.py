@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ from ..engine.scoring import groups
 from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import OutputError, replacing
+from ..files.progress import Progress
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
 
 F32 = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

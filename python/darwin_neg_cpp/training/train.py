@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import ContextFullError, RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import OutputError, check_output, naming, replacing
+from ..files.progress import StepProgress
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
 from ..neg.formats import NegHead
@@ -35,7 +36,6 @@ LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 OWN_FILES = ("own-texts.jsonl", "own-answers.jsonl")
 STATE = "training.pt"
 COMPLETE = "complete.txt"  # there while the finished files are moved to their places
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def check(settings: Settings, model: str) -> None:
     import_torch()
 
 
-def run(llm: DarwinNEG, settings: Settings, *, command: str, progress: Progress) -> dict[str, Any]:
+def run(llm: DarwinNEG, settings: Settings, *, command: str, progress: StepProgress) -> dict[str, Any]:
     """Trains a head for the model and writes it with its report; returns the report. An interrupted run goes on at the next call.
 
     KeyboardInterrupt while a head is trained ends the training and keeps the best; before that it leaves the work folder.
@@ -159,7 +159,7 @@ def _run(
     documents: Sequence[Document],
     paths: Outputs,
     command: str,
-    progress: Progress,
+    progress: StepProgress,
 ) -> dict[str, Any]:
     model = neg_format.sha256_file(llm.path)
     own = _own_documents(llm, settings, documents, paths.work, model, progress)
@@ -246,7 +246,7 @@ def _text_documents(llm: DarwinNEG, settings: Settings) -> list[Document]:
 
 
 def _own_documents(
-    llm: DarwinNEG, settings: Settings, documents: Sequence[Document], work: Path, model: str, progress: Progress
+    llm: DarwinNEG, settings: Settings, documents: Sequence[Document], work: Path, model: str, progress: StepProgress
 ) -> list[Document]:
     """The model's own texts, each once."""
     seed, count = settings.recipe.seed, settings.own_texts
@@ -272,7 +272,7 @@ def _generated(
     path: Path,
     model: str,
     before: int,
-    progress: Progress,
+    progress: StepProgress,
 ) -> list[Document]:
     """Those that an interrupted run has got already, in `path`, are not generated again. before: texts of other files."""
     key = hashlib.sha256(

@@ -99,8 +99,8 @@ def choose(repo: str, names: list[str], *, quant: str | None, file: str | None) 
 
 def _converted(repo: str, kind: str, revision: str | None, token: str | None, *, with_head: bool) -> str:
     """A checkpoint's GGUF in the cache, by repository, commit and type; made when it is not there."""
-    from .cli.terminal import progress_bar
     from .convert import convert
+    from .files.progress import ProgressBar
 
     kind = kind.lower()
     convert.check_type(kind)
@@ -114,7 +114,7 @@ def _converted(repo: str, kind: str, revision: str | None, token: str | None, *,
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         plan = convert.plan(source, outtype=kind, without_neg=not with_head)
-        with progress_bar("converting") as progress:
+        with ProgressBar("converting") as progress:
             convert.write_any(plan, out, kind, force=True, progress=progress)
     return str(out)
 
