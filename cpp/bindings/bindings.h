@@ -6,7 +6,7 @@
 
 namespace darwin_neg {
 
-// Text of a file, which may hold anything: what is no UTF-8 becomes U+FFFD.
+// Text of a file, which may hold anything: what is not UTF-8 becomes U+FFFD.
 pybind11::str lenient(const std::string & text);
 
 void bind_devices(pybind11::module_ & m);

@@ -15,7 +15,8 @@ namespace {
 // Raises the class of darwin_neg_cpp.errors with this name, so that C++ and Python raise exactly the same classes.
 void raise_as(const char * name, const char * message) {
     const py::object type = py::module_::import("darwin_neg_cpp.errors").attr(name);
-    PyErr_SetString(type.ptr(), message);
+    // the message may quote a file, which may hold anything
+    PyErr_SetObject(type.ptr(), darwin_neg::lenient(message).ptr());
 }
 
 void translate(std::exception_ptr p) {

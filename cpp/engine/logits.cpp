@@ -1,5 +1,7 @@
 #include "logits.h"
 
+#include "llama-neg-rank.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -95,7 +97,7 @@ RowStats row_stats(const float * logits, int32_t n) {
 }
 
 std::vector<int32_t> row_top(const float * logits, int32_t n, int32_t k) {
-    const auto better = [logits](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; };
+    const auto better = [logits](int32_t a, int32_t b) { return llama_neg_ranks_before(logits[a], a, logits[b], b); };
     // a heap of the k best so far, the worst of them in front: most of a large vocabulary costs one comparison each
     std::vector<int32_t> top;
     top.reserve(static_cast<size_t>(k));

@@ -154,6 +154,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
             throw_load_error(params_.model_path, errors.lines());
         }
     }
+    params_.progress = nullptr;  // it may refer to what ends with the load
     if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get()) || llama_model_is_diffusion(model_.get())) {
         throw ModelFileError(params_.model_path + ": architecture '" + architecture() +
                              "' does not generate text token by token; give a decoder-only language model");

@@ -1,5 +1,3 @@
-#include <functional>
-
 #include "llama-neg-format.h"
 
 #include "llama-impl.h"
@@ -8,7 +6,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 static const char * const REMEDY = "attach the head again with `darwin-neg neg attach`";

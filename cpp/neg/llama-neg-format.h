@@ -6,6 +6,7 @@
 #include "gguf.h"
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #define LLAMA_NEG_DOWN_W "neg.proj_down.w"

@@ -1,3 +1,4 @@
+#include "llama-neg-rank.h"
 #include "llama-neg.h"
 
 #include "llama-impl.h"
@@ -30,11 +31,8 @@ static const char * llama_sampler_neg_gate_name(const llama_sampler * /*smpl*/) 
     return "neg-gate";
 }
 
-// Larger logit first, ties to the lower id. NaN sorts last, as -inf would.
 static bool better(const llama_token_data & a, const llama_token_data & b) {
-    const float la = std::isnan(a.logit) ? -INFINITY : a.logit;
-    const float lb = std::isnan(b.logit) ? -INFINITY : b.logit;
-    return la != lb ? la > lb : a.id < b.id;
+    return llama_neg_ranks_before(a.logit, a.id, b.logit, b.id);
 }
 
 static void llama_sampler_neg_gate_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {

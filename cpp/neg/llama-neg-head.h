@@ -5,7 +5,9 @@
 #include "ggml-cpp.h"
 #include "gguf.h"
 
+#include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <vector>
 

@@ -1,5 +1,3 @@
-#include <functional>
-
 #include "llama-neg-format.h"
 #include "llama-neg-head.h"
 #include "llama-neg.h"
@@ -15,6 +13,7 @@
 #include <cstring>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 // SHA-256 of the output norm as little-endian F32: cheap, and different for every backbone that was trained at all
