@@ -71,12 +71,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(smollm2: Sm
 import sys
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import main
-evaluate = DarwinNEG.evaluate_many
+score = DarwinNEG.score_many
 def noted(self, texts, **options):
     with open({str(asked)!r}, "a") as file:
         print(sum(map(len, texts)), file=file)
-    return evaluate(self, texts, **options)
-DarwinNEG.evaluate_many = noted
+    return score(self, texts, **options)
+DarwinNEG.score_many = noted
 sys.exit(main(sys.argv[1:]))
 """,
     ]

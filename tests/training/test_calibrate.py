@@ -53,7 +53,7 @@ def test_calibrate_compares_with_the_reference(smollm2: SmolLM2, tmp_path: Path)
         with DarwinNEG(path, n_ctx=512, n_parallel=1) as llm:
             documents = corpus.read(paths, least_part=8000)
             ids = corpus.sequences(corpus.limited(corpus.tokenized(llm, documents), 1000, 0), 512)
-            seen = list(llm.evaluate_many(ids))
+            seen = list(llm.score_many(ids))
             threshold = llm.neg["threshold"]
         predicted.append(np.concatenate([one.neg.entropy for one in seen]))
         true.append(np.concatenate([one.entropy for one in seen]))

@@ -28,7 +28,7 @@ def test_capture_equals_torch_on_the_tiny_checkpoint(tiny_qwen: TinyQwen) -> Non
     model.lm_head.register_forward_pre_hook(lambda _module, args: hidden.append(args[0][0].float()))
     with DarwinNEG(tiny_qwen.model, n_ctx=512, n_parallel=1, type_k="f32", type_v="f32", flash_attn="off") as llm:
         texts = [llm.tokenize(text) for text in SENTENCES]
-        for text, got in zip(texts, llm.evaluate_many(texts, hidden=True, top=4), strict=True):
+        for text, got in zip(texts, llm.score_many(texts, hidden=True, top=4), strict=True):
             hidden.clear()
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([text])).logits[0].double().numpy()
@@ -48,8 +48,8 @@ def test_capture_equals_a_slow_pass_over_logits_on_smollm2(smollm2: SmolLM2, smo
     head = load_file(smollm2.head)
     for text in SENTENCES[:3]:
         tokens = smol.tokenize(text)
-        logits = smol._engine.evaluate([tokens], logits=True)["logits"]
-        got = smol.evaluate(tokens, hidden=True)
+        logits = smol.session.engine.score([tokens], logits=True)["logits"]
+        got = smol.score(tokens, hidden=True)
         np.testing.assert_allclose(got.entropy, neg_reference.entropy_of(logits), atol=1e-4)
         np.testing.assert_allclose(got.neg.entropy, neg_reference.head_entropy(head, got.hidden), atol=1e-4)
         assert (got.neg.active == (got.neg.entropy > np.float32(smol.neg["threshold"]))).all()
@@ -61,8 +61,8 @@ def test_texts_in_a_batch_get_what_each_gets_alone(smollm2: SmolLM2, monkeypatch
     monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 600)
     with DarwinNEG(smollm2.f32, n_ctx=512, n_parallel=1, type_k="f32", type_v="f32", flash_attn="off") as llm:
         texts = [llm.tokenize(one) for one in SENTENCES[:6]]
-        alone = [llm.evaluate(one) for one in texts]
-        many = list(llm.evaluate_many(texts * 4))
+        alone = [llm.score(one) for one in texts]
+        many = list(llm.score_many(texts * 4))
     assert [one.token_ids.tolist() for one in many] == texts * 4
     for got, expected in zip(many, alone * 4, strict=True):
         np.testing.assert_allclose(got.entropy, expected.entropy, atol=1e-3)
@@ -72,11 +72,11 @@ def test_texts_in_a_batch_get_what_each_gets_alone(smollm2: SmolLM2, monkeypatch
 
 def test_what_cannot_be_evaluated_is_refused(smol: DarwinNEG) -> None:
     for call, message in (
-        (lambda: smol.evaluate([]), "no tokens"),
-        (lambda: list(smol.evaluate_many([[1, 2], []])), "no tokens"),
-        (lambda: smol.evaluate([10**6]), "outside the vocabulary"),
-        (lambda: smol.evaluate("hello", top=-1), "top must be"),
-        (lambda: smol.evaluate([5] * 5000), "context holds"),
+        (lambda: smol.score([]), "no tokens"),
+        (lambda: list(smol.score_many([[1, 2], []])), "no tokens"),
+        (lambda: smol.score([10**6]), "outside the vocabulary"),
+        (lambda: smol.score("hello", top=-1), "top must be"),
+        (lambda: smol.score([5] * 5000), "context holds"),
     ):
         with pytest.raises(Exception, match=message) as error:
             call()
@@ -87,8 +87,8 @@ def test_a_model_whose_numbers_are_broken_is_refused(tiny_llama: Path, tmp_path:
     from darwin_neg_cpp.training.capture import capture
 
     with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1) as llm:
-        good = llm.evaluate([1, 2, 3], hidden=True)
+        good = llm.score([1, 2, 3], hidden=True)
         good.hidden[1, 0] = np.nan
-        monkeypatch.setattr(llm, "evaluate_many", lambda *_, **__: iter([good]))
+        monkeypatch.setattr(llm, "score_many", lambda *_, **__: iter([good]))
         with pytest.raises(RequestError, match="no finite numbers"):
             capture(llm, [(1, 2, 3)], tmp_path, "train", lambda *_: None, model="")

@@ -34,7 +34,7 @@ def test_a_written_head_predicts_in_the_runtime_what_torch_predicts(trained: Pat
     neg_files.attach(smollm2.base, trained / "head.neg_modules.safetensors", trained / "attached.gguf")
     for options in ({"model": smollm2.base, "neg": trained / "head.gguf"}, {"model": trained / "attached.gguf"}):
         with DarwinNEG(**options, n_ctx=512, n_parallel=1) as llm:
-            got = llm.evaluate(" ".join(SENTENCES), hidden=True)
+            got = llm.score(" ".join(SENTENCES), hidden=True)
             with torch.no_grad():
                 expected = torch_head(torch.from_numpy(got.hidden))[:, 0].numpy()
             np.testing.assert_allclose(got.neg.entropy, expected, atol=1e-4)
@@ -69,7 +69,7 @@ def test_the_demo_heads_report_holds_on_other_text() -> None:
     with DarwinNEG(model, head, n_ctx=512, n_parallel=1) as llm:
         assert llm.neg["threshold"] == pytest.approx(report["head"]["threshold"])
         tokens = [llm.tokenize(path.read_text("utf-8"))[:400] for path in sorted(files)]
-        seen = list(llm.evaluate_many(tokens))
+        seen = list(llm.score_many(tokens))
     predicted = np.concatenate([one.neg.entropy for one in seen])
     true = np.concatenate([one.entropy for one in seen])
     previous = np.concatenate([np.r_[true.mean(), one.entropy[:-1]] for one in seen])

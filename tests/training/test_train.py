@@ -25,18 +25,18 @@ def test_a_run_stopped_anywhere_goes_on_without_doing_anything_twice(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, int]] = []
-    generate, evaluate = DarwinNEG.generate, DarwinNEG.evaluate_many
+    generate, score = DarwinNEG.generate, DarwinNEG.score_many
 
     def counted_generate(self: DarwinNEG, prompt: list[object], **options: object) -> object:
         calls.append(("generate", int(options.get("n", len(prompt)))))
         return generate(self, prompt, **options)
 
-    def counted_evaluate(self: DarwinNEG, texts: list[list[int]], **options: object) -> object:
+    def counted_score(self: DarwinNEG, texts: list[list[int]], **options: object) -> object:
         calls.append(("evaluate", sum(map(len, texts))))
-        return evaluate(self, texts, **options)
+        return score(self, texts, **options)
 
     monkeypatch.setattr(DarwinNEG, "generate", counted_generate)
-    monkeypatch.setattr(DarwinNEG, "evaluate_many", counted_evaluate)
+    monkeypatch.setattr(DarwinNEG, "score_many", counted_score)
     texts = write_texts(tmp_path, 40)
     (whole := tmp_path / "whole").mkdir()
     (part := tmp_path / "part").mkdir()

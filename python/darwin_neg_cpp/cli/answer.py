@@ -113,6 +113,7 @@ def answer_with_progress(
 ) -> list[Answer]:
     from ..files.progress import ProgressBar
     from ..protocols import answer_many
+    from ..protocols.sampler import EngineSampler
 
     most = sum(plan(args.mode, config).most(len(question.choices)) for question in questions)
     done = 0
@@ -123,7 +124,8 @@ def answer_with_progress(
             done += 1
             progress(done, most)
 
-        return answer_many(llm, questions, args.mode, config=config, early_stop=not args.full, watch=watch)
+        sampler = EngineSampler(llm.session)
+        return answer_many(sampler, questions, args.mode, config=config, early_stop=not args.full, watch=watch)
 
 
 def read_questions(args: argparse.Namespace) -> list[Question]:
