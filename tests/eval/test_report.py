@@ -15,6 +15,7 @@ from darwin_neg_cpp.eval import ledger_lines, report, report_tables, settings, s
 from darwin_neg_cpp.eval.report_page import page
 from darwin_neg_cpp.eval.summary import summarize
 from darwin_neg_cpp.protocols import ModeConfig, Protocol
+from pages import contrast
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">|`*_[x](http://y)\u202eabc\x1b[31m\u2028\n## title'
 PLAIN = "plain"
@@ -301,8 +302,6 @@ def test_hostile_names_stay_text_in_a_browser(opened: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1000])
 def test_the_page_can_be_read_in_light_dark_print_and_on_a_phone(opened: Any, scheme: str, width: int) -> None:
-    from test_trace import contrast
-
     tab = opened(page(summarize(contents(*TWO_MODES, diamond=True))), color_scheme=scheme)
     tab.set_viewport_size({"width": width, "height": 800})
     style = "getComputedStyle(document.querySelector('{}')).{}"
