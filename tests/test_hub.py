@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,19 +13,10 @@ import pytest
 from conftest import ROOT
 from darwin_neg_cpp import hub
 from darwin_neg_cpp.errors import DarwinNegError
+from hub_child import SECONDS, python
 from oracles.hub_server import COMMIT, Hub
 
 REPO = "some-lab/model"
-SECONDS = 2
-
-
-def python(code: str, url: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    variables |= {"HF_ENDPOINT": url, "HF_HOME": str(home), "DARWIN_NEG_CACHE": str(home), "HF_HUB_DISABLE_XET": "1"}
-    variables |= {"HF_HUB_DISABLE_TELEMETRY": "1"}
-    variables |= {"HF_HUB_DOWNLOAD_TIMEOUT": str(SECONDS), "HF_HUB_ETAG_TIMEOUT": str(SECONDS), **env}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=100)
 
 
 @pytest.fixture

@@ -1,21 +1,87 @@
-"""A repository as a GGUF file in the cache: what is there is not downloaded again."""
+"""Models from a repository: which file is taken, what is said without one, and that nothing is downloaded twice."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from darwin_neg_cpp.errors import ModelFileError
+import fake_core
+from darwin_neg_cpp import DarwinNegError, ModelFileError, load_darwin_neg, pretrained
 from darwin_neg_cpp.gguf_file.header import read_header
 from darwin_neg_cpp.neg.formats import has_neg
-from darwin_neg_cpp.pretrained import choose
+from hub_child import python
 from oracles import tiny_tokenizer
-from oracles.hub_server import Hub
-from test_hub import python
+from oracles.hub_server import COMMIT, Hub
 
 REPO = "some-lab/Tiny-1B-NEG"
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "found"),
+    [
+        (["a.gguf", "README.md"], {}, "a.gguf"),
+        (["m-Q4_K_M.gguf", "m-Q6_K.gguf", "x.mmproj-Q8_0.gguf"], {"quant": "q4_k_m"}, "m-Q4_K_M.gguf"),
+        (["m-Q4_K.gguf", "m-Q4_K_M.gguf"], {"quant": "Q4_K"}, "m-Q4_K.gguf"),
+        (["a.gguf", "b.gguf"], {"file": "b.gguf"}, "b.gguf"),
+        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], {}, "m-00001-of-00002.gguf"),
+        (["m.gguf", "m.neg.gguf"], {}, "m.gguf"),
+    ],
+)
+def test_the_model_file_of_a_repository_is_found(names: list[str], options: dict[str, str], found: str) -> None:
+    assert pretrained.choose("a/b", names, **{"quant": None, "file": None, **options}) == found
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["model.safetensors", "neg_modules.safetensors"], {}, "neither a GGUF file nor a checkpoint"),
+        (["a.gguf", "b.gguf"], {}, "has several GGUF files; choose one with quant= or file=: a.gguf, b.gguf"),
+        (["a-Q4_0.gguf"], {"quant": "Q8_0"}, "has no file of quant Q8_0"),
+        (["a.gguf"], {"file": "b.gguf"}, "has no file b.gguf; it has a.gguf"),
+    ],
+)
+def test_a_repository_without_the_file_says_what_it_has(
+    names: list[str], options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        pretrained.choose("a/b", names, **{"quant": None, "file": None, **options})
+
+
+def test_from_pretrained_takes_the_model_and_the_side_car_beside_it(
+    fake: type[fake_core.Engine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub
+
+    def download(repo: str, name: str, **_: Any) -> str:
+        (tmp_path / name).write_bytes(b"GGUF")
+        return str(tmp_path / name)
+
+    siblings = [SimpleNamespace(rfilename=name) for name in ("m.gguf", "m.neg.gguf")]
+    answer = SimpleNamespace(sha=COMMIT, siblings=siblings)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: answer)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with load_darwin_neg("some/repo", hf_token="secret", n_ctx=64):
+        assert fake_core.Engine.last.options["neg_path"] == str(tmp_path / "m.neg.gguf")
+        assert fake_core.Engine.last.options["n_ctx"] == 64
+
+
+def test_a_repository_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    class TransportError(Exception):
+        """Stands for the HTTP library's own class, which is no OSError."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise TransportError("no route\nto host")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(DarwinNegError, match="some/repo: cannot be downloaded: no route to host; check"):
+        load_darwin_neg("some/repo")
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +126,3 @@ def test_a_checkpoint_without_a_head_is_converted_once(checkpoint, tmp_path):
         assert fetched(hub, tmp_path, "quant='q8_0'", "side_car=False") == first
         assert fetched(hub, tmp_path, "quant='q8_0'") == first
         assert requests(hub) == before + 2
-
-
-NAMES = ["a-Q4_K_M.gguf", "a-Q8_0-00001-of-00002.gguf", "a-Q8_0-00002-of-00002.gguf", "a.neg.gguf", "mmproj-a.gguf"]
-
-
-def test_a_file_is_chosen_by_quant_or_name():
-    assert choose(REPO, NAMES, quant="q4_k_m", file=None) == "a-Q4_K_M.gguf"
-    assert choose(REPO, NAMES, quant="q8_0", file=None) == "a-Q8_0-00001-of-00002.gguf"
-    assert choose(REPO, NAMES, quant=None, file="a.neg.gguf") == "a.neg.gguf"
-    for quant, file, message in (
-        (None, None, "several GGUF files; choose one with quant= or file="),
-        ("k_m", None, "no file of quant k_m"),
-        (None, "b.gguf", "has no file b.gguf"),
-    ):
-        with pytest.raises(ModelFileError, match=message):
-            choose(REPO, NAMES, quant=quant, file=file)
-    with pytest.raises(ModelFileError, match="neither a GGUF file nor a checkpoint"):
-        choose(REPO, ["README.md"], quant=None, file=None)

@@ -12,7 +12,7 @@ from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadErr
 if TYPE_CHECKING:
     from .llm import DarwinNEG, load_darwin_neg
     from .protocols import Answer, ModeConfig, Question
-    from .results import ChatChunk, ChatReply, Chunk, Evaluation, Generation, NegTrace, TokenLogprobs
+    from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
 
 _LAZY = {
@@ -26,9 +26,9 @@ _LAZY = {
     "ChatChunk": "results",
     "ChatReply": "results",
     "Chunk": "results",
-    "Evaluation": "results",
     "Generation": "results",
     "NegTrace": "results",
+    "Scores": "results",
     "TokenLogprobs": "results",
 }
 
@@ -40,7 +40,6 @@ __all__ = [
     "ContextFullError",
     "DarwinNEG",
     "DarwinNegError",
-    "Evaluation",
     "Generation",
     "ModeConfig",
     "ModelFileError",
@@ -51,6 +50,7 @@ __all__ = [
     "Question",
     "RequestError",
     "SamplingParams",
+    "Scores",
     "TokenLogprobs",
     "__version__",
     "load_darwin_neg",

@@ -28,12 +28,12 @@ class RequestError(DarwinNegError):
 
 
 class OutputError(DarwinNegError):
-    """An output file cannot be written as asked."""
+    """The output file cannot be written as asked."""
 
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Puts what llama.cpp's parsers say over several lines into one."""
+    """Joins the lines of an error of llama.cpp's parsers into one."""
     try:
         yield
     except DarwinNegError as error:

@@ -140,7 +140,7 @@ def _downloaded_folder(repo: str, revision: str | None) -> Path | None:
         return Path(
             huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True)
         )
-    except (OSError, ValueError):  # not found, or not the name of a repository
+    except Exception:  # whatever the reason: the error of the request that failed before says more
         return None
 
 

@@ -68,10 +68,10 @@ def error_line(text: str) -> str:
         (["generate", "--demo", "-m", "x", "hello"], "--demo brings its own model"),
         (["generate", "-m", "/no/such.gguf", "hello"], "/no/such.gguf: no such file"),
         (["generate", "-m", "MODEL", "--temperature", "nan", "x"], "temperature must be a finite number"),
-        (["generate", "-m", "MODEL", "-n", "-1", "x"], "max_tokens must be between"),
-        (["generate", "-m", "MODEL", "--samples", "0", "x"], "n must be between 1"),
-        (["generate", "-m", "MODEL", "--neg-top-k", "0", "x"], "neg.top_k"),
-        (["generate", "-m", "MODEL", "--json-schema", "{", "x"], "json_schema is not valid JSON"),
+        (["generate", "-m", "MODEL", "-n", "-1", "x"], "--max-tokens must be between"),
+        (["generate", "-m", "MODEL", "--samples", "0", "x"], "--samples must be between 1"),
+        (["generate", "-m", "MODEL", "--neg-top-k", "0", "x"], "--neg-top-k must be"),
+        (["generate", "-m", "MODEL", "--json-schema", "{", "x"], "--json-schema is not valid JSON"),
         (["generate", "-m", "MODEL", "--json-schema", "@/no/file", "x"], "/no/file: cannot be read"),
         (["generate", "-m", "MODEL", "--grammar-file", "/no/file", "x"], "/no/file: cannot be read"),
         (["generate", "-m", "MODEL", "-f", "/no/file"], "/no/file: cannot be read"),
@@ -82,7 +82,7 @@ def error_line(text: str) -> str:
         (["bench", "-m", "MODEL", "--batch", "0"], "--batch must be between 1 and 255"),
         (["bench", "-m", "MODEL", "--tokens", "1"], "--tokens at least 2"),
         (["chat", "-m", "/no/such.gguf"], "no such file"),
-        (["chat", "-m", "MODEL", "--top-p", "2"], "top_p must be between 0 and 1"),
+        (["chat", "-m", "MODEL", "--top-p", "2"], "--top-p must be between 0 and 1"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
@@ -200,7 +200,7 @@ def test_options_reach_the_engine(model: str, capsys: pytest.CaptureFixture[str]
     assert (engine.options["n_ctx"], engine.options["n_threads"]) == (99, 2)
     sent = next(value for name, value in engine.calls if name == "submit")
     assert (sent["max_tokens"], sent["temperature"], sent["top_k"], sent["stop"]) == (9, [0.0], 7, [b"a", b"b"])
-    assert (sent["neg_action"], sent["neg_threshold"], sent["neg_top_k"]) == ("sample", 0.5, 4)
+    assert (sent["neg_action"].name, sent["neg_threshold"], sent["neg_top_k"]) == ("sample", 0.5, 4)
     assert (sent["neg_use_temp_scale"], sent["ignore_eos"]) == (1, True)
 
 
@@ -341,7 +341,7 @@ def test_chat_keeps_the_conversation_and_leaves_reasoning_out_of_it(
         {"role": "user", "content": "again"},
     ]
     sent = [value["neg_action"] for name, value in fake_core.Engine.last.calls if name == "submit"]
-    assert sent == ["default", "default", "sample"]
+    assert sent == [None, None, fake_core.NegAction.sample]
 
 
 def test_a_message_that_cannot_be_answered_is_dropped_and_the_chat_goes_on(model: str) -> None:
