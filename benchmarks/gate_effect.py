@@ -131,10 +131,7 @@ def measured(n_prompts: int, tokens: int, temperatures: Sequence[float], threads
     with tempfile.TemporaryDirectory() as folder:
         neg_files.write_side_car(head, model, Path(folder) / "head.gguf")
         with DarwinNEG(model, Path(folder) / "head.gguf", n_ctx=tokens + 64, n_parallel=1, n_threads=threads) as llm:
-            prompts = [
-                llm.tokenize(llm.apply_chat_template([{"role": "user", "content": text}]), add_special=False)
-                for text in texts()[:n_prompts]
-            ]
+            prompts = [llm.chat_tokens([{"role": "user", "content": text}]) for text in texts()[:n_prompts]]
             about = {
                 "model": demo_model.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()), "prompts": len(prompts), "tokens": tokens,
                 "threshold": round(float(head.threshold), 4), "top_k": head.top_k, "temp_scale": RELEASED_TEMP_SCALE,

@@ -62,7 +62,7 @@ def check_head(model: Path, device_is_cpu: bool) -> None:
         with DarwinNEG(
             model, n_ctx=512, n_parallel=1, n_batch=rows, n_ubatch=rows, n_gpu_layers=0 if device_is_cpu else -1
         ) as llm:
-            out = llm._engine.evaluate([llm.tokenize(TEXT)], hidden=True)
+            out = llm.session.engine.score([llm.tokenize(TEXT)], hidden=True)
         expected = neg_reference.head_entropy(reference, out["hidden"])
         got = out["predicted_entropy"].astype(np.float64)
         flips = int(((got > head.threshold) != (expected > head.threshold)).sum())

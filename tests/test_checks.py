@@ -12,6 +12,7 @@ import pytest
 
 from darwin_neg_cpp import RequestError
 from darwin_neg_cpp.checks import (
+    MAX_JSON_DEPTH,
     check_choice,
     check_flag,
     check_integer,
@@ -19,6 +20,7 @@ from darwin_neg_cpp.checks import (
     encode,
     encode_all,
     json_object_text,
+    json_text,
 )
 
 
@@ -68,6 +70,15 @@ def test_what_is_refused_is_named_in_one_short_line(check: Callable[[], Any], me
     with pytest.raises(RequestError) as raised:
         check()
     assert message in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 200
+
+
+def test_json_may_be_as_deep_as_the_limit_and_no_deeper() -> None:
+    value: Any = 1
+    for _ in range(MAX_JSON_DEPTH - 1):
+        value = [value]
+    assert json_text("x", value).count("[") == MAX_JSON_DEPTH - 1
+    with pytest.raises(RequestError, match="nested deeper"):
+        json_text("x", [value])
 
 
 def test_infinities_pass_where_they_are_meant_to_be_possible() -> None:

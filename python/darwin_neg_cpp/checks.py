@@ -84,6 +84,11 @@ def encode(name: str, text: object) -> bytes:
         ) from None
 
 
+def check_text(name: str, text: object) -> str:
+    """Refuses what is not text that UTF-8 can hold."""
+    return encode(name, text).decode()
+
+
 def encode_all(name: str, texts: object) -> list[bytes]:
     """UTF-8 of a string, or of each of a list of strings; None is an empty list."""
     if texts is None:

@@ -10,15 +10,10 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from .errors import DarwinNegError, ModelFileError
 from .files.cache_folder import cache_root
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .llm import DarwinNEG, ModelOptions
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +21,6 @@ SIDE_CAR_SUFFIX = ".neg.gguf"
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 T = TypeVar("T")
-
-
-def load_darwin_neg(
-    path_or_repo: str | os.PathLike[str], hf_token: str | None = None, **options: Unpack[ModelOptions]
-) -> DarwinNEG:
-    """Loads a model from a GGUF file or a Hugging Face repository, like the helper on the model card."""
-    from .llm import DarwinNEG
-
-    name = os.fspath(path_or_repo)
-    if os.path.exists(name) or name.endswith(".gguf") or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return DarwinNEG(name, **options)
-    return DarwinNEG.from_pretrained(name, token=hf_token, **options)
 
 
 def fetch(

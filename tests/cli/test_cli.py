@@ -200,7 +200,7 @@ def test_options_reach_the_engine(model: str, capsys: pytest.CaptureFixture[str]
     assert (engine.options["n_ctx"], engine.options["n_threads"]) == (99, 2)
     sent = next(value for name, value in engine.calls if name == "submit")
     assert (sent["max_tokens"], sent["temperature"], sent["top_k"], sent["stop"]) == (9, [0.0], 7, [b"a", b"b"])
-    assert (sent["neg_action"], sent["neg_threshold"], sent["neg_top_k"]) == ("sample", 0.5, 4)
+    assert (sent["neg_action"].name, sent["neg_threshold"], sent["neg_top_k"]) == ("sample", 0.5, 4)
     assert (sent["neg_use_temp_scale"], sent["ignore_eos"]) == (1, True)
 
 
@@ -341,7 +341,7 @@ def test_chat_keeps_the_conversation_and_leaves_reasoning_out_of_it(
         {"role": "user", "content": "again"},
     ]
     sent = [value["neg_action"] for name, value in fake_core.Engine.last.calls if name == "submit"]
-    assert sent == ["default", "default", "sample"]
+    assert sent == [None, None, fake_core.NegAction.sample]
 
 
 def test_a_message_that_cannot_be_answered_is_dropped_and_the_chat_goes_on(model: str) -> None:

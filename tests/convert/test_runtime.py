@@ -56,7 +56,7 @@ def test_logits_and_greedy_tokens_equal_transformers(llama_tree, tmp_path, layou
         prompt = llm.tokenize(TEXT)
         with torch.no_grad():
             expected = model(torch.tensor([prompt])).logits[0].numpy()
-        got = llm._engine.evaluate([prompt], logits=True)["logits"]
+        got = llm.session.engine.score([prompt], logits=True)["logits"]
         assert np.abs(expected).max() > 3, "logits of nothing prove nothing"
         assert np.abs(got - expected).max() <= 1e-3
         greedy = torch_pipeline.greedy(model, prompt, 64)

@@ -93,7 +93,7 @@ def test_detach_gives_back_the_original_bytes_and_the_head(tiny_llama, with_head
 
 def test_attached_head_predicts_what_the_reference_predicts(with_head, released):
     with DarwinNEG(with_head, n_ctx=64, n_parallel=1) as llm:
-        out = llm._engine.evaluate([llm.tokenize("hello there")], hidden=True)
+        out = llm.session.engine.score([llm.tokenize("hello there")], hidden=True)
         np.testing.assert_allclose(
             out["predicted_entropy"], neg_reference.head_entropy(load_file(released), out["hidden"]), atol=1e-4
         )

@@ -66,7 +66,7 @@ def test_a_trace_says_of_each_token_what_the_model_said_before_it(smol: DarwinNE
     assert [one.active for one in found.tokens[n:]] == plain.neg.active.tolist()
     # generation decodes token by token, the trace all at once: the quantized kernels round differently
     np.testing.assert_allclose([one.logprob for one in found.tokens[n:]], plain.logprobs.chosen, atol=0.6)
-    all_at_once = smol.evaluate([one.id for one in found.tokens], top=5)
+    all_at_once = smol.score([one.id for one in found.tokens], top=5)
     assert [one.true for one in found.tokens[1:]] == all_at_once.entropy[:-1].tolist()
     for i, one in enumerate(found.tokens[1:]):
         assert [p for _, p in one.top] == pytest.approx(np.exp(all_at_once.top_logprobs[i]).tolist())

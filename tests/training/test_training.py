@@ -78,7 +78,7 @@ def test_capture_equals_torch_on_the_tiny_checkpoint(tiny_qwen: TinyQwen) -> Non
     model.lm_head.register_forward_pre_hook(lambda _module, args: hidden.append(args[0][0].float()))
     with DarwinNEG(tiny_qwen.model, n_ctx=512, n_parallel=1, type_k="f32", type_v="f32", flash_attn="off") as llm:
         texts = [llm.tokenize(text) for text in SENTENCES]
-        for text, got in zip(texts, llm.evaluate_many(texts, hidden=True, top=4), strict=True):
+        for text, got in zip(texts, llm.score_many(texts, hidden=True, top=4), strict=True):
             hidden.clear()
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([text])).logits[0].double().numpy()
@@ -98,8 +98,8 @@ def test_capture_equals_a_slow_pass_over_logits_on_smollm2(smollm2: SmolLM2, smo
     head = load_file(smollm2.head)
     for text in SENTENCES[:3]:
         tokens = smol.tokenize(text)
-        logits = smol._engine.evaluate([tokens], logits=True)["logits"]
-        got = smol.evaluate(tokens, hidden=True)
+        logits = smol.session.engine.score([tokens], logits=True)["logits"]
+        got = smol.score(tokens, hidden=True)
         np.testing.assert_allclose(got.entropy, neg_reference.entropy_of(logits), atol=1e-4)
         np.testing.assert_allclose(got.neg.entropy, neg_reference.head_entropy(head, got.hidden), atol=1e-4)
         assert (got.neg.active == (got.neg.entropy > np.float32(smol.neg["threshold"]))).all()
@@ -111,8 +111,8 @@ def test_texts_in_a_batch_get_what_each_gets_alone(smollm2: SmolLM2, monkeypatch
     monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 600)
     with DarwinNEG(smollm2.f32, n_ctx=512, n_parallel=1, type_k="f32", type_v="f32", flash_attn="off") as llm:
         texts = [llm.tokenize(one) for one in SENTENCES[:6]]
-        alone = [llm.evaluate(one) for one in texts]
-        many = list(llm.evaluate_many(texts * 4))
+        alone = [llm.score(one) for one in texts]
+        many = list(llm.score_many(texts * 4))
     assert [one.token_ids.tolist() for one in many] == texts * 4
     for got, expected in zip(many, alone * 4, strict=True):
         np.testing.assert_allclose(got.entropy, expected.entropy, atol=1e-3)
@@ -122,11 +122,11 @@ def test_texts_in_a_batch_get_what_each_gets_alone(smollm2: SmolLM2, monkeypatch
 
 def test_what_cannot_be_evaluated_is_refused(smol: DarwinNEG) -> None:
     for call, message in (
-        (lambda: smol.evaluate([]), "no tokens"),
-        (lambda: list(smol.evaluate_many([[1, 2], []])), "no tokens"),
-        (lambda: smol.evaluate([10**6]), "outside the vocabulary"),
-        (lambda: smol.evaluate("hello", top=-1), "top must be"),
-        (lambda: smol.evaluate([5] * 5000), "context holds"),
+        (lambda: smol.score([]), "no tokens"),
+        (lambda: list(smol.score_many([[1, 2], []])), "no tokens"),
+        (lambda: smol.score([10**6]), "outside the vocabulary"),
+        (lambda: smol.score("hello", top=-1), "top must be"),
+        (lambda: smol.score([5] * 5000), "context holds"),
     ):
         with pytest.raises(Exception, match=message) as error:
             call()
@@ -353,18 +353,18 @@ def test_a_run_stopped_anywhere_goes_on_without_doing_anything_twice(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, int]] = []
-    generate, evaluate = DarwinNEG.generate, DarwinNEG.evaluate_many
+    generate, score = DarwinNEG.generate, DarwinNEG.score_many
 
     def counted_generate(self: DarwinNEG, prompt: list[object], **options: object) -> object:
         calls.append(("generate", int(options.get("n", len(prompt)))))
         return generate(self, prompt, **options)
 
-    def counted_evaluate(self: DarwinNEG, texts: list[list[int]], **options: object) -> object:
+    def counted_score(self: DarwinNEG, texts: list[list[int]], **options: object) -> object:
         calls.append(("evaluate", sum(map(len, texts))))
-        return evaluate(self, texts, **options)
+        return score(self, texts, **options)
 
     monkeypatch.setattr(DarwinNEG, "generate", counted_generate)
-    monkeypatch.setattr(DarwinNEG, "evaluate_many", counted_evaluate)
+    monkeypatch.setattr(DarwinNEG, "score_many", counted_score)
     texts = write_texts(tmp_path, 40)
     (whole := tmp_path / "whole").mkdir()
     (part := tmp_path / "part").mkdir()
@@ -608,7 +608,7 @@ def test_a_written_head_predicts_in_the_runtime_what_torch_predicts(trained: Pat
     neg_files.attach(smollm2.base, trained / "head.neg_modules.safetensors", trained / "attached.gguf")
     for options in ({"model": smollm2.base, "neg": trained / "head.gguf"}, {"model": trained / "attached.gguf"}):
         with DarwinNEG(**options, n_ctx=512, n_parallel=1) as llm:
-            got = llm.evaluate(" ".join(SENTENCES), hidden=True)
+            got = llm.score(" ".join(SENTENCES), hidden=True)
             with torch.no_grad():
                 expected = torch_head(torch.from_numpy(got.hidden))[:, 0].numpy()
             np.testing.assert_allclose(got.neg.entropy, expected, atol=1e-4)
@@ -644,12 +644,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(smollm2: Sm
 import sys
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import main
-evaluate = DarwinNEG.evaluate_many
+score = DarwinNEG.score_many
 def noted(self, texts, **options):
     with open({str(asked)!r}, "a") as file:
         print(sum(map(len, texts)), file=file)
-    return evaluate(self, texts, **options)
-DarwinNEG.evaluate_many = noted
+    return score(self, texts, **options)
+DarwinNEG.score_many = noted
 sys.exit(main(sys.argv[1:]))
 """,
     ]
@@ -713,7 +713,7 @@ def test_calibrate_compares_with_the_reference(smollm2: SmolLM2, tmp_path: Path)
         with DarwinNEG(path, n_ctx=512, n_parallel=1) as llm:
             documents = corpus.read(paths, least_part=8000)
             ids = corpus.sequences(corpus.limited(corpus.tokenized(llm, documents), 1000, 0), 512)
-            seen = list(llm.evaluate_many(ids))
+            seen = list(llm.score_many(ids))
             threshold = llm.neg["threshold"]
         predicted.append(np.concatenate([one.neg.entropy for one in seen]))
         true.append(np.concatenate([one.entropy for one in seen]))
@@ -742,7 +742,7 @@ def test_the_demo_heads_report_holds_on_other_text() -> None:
     with DarwinNEG(model, head, n_ctx=512, n_parallel=1) as llm:
         assert llm.neg["threshold"] == pytest.approx(report["head"]["threshold"])
         tokens = [llm.tokenize(path.read_text("utf-8"))[:400] for path in sorted(files)]
-        seen = list(llm.evaluate_many(tokens))
+        seen = list(llm.score_many(tokens))
     predicted = np.concatenate([one.neg.entropy for one in seen])
     true = np.concatenate([one.entropy for one in seen])
     previous = np.concatenate([np.r_[true.mean(), one.entropy[:-1]] for one in seen])
@@ -828,8 +828,8 @@ def test_a_model_whose_numbers_are_broken_is_refused(tiny_llama: Path, tmp_path:
     from darwin_neg_cpp.training.capture import capture
 
     with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1) as llm:
-        good = llm.evaluate([1, 2, 3], hidden=True)
+        good = llm.score([1, 2, 3], hidden=True)
         good.hidden[1, 0] = np.nan
-        monkeypatch.setattr(llm, "evaluate_many", lambda *_, **__: iter([good]))
+        monkeypatch.setattr(llm, "score_many", lambda *_, **__: iter([good]))
         with pytest.raises(RequestError, match="no finite numbers"):
             capture(llm, [(1, 2, 3)], tmp_path, "train", lambda *_: None, model="")

@@ -114,6 +114,7 @@ def answer_with_progress(
     """Answers the questions while a bar counts the inferences."""
     from ..files.progress import ProgressBar
     from ..protocols import answer_many
+    from ..protocols.sampler import EngineSampler
 
     most = sum(plan(args.mode, config).most(len(question.choices)) for question in questions)
     done = 0
@@ -124,7 +125,8 @@ def answer_with_progress(
             done += 1
             progress(done, most)
 
-        return answer_many(llm, questions, args.mode, config=config, early_stop=args.early_stop, watch=watch)
+        sampler = EngineSampler(llm.session)
+        return answer_many(sampler, questions, args.mode, config=config, early_stop=args.early_stop, watch=watch)
 
 
 def read_questions(args: argparse.Namespace) -> list[Question]:

@@ -22,6 +22,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
+    from ..results import ChatReply, Generation
     from ..sampling import SamplingParams
 
 DEMO_PROMPT = "Why is the sky blue? Explain it to a child in three sentences."
@@ -71,6 +72,7 @@ def print_samples(
 ) -> None:
     from ..files.shown_text import escape_terminal
 
+    out: Generation | ChatReply | list[Generation] | list[ChatReply]
     if as_chat:
         out = llm.chat([{"role": "user", "content": prompt}], params, enable_thinking=not args.no_think)
     else:

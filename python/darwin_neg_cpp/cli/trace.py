@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             prompt: str | list[int] = text
             if args.chat:
-                prompt = llm.tokenize(llm.apply_chat_template([{"role": "user", "content": text}]), add_special=False)
+                prompt = llm.chat_tokens([{"role": "user", "content": text}])
             found = trace.generated(llm, prompt, params)
     _write(args, found)
     return 0

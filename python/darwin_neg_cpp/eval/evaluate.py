@@ -77,7 +77,7 @@ def evaluate(
         force=force,
     ) as opened:
         run.run(
-            EngineSampler(llm),
+            EngineSampler(llm.session),
             items,
             chosen,
             config,

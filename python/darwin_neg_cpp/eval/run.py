@@ -68,7 +68,7 @@ def check_fits(llm: DarwinNEG, items: Sequence[Item], plans: Sequence[Plan], con
 
     A second opinion's prompt depends on answers that are not there yet; it is taken without extracts, which are cut until it fits.
     """
-    sampler = EngineSampler(llm)
+    sampler = EngineSampler(llm.session)
     n_ctx = llm.info["n_ctx"]
     asks_again = any(plan.second_opinions for plan in plans)
     for item in items:

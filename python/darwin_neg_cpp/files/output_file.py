@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import DarwinNegError
+from ..errors import OutputError as OutputError  # noqa: PLC0414 (imported from here too)
 from .input_file import shown_path
-
-
-class OutputError(DarwinNegError):
-    """The output file cannot be written as asked."""
 
 
 def check_output(out: Path, inputs: list[Path], *, force: bool) -> None:

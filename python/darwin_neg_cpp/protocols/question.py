@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..checks import encode
 from ..errors import RequestError
-from ..sampling import encode
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

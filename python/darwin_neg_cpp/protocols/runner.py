@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..errors import ContextFullError, RequestError
 from . import voting
@@ -16,17 +16,14 @@ from .extract import Extracted, How, extract, reasoning_extract
 from .modes import ModeConfig, Plan, plan
 from .prompts import PROMPTS, second_opinion
 from .question import LETTERS, Ordering, Question, choice_at, letters, orderings
-from .sampler import EngineSampler, Job, Output, Sampler
+from .sampler import Job, Output, Sampler
 from .voting import Pending, Vote
-
-if TYPE_CHECKING:
-    from ..llm import DarwinNEG
 
 Watch = Callable[[object, "Candidate"], None]
 
 
 def answer(
-    llm: DarwinNEG,
+    sampler: Sampler,
     question: Question,
     mode: int,
     *,
@@ -34,12 +31,12 @@ def answer(
     early_stop: bool = True,
     watch: Watch | None = None,
 ) -> Answer:
-    """The answer to one question; see Answer and ModeConfig."""
-    return answer_many(llm, [question], mode, config=config, early_stop=early_stop, watch=watch)[0]
+    """Answers one question; see Answer and ModeConfig. Closes the sampler."""
+    return answer_many(sampler, [question], mode, config=config, early_stop=early_stop, watch=watch)[0]
 
 
 def answer_many(
-    llm: DarwinNEG,
+    sampler: Sampler,
     questions: Sequence[Question],
     mode: int,
     *,
@@ -48,7 +45,7 @@ def answer_many(
     in_flight: int = 4,
     watch: Watch | None = None,
 ) -> list[Answer]:
-    """Answers to questions, in order; `in_flight` of them are worked on at once.
+    """Answers questions, in order; works on `in_flight` of them at once. Closes the sampler.
 
     watch: called with the index of a question and each of its candidates as they come to an end.
     Errors: NegHeadError; RequestError, ContextFullError, which name the question.
@@ -57,7 +54,7 @@ def answer_many(
     the_plan = plan(mode, config)
     tasks = (Task(question, the_plan, i) for i, question in enumerate(questions))
     found: dict[object, Answer] = {}
-    settled = run(EngineSampler(llm), tasks, config, early_stop=early_stop, in_flight=in_flight, watch=watch)
+    settled = run(sampler, tasks, config, early_stop=early_stop, in_flight=in_flight, watch=watch)
     with contextlib.closing(settled):
         found.update(settled)
     return [found[i] for i in range(len(questions))]

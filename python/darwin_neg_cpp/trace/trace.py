@@ -101,8 +101,8 @@ class Trace:
 def generated(llm: DarwinNEG, prompt: str | Sequence[int], params: SamplingParams) -> Trace:
     """Generates from a prompt and traces prompt and answer. Predictions and gate of the answer are those of the generation itself."""
     tokens = llm.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
-    out = llm.generate(tokens, params)
-    seen = out.neg and (out.neg.entropy, out.neg.active)
+    out = llm.generate(tokens, params, n=1)
+    seen = None if out.neg is None else (out.neg.entropy, out.neg.active)
     return _trace(llm, [*tokens, *out.token_ids.tolist()], len(tokens), seen, params.neg)
 
 
@@ -124,7 +124,7 @@ def _trace(
     neg: Neg | None,
 ) -> Trace:
     action, threshold, top_k = gate(llm, neg)
-    out = llm.evaluate(tokens, top=TOP)
+    out = llm.score(tokens, top=TOP)
     texts = pieces(llm, tokens)
     entries = []
     for i, token in enumerate(tokens):
@@ -186,12 +186,12 @@ def _alternatives(
 
 def pieces(llm: DarwinNEG, tokens: Sequence[int]) -> list[str]:
     """The text that each token adds. A character of several tokens comes with the last of them; control tokens are written out."""
-    engine = llm._open()
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     out = []
     for i, token in enumerate(tokens):
         # some tokenizers drop a space at the beginning of a text, so each token is looked at behind the one before it
         before = list(tokens[max(0, i - 1) : i])
-        head = engine.detokenize(before, True)
-        out.append(decoder.decode(engine.detokenize([*before, token], True)[len(head) :], i == len(tokens) - 1))
+        head = llm.session.token_bytes(before, special=True)
+        both = llm.session.token_bytes([*before, token], special=True)
+        out.append(decoder.decode(both[len(head) :], i == len(tokens) - 1))
     return out

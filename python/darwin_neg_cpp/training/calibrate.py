@@ -140,7 +140,7 @@ def _entropies(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     predicted, true = [], []
     total, done = sum(map(len, sequences)), 0
-    for one in llm.evaluate_many(sequences):
+    for one in llm.score_many(sequences):
         assert one.neg is not None
         predicted.append(one.neg.entropy)
         true.append(one.entropy)

@@ -76,7 +76,7 @@ def capture(
             hidden.truncate(position * n_embd * 4)
             entropy.truncate(position * 4)
             for group in groups(sequences[done:]):
-                for one in llm.evaluate_many(group, hidden=True):
+                for one in llm.score_many(group, hidden=True):
                     if one.hidden is None or not (np.isfinite(one.hidden).all() and np.isfinite(one.entropy).all()):
                         raise RequestError(
                             f"{shown_path(llm.path)}: gives no finite numbers for these texts; it cannot be used"

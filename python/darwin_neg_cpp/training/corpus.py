@@ -218,7 +218,8 @@ def own_texts(
     # With one seed, the same prompt gives the same text; the samples of one prompt are drawn each for itself. One call
     # in any case: texts that begin in the same step are the same ones in every run.
     if len(starts) > 1 and all(one == prompts[0] for one in prompts):
-        results = llm.generate(prompts[0], n=len(starts), temperature=temperature, max_tokens=max_tokens, seed=seed)
+        samples = llm.generate(prompts[0], n=len(starts), temperature=temperature, max_tokens=max_tokens, seed=seed)
+        results = samples if isinstance(samples, list) else [samples]
     else:
         results = llm.generate(prompts, temperature=temperature, max_tokens=max_tokens, seed=seed)
     return [(*prompt, *one.token_ids.tolist()) for prompt, one in zip(prompts, results, strict=True)]
@@ -228,6 +229,5 @@ def _prompt(llm: DarwinNEG, start: Opening) -> list[int]:
     if not start.text:
         return [llm.info["bos"] if llm.info["bos"] >= 0 else llm.info["eos"]]
     if start.answer and llm.info["chat_template"]:
-        text = llm.apply_chat_template([{"role": "user", "content": start.text}])
-        return llm.tokenize(text, add_special=False)
+        return llm.chat_tokens([{"role": "user", "content": start.text}])
     return llm.tokenize(start.text, parse_special=False)
