@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, RequestError
+from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, OutputError, RequestError
 
 if TYPE_CHECKING:
-    from .hub import load_darwin_neg
-    from .llm import DarwinNEG
+    from .llm import DarwinNEG, load_darwin_neg
     from .protocols import Answer, ModeConfig, Question
     from .results import ChatChunk, ChatReply, Chunk, Evaluation, Generation, NegTrace, TokenLogprobs
     from .sampling import Neg, SamplingParams
 
 _LAZY = {
     "DarwinNEG": "llm",
-    "load_darwin_neg": "hub",
+    "load_darwin_neg": "llm",
     "Answer": "protocols",
     "ModeConfig": "protocols",
     "Question": "protocols",
@@ -48,6 +47,7 @@ __all__ = [
     "Neg",
     "NegHeadError",
     "NegTrace",
+    "OutputError",
     "Question",
     "RequestError",
     "SamplingParams",

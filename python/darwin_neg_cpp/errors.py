@@ -27,6 +27,10 @@ class RequestError(DarwinNegError):
     """An argument of a generation request is out of range or contradictory."""
 
 
+class OutputError(DarwinNegError):
+    """An output file cannot be written as asked."""
+
+
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """Puts what llama.cpp's parsers say over several lines into one."""

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import dataclasses
 import os
+import re
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -19,7 +20,7 @@ from .engine.stream import POLL_SECONDS, Stream, release
 from .engine.token_ids import is_one_prompt, token_list
 from .errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
 from .files.input_file import open_input, shown_path
-from .gguf_file.preflight import check_runnable, explained
+from .gguf_file.preflight import check_runnable, explain
 from .results import ChatChunk, Chunk, Evaluation, Generation
 from .sampling import MAX_INT32, Options, SamplingParams, check_integer, encode, json_text, merge, submit_arguments
 
@@ -159,7 +160,7 @@ class DarwinNEG:
                 raise DarwinNegError(
                     f"{shown_path(self._path)}: loading was stopped by the progress callback"
                 ) from None
-            raise explained(self._path, error) from None
+            raise explain(self._path, error) from None
         finally:
             log.forward()
         self._info: dict[str, Any] = self._engine.model_info()
@@ -183,7 +184,7 @@ class DarwinNEG:
         quant: "Q4_K_M", picks among several files, or the type to convert to; file: names one. neg: a local side-car
         instead of the repository's.
         """
-        from .hub import fetch
+        from .pretrained import fetch
 
         model, side_car = fetch(repo, quant=quant, file=file, token=token, revision=revision, side_car=neg is None)
         return cls(model, neg if neg is not None else side_car, **options)
@@ -569,3 +570,13 @@ def _close_all() -> None:
     # threads that come back from C++ while Python shuts down would end the process badly
     for model in list(_open_models):
         model.close()
+
+
+def load_darwin_neg(
+    path_or_repo: str | os.PathLike[str], hf_token: str | None = None, **options: Unpack[ModelOptions]
+) -> DarwinNEG:
+    """Loads a model from a GGUF file or a Hugging Face repository, like the helper on the model card."""
+    name = os.fspath(path_or_repo)
+    if os.path.exists(name) or name.endswith(".gguf") or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return DarwinNEG(name, **options)
+    return DarwinNEG.from_pretrained(name, token=hf_token, **options)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
+from ..convert.source import Source, open_source
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import escaped, open_input, shown_path
 from ..files.progress import ProgressBar
@@ -70,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
     # a token is taken from the environment or from `hf auth login`, never from the command line, where others can see it
     token = os.environ.get("HF_TOKEN") or None
     whole = not (args.dry_run or args.sidecar_only)
-    with convert.opened(args.source, revision=args.revision, token=token, whole=whole) as source:
-        return _run(args, source, imatrix, side_car)
+    with open_source(args.source, revision=args.revision, token=token, whole=whole) as checkpoint:
+        return _run(args, checkpoint, imatrix, side_car)
 
 
-def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None, side_car: Path | None) -> int:
+def _run(args: argparse.Namespace, source: Source, imatrix: Path | None, side_car: Path | None) -> int:
     plan = convert.plan(
         source,
         outtype=args.outtype,

@@ -12,7 +12,7 @@ from ..errors import RequestError
 from ..files.progress import ProgressBar
 from ..gguf_file.header import read_header
 from ..neg import files as neg_files
-from ..neg import formats as neg_format
+from ..neg.head import random_head
 
 
 def add_parser(verbs: Any) -> None:
@@ -70,7 +70,7 @@ def run_attach(args: argparse.Namespace) -> int:
         raise RequestError("--out and --side-car are both given; the side-car is written instead of a whole model")
     neg = args.neg
     if args.random is not None:
-        neg = neg_format.random_head(neg_files.hidden_size(read_header(args.model)), args.random)
+        neg = random_head(neg_files.hidden_size(read_header(args.model)), args.random)
         print("darwin-neg: this head is RANDOM: its predictions mean nothing", file=sys.stderr)
     if args.side_car:
         neg_files.write_side_car(neg, args.model, args.side_car, force=args.force)
