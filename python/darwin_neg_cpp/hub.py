@@ -42,7 +42,9 @@ def look_up(repo: str, *, revision: str | None = None, token: str | None = None)
     try:
         with errors_about(repo):
             # without a time-out of its own the request would wait for a silent server for ever
-            info = HfApi(token=token).repo_info(repo, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+            info = HfApi(token=token).repo_info(
+                repo, revision=revision or constants.DEFAULT_REVISION, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+            )
     except DarwinNegError as error:
         # files that have been downloaded need no network
         folder = _downloaded_folder(repo, revision)
@@ -150,6 +152,7 @@ def errors_about(repo: str) -> Iterator[None]:
             yield
     except Exception as error:  # the hub's own errors, and those of the HTTP library under it, which changes
         text = " ".join(str(error).split()) or type(error).__name__
+        text = text.partition(" Please make sure")[0]  # the hub's own advice; ours is shorter
         text = textwrap.shorten(text, 240, placeholder=" …").rstrip(".")
         refusal = _refusal(repo, error)
         if refusal is not None:

@@ -50,7 +50,8 @@ def check_type(outtype: str, imatrix: Path | None = None) -> None:
         )
     elif imatrix is not None:
         raise RequestError(
-            f"imatrix is for quantized types such as q4_k_m, not for {outtype}; drop it, or choose such a type"
+            f"an importance matrix is for quantized types such as q4_k_m, not for {outtype}; "
+            "drop imatrix=, or choose such a type"
         )
 
 

@@ -159,14 +159,14 @@ def _verify(written: Header, kept: Header, keys: Keys, tensors: Tensors, origina
         return _wrong(written.path, what)
 
     if set(written.tensors) != {*kept.tensors, *tensors}:
-        raise wrong("the tensors are not those that were written")
+        raise wrong("tensors are missing")
     for name, entry in kept.keys.items():
         copy = written.keys.get(name)
         if copy is None or written.raw[copy.begin : copy.end] != kept.raw[entry.begin : entry.end]:
             raise wrong(f"key {name}")
     new = {name: (kind, value) for name, kind, value in keys if name not in kept.keys}
     if set(written.keys) != {*kept.keys, *new}:
-        raise wrong("the keys are not those that were written")
+        raise wrong("keys are missing")
     for name, (kind, value) in new.items():
         meant = float(np.float32(value)) if kind == GGUFValueType.FLOAT32 else value
         if written.keys[name].type != kind or written.value(name) != meant:
