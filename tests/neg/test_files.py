@@ -153,7 +153,7 @@ def test_output_equal_to_input_is_refused_also_through_links(tiny_llama, release
 # says when the first bytes are copied: what comes before, the start of Python mostly, is not worth a kill
 ATTACH = """
 import sys
-from darwin_neg_cpp import neg_files
+from darwin_neg_cpp.neg import files as neg_files
 neg_files.attach(*sys.argv[1:4], force=True, progress=lambda done, total: print(done, flush=True))
 """
 
@@ -280,7 +280,7 @@ def test_full_disk_leaves_the_old_output_and_no_leftovers(with_head, tiny_llama,
 
 
 def test_info_agrees_with_the_gguf_package(with_head, smollm2):
-    from darwin_neg_cpp.gguf_file.info import info
+    from darwin_neg_cpp.neg.info import info
 
     for path in (with_head, smollm2.model):
         reader = gguf.GGUFReader(path)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NegHeadError, RequestError
+from ..errors import NegHeadError, OutputError, RequestError
 from ..files.input_file import shown_path
-from ..files.output_file import OutputError
 from ..files.progress import Progress, no_progress
 from ..protocols.modes import MODES, ModeConfig
 from ..protocols.sampler import EngineSampler

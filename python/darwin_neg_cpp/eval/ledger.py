@@ -18,9 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from ..errors import DarwinNegError, RequestError
+from ..errors import DarwinNegError, OutputError, RequestError
 from ..files.input_file import open_input, shown_path
-from ..files.output_file import OutputError
 from ..files.shown_text import replace_surrogates
 from ..protocols.runner import Answer, Candidate
 from ..protocols.sampler import Output

@@ -11,8 +11,9 @@ from typing import Any
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown_path
 from ..files.progress import Progress, no_progress
-from ..gguf_file.info import ModelInfo, info
-from ..hub import SPLIT
+from ..gguf_file.info import ModelInfo
+from ..gguf_file.parts import part_names
+from ..neg.info import info
 from ..protocols.modes import ModeConfig
 from ..protocols.prompts import fingerprint
 from .data import DataSet
@@ -53,10 +54,9 @@ def of_model(model: str, side_car: str | None, *, progress: Progress = no_progre
 
 
 def _parts(model: str, about: ModelInfo) -> list[str]:
-    split = SPLIT.search(model)
-    if about.split_count < 2 or split is None:
+    if about.split_count < 2:
         return [model]
-    parts = [SPLIT.sub(f"-{k:05d}-of-{split[2]}.gguf", model) for k in range(1, int(split[2]) + 1)]
+    parts = part_names(model)
     for one in parts:
         if not os.path.isfile(one):
             raise ModelFileError(f"{shown_path(one)}: no such file; it is a part of {shown_path(model)}, get it too")
