@@ -15,7 +15,8 @@ from conftest import ROOT
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import build_parser
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+# reports in docs/demo-*/ are written by the commands that they are about
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")]
 
 
 def code_blocks(path: Path) -> Iterator[tuple[str, str]]:
@@ -64,11 +65,12 @@ def test_every_command_of_the_pages_can_be_parsed() -> None:
     """An option that has been renamed would be found here."""
     commands = [(path, words) for path in PAGES for words in shell_commands(path)]
     assert len(commands) > 20 and {words[0] for _, words in commands} >= {"convert", "neg", "chat", "answer", "eval"}
+    parser = build_parser()
     refused = []
     for path, words in commands:
         with contextlib.redirect_stderr(None):
             try:
-                build_parser().parse_args(words)
+                parser.parse_args(words)
             except SystemExit:
                 refused.append((path.name, words))
     assert refused == []

@@ -72,7 +72,9 @@ def detach(
     header = read_header(model)
     hidden_size(header)  # refuses a side-car, of which nothing would be left
     if not has_neg(header):
-        raise NegHeadError(f"{shown_path(header.path)}: carries no NEG head, so there is nothing to detach; use the file as it is")
+        raise NegHeadError(
+            f"{shown_path(header.path)}: carries no NEG head, so there is nothing to detach; use the file as it is"
+        )
     check_output(Path(out), [Path(model)], force=force)
     if side_car is not None:
         # first, so that the head cannot be lost
