@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -412,6 +413,10 @@ def test_cmake_args_reach_llama_cpp_through_pip(tmp_path):
     assert re.search(r"^build ggml-rpc: phony", ninja, re.MULTILINE)
     flags = [line for line in ninja.splitlines() if line.strip().startswith("FLAGS =")]
     assert flags and not any("-march=native" in line for line in flags)
+    (wheel,) = tmp_path.glob("*.whl")
+    data = {f"darwin_neg_cpp/data/{path.name}" for path in (ROOT / "python" / "darwin_neg_cpp" / "data").iterdir()}
+    with zipfile.ZipFile(wheel) as archive:
+        assert data <= set(archive.namelist()), "style sheets, scripts and the demo model's head are in the wheel"
 
 
 def test_tools_of_developers_stay_out_of_the_published_metadata(tmp_path):

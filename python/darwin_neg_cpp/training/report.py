@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
 
 from ..files.output_file import replacing
+from ..files.svg_axis import Axis, draw_axes
 
 COLUMNS = {
     "r2": "R²",
@@ -86,15 +86,8 @@ def figure(predicted: npt.NDArray[np.float32], true: npt.NDArray[np.float32], th
     clipped = [np.clip(values, 0, top) for values in (true, predicted)]
     counts, _, _ = np.histogram2d(clipped[0], clipped[1], bins=CELLS, range=[[0.0, top], [0.0, top]])
     shade = np.log1p(counts) / np.log1p(max(1.0, float(counts.max())))
-    size, left, lower = 384.0, 56.0, 400.0
-    cell = size / CELLS
-
-    def x(value: float) -> float:
-        return left + value / top * size
-
-    def y(value: float) -> float:
-        return lower - value / top * size
-
+    x, y = Axis(56, 440, top), Axis(400, 16, top)
+    cell = (x.last - x.first) / CELLS
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 450" font-family="sans-serif" font-size="12" role="img">',
         "<title>Predicted against true entropy on test data</title>",
@@ -102,20 +95,19 @@ def figure(predicted: npt.NDArray[np.float32], true: npt.NDArray[np.float32], th
     ]
     for i, j in zip(*np.nonzero(counts), strict=True):
         parts.append(
-            f'<rect x="{left + i * cell:.1f}" y="{lower - (j + 1) * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-            f'fill="#0b4f9e" fill-opacity="{shade[i, j]:.2f}"/>'
+            f'<rect x="{x.first + i * cell:.1f}" y="{y.first - (j + 1) * cell:.1f}" width="{cell:.1f}" '
+            f'height="{cell:.1f}" fill="#0b4f9e" fill-opacity="{shade[i, j]:.2f}"/>'
         )
     parts.append(f'<path d="M{x(0)} {y(0)}L{x(top)} {y(top)}" stroke="#888" stroke-dasharray="4 4"/>')
     if threshold < top:
-        parts.append(f'<path d="M{x(0)} {y(threshold):.1f}H{x(top)}" stroke="#c2410c"/>')
-        parts.append(f'<text x="{x(top)}" y="{y(threshold) - 4:.1f}" text-anchor="end" fill="#c2410c">threshold</text>')
-    parts.append(f'<path d="M{x(0)} {y(top)}V{y(0)}H{x(top)}" stroke="#222" fill="none"/>')
-    for tick in np.unique(np.linspace(0, top, 7).round().astype(int)):
-        parts.append(f'<text x="{x(tick)}" y="{lower + 16}" text-anchor="middle">{tick}</text>')
-        parts.append(f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick}</text>')
-    parts.append(f'<text x="{x(top / 2)}" y="{lower + 36}" text-anchor="middle">{escape("true entropy, nats")}</text>')
+        at = y(threshold)
+        parts.append(f'<path d="M{x(0)} {at:.1f}H{x(top)}" stroke="#c2410c"/>')
+        parts.append(f'<text x="{x(top)}" y="{at - 4:.1f}" text-anchor="end" fill="#c2410c">threshold</text>')
+    parts.append(draw_axes(x, y, x.ticks(6), y.ticks(6), line='stroke="#222" fill="none"'))
+    middle = top / 2
+    parts.append(f'<text x="{x(middle)}" y="{y.first + 36}" text-anchor="middle">true entropy, nats</text>')
     parts.append(
-        f'<text transform="translate(18 {y(top / 2)}) rotate(-90)" text-anchor="middle">predicted entropy, nats</text>'
+        f'<text transform="translate(18 {y(middle)}) rotate(-90)" text-anchor="middle">predicted entropy, nats</text>'
     )
     return "\n".join([*parts, "</svg>", ""])
 
