@@ -134,7 +134,10 @@ def check_calls(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_many_side_by_side_that_stops_early_survives_kills(tiny: list[str], tmp_path: Path) -> None:
-    """What is in a batch may turn a text there, so that the reports need not be equal; nothing is lost or done twice all the same."""
+    """What is in a batch may turn a text there, so that the reports need not be equal.
+
+    Nothing is lost or done twice all the same.
+    """
     folder, rng = tmp_path / "killed", random.Random(12)
     ledger = folder / "ledger.jsonl"
     run = [*CLI, "eval", "gpqa", *tiny, "--data", str(QUESTIONS), "-o", str(folder), "--prompt", "direct", *SMALL]
