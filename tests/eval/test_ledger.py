@@ -17,8 +17,8 @@ import pytest
 
 from conftest import ROOT
 from darwin_neg_cpp import DarwinNegError, RequestError
+from darwin_neg_cpp.errors import OutputError
 from darwin_neg_cpp.eval import data, ledger, ledger_lines, plans, run, settings, summary
-from darwin_neg_cpp.files.output_file import OutputError
 from darwin_neg_cpp.protocols import ModeConfig, Protocol
 from scripted_sampler import ScriptedSampler, letters, said
 

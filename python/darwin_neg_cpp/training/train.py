@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ContextFullError, RequestError
-from ..files.input_file import shown_path
-from ..files.output_file import OutputError, check_output, naming, replacing
+from ..errors import ContextFullError, OutputError, RequestError
+from ..files.input_file import sha256_file, shown_path
+from ..files.output_file import check_output, rename_in_errors, replacing
 from ..files.progress import StepProgress
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
-from ..neg.formats import NegHead
+from ..neg.head import MAX_REDUCED, NegHead
 from ..trace.agreement import agreement, threshold_for
 from . import corpus, report, work_folder
 from .capture import Captured, capture
@@ -80,8 +80,8 @@ class Settings:
         ):
             if not low <= value < 2**31:
                 raise RequestError(f"{name} must be at least {low}, got {value}")
-        if recipe.reduced > neg_format.MAX_REDUCED:
-            raise RequestError(f"--reduced must be at most {neg_format.MAX_REDUCED}, got {recipe.reduced}")
+        if recipe.reduced > MAX_REDUCED:
+            raise RequestError(f"--reduced must be at most {MAX_REDUCED}, got {recipe.reduced}")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _run(
     command: str,
     progress: StepProgress,
 ) -> dict[str, Any]:
-    model = neg_format.sha256_file(llm.path)
+    model = sha256_file(llm.path)
     own = _own_documents(llm, settings, documents, paths.work, model, progress)
     corpus.check_size([*documents, *own])
     captured: dict[str, Captured] = {}
@@ -334,7 +334,7 @@ def _write(llm: DarwinNEG, head: NegHead, result: dict[str, Any], test: Captured
         report.write(made[paths.markdown], report.markdown(result, paths.figure.name))
         with replacing(made[paths.safetensors]) as (file, _):
             file.write(released_layout(head))
-        with naming(made[paths.side_car], paths.side_car):
+        with rename_in_errors(made[paths.side_car], paths.side_car):
             neg_files.write_side_car(head, llm.path, made[paths.side_car], force=True)
         report.write(paths.work / COMPLETE, "The finished files are being moved to their places.\n")
         for path, temporary in made.items():
