@@ -335,14 +335,14 @@ def test_modes_with_neg_need_a_head_or_are_told_to_do_without(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--modes", "0,4"], "--modes must be some of 0, 1, 2 and 3"),
+        (["--modes", "0,4"], "--modes must list some of 0, 1, 2 and 3"),
         (["--modes", "0,0"], "each once"),
         (["--modes", ""], "--modes"),
         (["--modes", "x"], "--modes"),
         (["--limit", "0"], "limit must be between 1 and"),
         (["--in-flight", "0"], "must be between 1 and"),
         (["--orderings", "27"], "orderings must be between 1 and 26"),
-        (["--max-tokens", "0"], "max_tokens"),
+        (["--max-tokens", "0"], "--max-tokens"),
         (["--temperature", "-1"], "temperature"),
         (["--seed", "-1"], "seed"),
         (["--prompt", "x"], "invalid choice"),
