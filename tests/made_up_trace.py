@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from darwin_neg_cpp.trace.trace import Trace, TraceToken
+from darwin_neg_cpp.trace import Trace, TraceToken
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">]]>--></span>&amp;\u202eabc\x1b[31m\u2028'
 

@@ -16,7 +16,7 @@ from darwin_neg_cpp import demo_model
 from darwin_neg_cpp.cli import main as cli
 from darwin_neg_cpp.cli.trace import json_text
 from darwin_neg_cpp.files.shown_text import is_unseen
-from darwin_neg_cpp.trace.page import page
+from darwin_neg_cpp.trace import render_page
 from made_up_trace import UNSEEN, made_up
 
 CLI = [sys.executable, "-m", "darwin_neg_cpp"]
@@ -32,7 +32,7 @@ def test_the_json_is_json_whatever_the_threshold() -> None:
 
     found = made_up(["a", "b", "c"], threshold=math.inf)
     assert json.loads(json_text(found), parse_constant=refuse)["threshold"] is None
-    assert "threshold infinite (never active)" in page(found)
+    assert "threshold infinite (never active)" in render_page(found)
 
 
 def test_the_json_holds_nothing_that_a_terminal_would_obey_or_hide() -> None:

@@ -18,7 +18,7 @@ FULL_SHADE = 5.0  # nats from which on a token has the full shade
 HIGHEST_LIMIT = 20.0  # nats; no vocabulary has this entropy, and a threshold above it would flatten the charts
 
 
-def page(trace: Trace) -> str:
+def render_page(trace: Trace) -> str:
     """The whole HTML document."""
     title = f"NEG trace: {trace.model}"
     return web_page(
