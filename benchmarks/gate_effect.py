@@ -78,6 +78,11 @@ def answers(llm: DarwinNEG, prompts: Sequence[list[int]], tokens: int, neg: Neg,
     ]
 
 
+def chat_prompts(llm: DarwinNEG, count: int) -> list[list[int]]:
+    """The first prompts as messages in the model's chat template."""
+    return [llm.chat_tokens([{"role": "user", "content": text}]) for text in texts()[:count]]
+
+
 def mean_and_interval(values: np.ndarray) -> list[float]:
     return [round(float(values.mean()), 5), round(float(1.96 * values.std(ddof=1) / np.sqrt(len(values))), 5)]
 
@@ -131,7 +136,7 @@ def measured(n_prompts: int, tokens: int, temperatures: Sequence[float], threads
     with tempfile.TemporaryDirectory() as folder:
         neg_files.write_side_car(head, model, Path(folder) / "head.gguf")
         with DarwinNEG(model, Path(folder) / "head.gguf", n_ctx=tokens + 64, n_parallel=1, n_threads=threads) as llm:
-            prompts = [llm.chat_tokens([{"role": "user", "content": text}]) for text in texts()[:n_prompts]]
+            prompts = chat_prompts(llm, n_prompts)
             about = {
                 "model": demo_model.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()), "prompts": len(prompts), "tokens": tokens,
                 "threshold": round(float(head.threshold), 4), "top_k": head.top_k, "temp_scale": RELEASED_TEMP_SCALE,

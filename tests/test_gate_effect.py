@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 from conftest import ROOT
-from darwin_neg_cpp import Neg
+from darwin_neg_cpp import DarwinNEG, Neg
 
 
 def gate_effect() -> Any:
@@ -44,3 +45,12 @@ def test_every_prompt_has_its_own_seed() -> None:
 
     gate_effect().answers(Model(), [[1], [2], [3]], 4, Neg())
     assert len(set(seeds)) == 3
+
+
+def test_prompts_begin_with_the_models_start_token(tiny_llama: Path) -> None:
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1, chat_template=template) as llm:
+        prompts = gate_effect().chat_prompts(llm, 2)
+        assert [llm.detokenize(prompt, special=True) for prompt in prompts] == [
+            f"<s>{text}" for text in gate_effect().texts()[:2]
+        ]

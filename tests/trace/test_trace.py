@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import SmolLM2
-from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, SamplingParams
+from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, RequestError, SamplingParams
 from darwin_neg_cpp.cli.trace import figures, json_text
 from darwin_neg_cpp.trace import Trace, render_page, trace_generation, trace_text
 from darwin_neg_cpp.trace.trace import decode_each
@@ -85,3 +86,22 @@ def test_a_gate_cannot_be_asked_of_a_model_without_a_head(smollm2: SmolLM2) -> N
         pytest.raises(NegHeadError, match="has no NEG head"),
     ):
         trace_text(llm, "A short text.", neg=Neg(threshold=1.0))
+
+
+def test_an_answer_that_fills_the_context_is_traced_to_its_end(tiny_llama: Path) -> None:
+    params = SamplingParams(ignore_eos=True, temperature=1.0, seed=3)
+    with DarwinNEG(tiny_llama, n_ctx=48, n_parallel=1) as llm:
+        answer = llm.generate([1, 2, 3], params, logprobs=0)
+        found = trace_generation(llm, [1, 2, 3], params)
+    assert len(found.tokens) == 49, "the last token is generated and not decoded"
+    assert [token.id for token in found.tokens[3:]] == answer.token_ids.tolist()
+    last = found.tokens[-1]
+    assert last.logprob == pytest.approx(float(answer.logprobs.chosen[-1])) and last.true is not None and last.top
+    # the model, with weights in float32, gives the same in both ways
+    given = [token.logprob for token in found.tokens[3:]]
+    np.testing.assert_allclose(given, answer.logprobs.chosen, atol=0.05)
+
+
+def test_a_trace_is_of_one_sample(smol: DarwinNEG) -> None:
+    with pytest.raises(RequestError, match="n must be 1 for a trace, got 2"):
+        trace_generation(smol, "Once", SamplingParams(n=2, max_tokens=2))

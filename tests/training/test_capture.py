@@ -89,6 +89,6 @@ def test_a_model_whose_numbers_are_broken_is_refused(tiny_llama: Path, tmp_path:
     with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1) as llm:
         good = llm.score([1, 2, 3], hidden=True)
         good.hidden[1, 0] = np.nan
-        monkeypatch.setattr(llm, "score_many", lambda *_, **__: iter([good]))
+        monkeypatch.setattr(llm.session, "score", lambda *_, **__: iter([good]))
         with pytest.raises(RequestError, match="no finite numbers"):
-            capture(llm, [(1, 2, 3)], tmp_path, "train", lambda *_: None, model="")
+            capture(llm.session, [(1, 2, 3)], tmp_path, "train", lambda *_: None, model="")
