@@ -1,12 +1,34 @@
-"""The README's Python example runs as it stands, on a small model and with short answers."""
+"""The README's Python example runs as it stands, on a small model and with short answers; its commands exist."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 import darwin_neg_cpp
 from conftest import ROOT
 from darwin_neg_cpp import DarwinNEG
+from darwin_neg_cpp.cli.main import build_parser
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+
+
+def code_blocks(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields language and text of each fenced block."""
+    yield from re.findall(r"^```(\w*)\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def shell_commands(path: Path) -> Iterator[list[str]]:
+    """Yields the words of every darwin-neg command in a page's shell blocks."""
+    for language, text in code_blocks(path):
+        for line in text.replace("\\\n", " ").splitlines() if language == "sh" else ():
+            if line.startswith("darwin-neg "):
+                yield shlex.split(line, comments=True)[1:]
 
 
 def test_the_python_example_runs(smollm2, monkeypatch, capsys):
@@ -31,3 +53,22 @@ def test_the_python_example_runs(smollm2, monkeypatch, capsys):
     monkeypatch.setattr(darwin_neg_cpp, "DarwinNEG", Short)
     exec(compile(code, "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) >= 4
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_of_code_in_a_page_fit_in_120_columns(path: Path) -> None:
+    assert [line for _, text in code_blocks(path) for line in text.splitlines() if len(line) > 120] == []
+
+
+def test_every_command_of_the_pages_can_be_parsed() -> None:
+    """An option that has been renamed would be found here."""
+    commands = [(path, words) for path in PAGES for words in shell_commands(path)]
+    assert len(commands) > 20 and {words[0] for _, words in commands} >= {"convert", "neg", "chat", "answer", "eval"}
+    refused = []
+    for path, words in commands:
+        with contextlib.redirect_stderr(None):
+            try:
+                build_parser().parse_args(words)
+            except SystemExit:
+                refused.append((path.name, words))
+    assert refused == []

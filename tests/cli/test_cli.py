@@ -68,10 +68,10 @@ def error_line(text: str) -> str:
         (["generate", "--demo", "-m", "x", "hello"], "--demo brings its own model"),
         (["generate", "-m", "/no/such.gguf", "hello"], "/no/such.gguf: no such file"),
         (["generate", "-m", "MODEL", "--temperature", "nan", "x"], "temperature must be a finite number"),
-        (["generate", "-m", "MODEL", "-n", "-1", "x"], "max_tokens must be between"),
-        (["generate", "-m", "MODEL", "--samples", "0", "x"], "n must be between 1"),
-        (["generate", "-m", "MODEL", "--neg-top-k", "0", "x"], "neg.top_k"),
-        (["generate", "-m", "MODEL", "--json-schema", "{", "x"], "json_schema is not valid JSON"),
+        (["generate", "-m", "MODEL", "-n", "-1", "x"], "--max-tokens must be between"),
+        (["generate", "-m", "MODEL", "--samples", "0", "x"], "--samples must be between 1"),
+        (["generate", "-m", "MODEL", "--neg-top-k", "0", "x"], "--neg-top-k must be"),
+        (["generate", "-m", "MODEL", "--json-schema", "{", "x"], "--json-schema is not valid JSON"),
         (["generate", "-m", "MODEL", "--json-schema", "@/no/file", "x"], "/no/file: cannot be read"),
         (["generate", "-m", "MODEL", "--grammar-file", "/no/file", "x"], "/no/file: cannot be read"),
         (["generate", "-m", "MODEL", "-f", "/no/file"], "/no/file: cannot be read"),
@@ -82,7 +82,7 @@ def error_line(text: str) -> str:
         (["bench", "-m", "MODEL", "--batch", "0"], "--batch must be between 1 and 255"),
         (["bench", "-m", "MODEL", "--tokens", "1"], "--tokens at least 2"),
         (["chat", "-m", "/no/such.gguf"], "no such file"),
-        (["chat", "-m", "MODEL", "--top-p", "2"], "top_p must be between 0 and 1"),
+        (["chat", "-m", "MODEL", "--top-p", "2"], "--top-p must be between 0 and 1"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(

@@ -153,11 +153,11 @@ def test_conversion_refuses_early_what_cannot_end_well(checkpoint, tmp_path, mon
         (["--outtype", "q4_k_m", "--imatrix", nothing], "no such file"),
         (["--imatrix", nothing], "importance matrix"),
         (["-o", there], "--force"),
-        (["-o", new, "--sidecar", there], "--force"),
+        (["-o", new, "--side-car", there], "--force"),
         (["-o", nothing + "/x.gguf"], "no such folder"),
-        (["-o", new, "--sidecar", nothing + "/x.gguf"], "no such folder"),
-        (["-o", new, "--sidecar", new], "two names"),
-        (["-o", new, "--neg", nothing], "no such file"),
+        (["-o", new, "--side-car", nothing + "/x.gguf"], "no such folder"),
+        (["-o", new, "--side-car", new], "two names"),
+        (["-o", new, "--head", nothing], "no such file"),
     ):
         assert main(["convert", folder, *arguments]) == 2, arguments
         said = capsys.readouterr().err

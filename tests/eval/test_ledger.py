@@ -33,9 +33,9 @@ def made_settings(config: ModeConfig = CONFIG, **more: Any) -> dict[str, Any]:
 def evaluate(
     folder: Path, sampler: ScriptedSampler, *, early_stop: bool = False, in_flight: int = 3, modes: Any = (0, 1, 2, 3)
 ) -> None:
-    chosen = plans.plans(modes, CONFIG)
+    chosen = plans.choose(modes, CONFIG)
     made = made_settings(early_stop=early_stop)
-    with ledger.opened(folder / ledger.NAME, made, {"data": "d.csv", "model": "m"}, command="x") as opened:
+    with ledger.open_ledger(folder / ledger.NAME, made, {"data": "d.csv", "model": "m"}, command="x") as opened:
         run.run(sampler, ITEMS, chosen, CONFIG, opened, early_stop=early_stop, in_flight=in_flight)
 
 
@@ -204,8 +204,8 @@ def test_a_model_that_always_says_the_same_letter_gets_chance(tmp_path: Path) ->
         folder = tmp_path / letter
         folder.mkdir()
         sampler = ScriptedSampler(lambda job, k, letter=letter: said(f"Answer: {letter}"))
-        with ledger.opened(folder / ledger.NAME, made_settings(), {}) as opened:
-            run.run(sampler, items, plans.plans((0, 2, 3), CONFIG, controls=False), CONFIG, opened, early_stop=False)
+        with ledger.open_ledger(folder / ledger.NAME, made_settings(), {}) as opened:
+            run.run(sampler, items, plans.choose((0, 2, 3), CONFIG, controls=False), CONFIG, opened, early_stop=False)
         for name, one in report(folder)["protocols"].items():
             low, high = one["interval"]
             assert low <= 0.25 <= high, name
@@ -240,7 +240,7 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
         (made_settings(more=1), "more was None, is 1"),
         (made_settings(engine={}), "engine.n_ctx was 64, is None"),
     ):
-        with pytest.raises(RequestError, match=words), ledger.opened(tmp_path / ledger.NAME, made, {}):
+        with pytest.raises(RequestError, match=words), ledger.open_ledger(tmp_path / ledger.NAME, made, {}):
             pass
     assert (tmp_path / ledger.NAME).read_bytes() == before, "earlier results kept"
 
@@ -248,7 +248,7 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
 def test_force_begins_anew_and_keeps_the_old_ledger(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
     for k in range(3):
-        with ledger.opened(path, made_settings(version=str(k)), {}, force=True) as opened:
+        with ledger.open_ledger(path, made_settings(version=str(k)), {}, force=True) as opened:
             assert opened.done == set()
     assert [settings_of(tmp_path / name) for name in (ledger.NAME, "ledger.1.jsonl", "ledger.2.jsonl")] == [
         "2",
@@ -260,10 +260,10 @@ def test_force_begins_anew_and_keeps_the_old_ledger(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 def test_force_does_not_take_the_ledger_from_under_a_run(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
-    with ledger.opened(path, made_settings(), {}):
+    with ledger.open_ledger(path, made_settings(), {}):
         with (
             pytest.raises(OutputError, match="another evaluation"),
-            ledger.opened(path, made_settings(), {}, force=True),
+            ledger.open_ledger(path, made_settings(), {}, force=True),
         ):
             pass
         assert os.listdir(tmp_path) == [ledger.NAME]
@@ -273,7 +273,7 @@ def test_force_does_not_take_the_ledger_from_under_a_run(tmp_path: Path) -> None
 def test_a_file_that_is_no_ledger_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ledger.NAME
     path.write_bytes(content)
-    with pytest.raises(RequestError, match="no ledger"):
+    with pytest.raises(RequestError, match="not a ledger"):
         evaluate(tmp_path, ScriptedSampler())
     assert path.read_bytes() == content
 
@@ -336,7 +336,7 @@ def test_a_damaged_line_is_named_and_left_as_it_is(tmp_path: Path, whole: Path, 
     with pytest.raises(RequestError) as caught:
         evaluate(tmp_path, ScriptedSampler())
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert f"line {line}" in str(caught.value) or "form 2" in str(caught.value)
+    assert f"line {line}" in str(caught.value) or "format 2" in str(caught.value)
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -358,21 +358,21 @@ def test_two_processes_cannot_write_one_ledger(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
     code = (
         "import sys, time; from pathlib import Path; from darwin_neg_cpp.eval import ledger\n"
-        f"with ledger.opened(Path({str(path)!r}), {made_settings()!r}, {{}}): print('open', flush=True); time.sleep(60)\n"
+        f"with ledger.open_ledger(Path({str(path)!r}), {made_settings()!r}, {{}}): print('open', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "open\n"
-        with pytest.raises(OutputError, match="another evaluation"), ledger.opened(path, made_settings(), {}):
+        with pytest.raises(OutputError, match="another evaluation"), ledger.open_ledger(path, made_settings(), {}):
             pass
         other.kill()
-    with ledger.opened(path, made_settings(), {}):
+    with ledger.open_ledger(path, made_settings(), {}):
         pass
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()  # permissions mean nothing to root
     path = tmp_path / "file" / ledger.NAME
-    with pytest.raises(OutputError, match="cannot be written"), ledger.opened(path, made_settings(), {}):
+    with pytest.raises(OutputError, match="cannot be written"), ledger.open_ledger(path, made_settings(), {}):
         pass
 
 
@@ -388,7 +388,7 @@ def test_text_that_is_no_text_and_numbers_that_are_none_are_written_down(tmp_pat
 
 
 def test_controls_have_as_many_samples_as_their_modes() -> None:
-    names = [(one.name, one.neg, one.candidates) for one in plans.plans((3, 2, 0), CONFIG)]
+    names = [(one.name, one.neg, one.candidates) for one in plans.choose((3, 2, 0), CONFIG)]
     assert names == [
         ("mode 0", False, 1),
         ("mode 2", True, 4),
@@ -396,14 +396,14 @@ def test_controls_have_as_many_samples_as_their_modes() -> None:
         ("self-consistency 4", False, 4),
         ("self-consistency 20", False, 20),
     ]
-    assert not any(one.neg for one in plans.plans((0, 1, 2, 3), ModeConfig(gate=False)))
+    assert not any(one.neg for one in plans.choose((0, 1, 2, 3), ModeConfig(gate=False)))
     for modes in ((), (0, 0), (4,)):
         with pytest.raises(RequestError):
-            plans.plans(modes, CONFIG)
+            plans.choose(modes, CONFIG)
 
 
 @pytest.mark.parametrize(
     ("modes", "n_parallel", "least", "most"), [((0,), 8, 8, 9), ((3,), 8, 2, 2), ((0, 1, 2, 3), 1, 1, 1)]
 )
 def test_enough_questions_are_in_flight_to_fill_the_batch(modes: Any, n_parallel: int, least: int, most: int) -> None:
-    assert least <= plans.in_flight(plans.plans(modes, CONFIG, controls=False), n_parallel) <= most
+    assert least <= plans.choose_in_flight(plans.choose(modes, CONFIG, controls=False), n_parallel) <= most

@@ -369,7 +369,7 @@ def test_the_same_backbone_in_half_precision_is_accepted(model: Path, modules: P
 
 def test_a_second_head_needs_replace(model: Path, modules: Path, tmp_path: Path) -> None:
     neg_files.attach(model, modules, tmp_path / "one.gguf")
-    with pytest.raises(NegHeadError, match="--replace"):
+    with pytest.raises(NegHeadError, match="replace=True"):
         neg_files.attach(tmp_path / "one.gguf", neg_format.random_head(HIDDEN, 3), tmp_path / "two.gguf")
     neg_files.attach(tmp_path / "one.gguf", neg_format.random_head(HIDDEN, 3), tmp_path / "two.gguf", replace=True)
     neg_files.attach(model, neg_format.random_head(HIDDEN, 3), tmp_path / "direct.gguf")
@@ -401,7 +401,7 @@ def test_existing_output_is_kept_unless_forced(model: Path, modules: Path, tmp_p
     out = tmp_path / "out.gguf"
     out.write_bytes(b"precious")
     for call in (lambda: neg_files.attach(model, modules, out), lambda: neg_files.write_side_car(modules, model, out)):
-        with pytest.raises(DarwinNegError, match="--force"):
+        with pytest.raises(DarwinNegError, match="force=True"):
             call()
     assert out.read_bytes() == b"precious"
     neg_files.attach(model, modules, out, force=True)

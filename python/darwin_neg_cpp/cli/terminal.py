@@ -1,4 +1,4 @@
-"""What a person sees: colour of gated tokens, safe output, the closing line."""
+"""Output for people: colour of gated tokens, safe text, the closing line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RESET = "\033[0m"
 
 
 def use_colour(stream: TextIO, choice: str = "auto") -> bool:
-    """auto: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
+    """Decides on colour. auto: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     if choice != "auto":
         return choice == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class AnswerWriter:
-    """Writes an answer as it comes and keeps the figures for the closing line.
+    """Writes an answer while it is generated and keeps the figures for the closing line.
 
     Tokens at which the gate was active are coloured, where colour is wanted. Reasoning is shown dim on a terminal and
     left out of a pipe, which gets the answer alone.
@@ -41,7 +41,7 @@ class AnswerWriter:
         self.chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk, text: str | None = None, reasoning: str = "") -> None:
-        """text, reasoning: what of the chunk is visible, when a chat template's marks have been taken out of it."""
+        """Writes a chunk. text, reasoning: its visible parts, without the marks of a chat template."""
         self.chunks.append(chunk)
         active = chunk.neg.active if chunk.neg is not None else np.zeros(len(chunk.pieces), np.bool_)
         for piece, gated in zip(chunk.pieces, active, strict=True):
@@ -64,7 +64,7 @@ class AnswerWriter:
         self._stream.flush()
 
     def _marked(self, text: str) -> list[tuple[str, bool]]:
-        """Characters of visible text, each with whether its token was gated: found again in what was generated."""
+        """Pairs each visible character with whether its token was gated, by finding it in the generated text."""
         out = []
         for c in text:
             at = next((i for i, (raw, _) in enumerate(self._raw) if raw == c), None)
@@ -89,10 +89,10 @@ class AnswerWriter:
 
 
 def closing_line(chunks: list[Chunk]) -> str:
-    """Tokens, tokens/s, activation rate, mean predicted entropy and seed of an answer."""
+    """Sums up an answer: tokens, tokens/s, activation rate, mean predicted entropy and seed."""
     tokens = sum(len(chunk.token_ids) for chunk in chunks)
     seconds = chunks[-1].generate_seconds if chunks else 0.0
-    # the first token comes out of decoding the prompt, so it takes none of the time
+    # the first token comes with the prompt, so it takes none of the time
     rate = f"{(tokens - 1) / seconds:.1f} tokens/s" if tokens > 1 and seconds > 0 else "- tokens/s"
     traces = [chunk.neg for chunk in chunks if chunk.neg is not None]
     if traces:
@@ -104,11 +104,12 @@ def closing_line(chunks: list[Chunk]) -> str:
 
 
 def print_note(text: str) -> None:
-    """A line about the answer rather than of it: on stderr, dim on a terminal."""
+    """Prints a line about the answer to stderr, dim on a terminal."""
     print(f"{DIM}{text}{RESET}" if use_colour(sys.stderr) else text, file=sys.stderr, flush=True)
 
 
 def human_bytes(size: float) -> str:
+    """Formats a number of bytes in the largest unit that fits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

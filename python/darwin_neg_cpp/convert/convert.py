@@ -183,7 +183,7 @@ def preview(plan: Plan, kind: str | None = None) -> ModelInfo:
 def bound_head(plan: Plan) -> NegHead:
     """The plan's head, bound to its backbone, for a side-car."""
     if plan.head is None:
-        raise NegHeadError("there is no NEG head for a side-car; drop --no-neg, or give a head with --neg")
+        raise NegHeadError("there is no NEG head for a side-car; drop without_neg=True, or give a head with neg=FILE")
     return neg_format.with_backbone(plan.head, plan.arch, _norm_sha256(plan))
 
 

@@ -194,7 +194,7 @@ def split_head(
         if inside:
             stored = next(iter(inside.values()))
             raise NegHeadError(
-                f"{shown_path(beside)}: {shown_path(stored.path)} holds a head too; say which with --neg, or remove one"
+                f"{shown_path(beside)}: {shown_path(stored.path)} holds a head too; choose one with neg=FILE, or remove one"
             )
         return backbone, neg_format.read_head(beside)
     if inside:
@@ -202,7 +202,7 @@ def split_head(
         digest = hashlib.sha256(b"".join(_read(stored) for _, stored in sorted(inside.items()))).hexdigest()
         return backbone, neg_format.head_of_stored(inside, path, f"{Path(path).name} tensors sha256:{digest}")
     raise NegHeadError(
-        f"{shown_path(checkpoint.folder)}: holds no NEG head ({NEG_MODULES}); give one with --neg FILE, or convert without it with --no-neg"
+        f"{shown_path(checkpoint.folder)}: holds no NEG head ({NEG_MODULES}); give one with neg=FILE, or convert without it with without_neg=True"
     )
 
 

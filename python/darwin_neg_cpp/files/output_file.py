@@ -34,7 +34,7 @@ def check_output(out: Path, inputs: list[Path], *, force: bool) -> None:
     if exists and not out.is_file():
         raise OutputError(f"{out}: is a pipe or a device; give a file name")
     if exists and not force:
-        raise OutputError(f"{out}: exists already; choose another name or replace it with --force")
+        raise OutputError(f"{out}: exists already; choose another name or replace it with force=True")
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent}: no such folder; create it first")
 

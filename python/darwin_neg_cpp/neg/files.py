@@ -42,7 +42,7 @@ def attach(
     head = neg if isinstance(neg, NegHead) else neg_format.read_head(neg)
     check_backbone(head, "the head" if isinstance(neg, NegHead) else os.fspath(neg), header)
     if neg_format.has_neg(header) and not replace:
-        raise NegHeadError(f"{header.path}: carries a NEG head already; detach it first or pass --replace")
+        raise NegHeadError(f"{header.path}: carries a NEG head already; detach it first or pass replace=True")
     gguf_edit.write_edited(
         header, out_path, add_keys=head.keys(), add_tensors=head.tensors(), drop=_is_neg, progress=progress
     )

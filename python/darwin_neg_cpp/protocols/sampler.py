@@ -14,6 +14,7 @@ from ..files.input_file import shown_path
 from ..sampling import Neg, SamplingParams
 from .extract import THINK_BEGIN
 from .modes import ModeConfig
+from .protocol import Protocol as DecodingProtocol
 
 if TYPE_CHECKING:
     from ..engine.requests import ChatPrompt, Requests, Update
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt with a sample for each temperature (0: greedy). neg: whether the gate is on. seed, k: what sample k depends on.
+    """One prompt with a sample for each temperature (0: greedy).
 
-    key: whose it is: the key of a task, and the name of a plan. only: k, of a job that is this one sample of a larger one.
+    neg: whether the gate is on. seed: sample k depends on (seed, k). key: of the task, with the protocol it is answered
+        under. only: k, if this job is only sample k of a larger one.
     """
 
     prompt: str
@@ -32,15 +34,16 @@ class Job:
     seed: int
     neg: bool
     config: ModeConfig
-    key: tuple[object, str] = (None, "")
+    key: tuple[object, DecodingProtocol | None] = (None, None)
     only: int | None = None
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one sample came to. text: with its reasoning, between <think> and </think>. tokens: generated. prompt_tokens: of its job.
+    """The outcome of one sample.
 
-    mean_entropy (nats), activation_rate: predicted, None without a head.
+    text: with its reasoning, between <think> and </think>. tokens: number generated. prompt_tokens: number in its
+        job's prompt. mean_entropy (nats), activation_rate: as predicted, None without a head.
     """
 
     text: str
@@ -53,15 +56,26 @@ class Output:
 
 
 class Sampler(Protocol):
-    """start: begins jobs together, all or with an error none of them, and returns a handle for each. wait: the samples that have come to an end since, as (handle, index, output), at
-    least one while anything runs. cancel: ends what of a job still runs; its samples come out of wait() with finish_reason "cancelled", or with
-    their own where they were quicker. close: cancels and forgets everything.
-    """
+    """Where the runner gets samples from."""
 
-    def start(self, jobs: Sequence[Job]) -> list[int]: ...
-    def wait(self) -> list[tuple[int, int, Output]]: ...
-    def cancel(self, handle: int) -> None: ...
-    def close(self) -> None: ...
+    def start(self, jobs: Sequence[Job]) -> list[int]:
+        """Starts jobs together and returns a handle for each; on an error none of them runs."""
+        ...
+
+    def wait(self) -> list[tuple[int, int, Output]]:
+        """Waits for samples to end and returns them as (handle, index, output); empty only if nothing runs."""
+        ...
+
+    def cancel(self, handle: int) -> None:
+        """Ends the samples of a job that still run.
+
+        They come out of wait() with finish_reason "cancelled", or with their own if they ended first.
+        """
+        ...
+
+    def close(self) -> None:
+        """Cancels and forgets everything."""
+        ...
 
 
 @dataclass
