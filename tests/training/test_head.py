@@ -9,7 +9,7 @@ import pytest
 
 from darwin_neg_cpp import DarwinNegError
 from darwin_neg_cpp.neg import formats as neg_format
-from darwin_neg_cpp.trace.agreement import agreement
+from darwin_neg_cpp.trace.agreement import measure_agreement
 from darwin_neg_cpp.training.head import Recipe, predict, train
 from oracles import neg_reference
 
@@ -27,7 +27,7 @@ def test_a_known_function_is_learnt_and_the_same_seed_gives_the_same_head() -> N
     data, validation, test = known(20_000, 1), known(2000, 2), known(4000, 3)
     recipe = Recipe(reduced=64, epochs=25, batch=128, learning_rate=3e-3, dropout=0.0)
     heads = [train(*data, validation, recipe).head for _ in range(2)]
-    assert agreement(predict(heads[0], test[0]), test[1], 1.0).r2 > 0.95
+    assert measure_agreement(predict(heads[0], test[0]), test[1], 1.0).r2 > 0.95
     for name, values in heads[0].tensors().items():
         assert np.array_equal(values, heads[1].tensors()[name]), name
     other = train(*data, validation, Recipe(reduced=64, epochs=1, seed=1)).head

@@ -14,7 +14,7 @@ from darwin_neg_cpp.engine.session import Session
 from darwin_neg_cpp.files.output_file import OutputError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
-from darwin_neg_cpp.trace.agreement import agreement
+from darwin_neg_cpp.trace.agreement import measure_agreement
 from darwin_neg_cpp.training import train as command
 from darwin_neg_cpp.training import work_folder
 from darwin_neg_cpp.training.capture import Captured
@@ -157,7 +157,7 @@ def test_thresholds_and_baselines_are_what_the_report_says(
     previous: list[float] = []
     for true in np.split(test.entropy, np.cumsum(lengths)[:-1]):
         previous += [mean, *true[:-1].tolist()]
-    expected = agreement(np.array(previous), test.entropy, head.threshold).as_dict()
+    expected = measure_agreement(np.array(previous), test.entropy, head.threshold).as_dict()
     assert report["test"]["previous"] == pytest.approx(expected, abs=1e-5)
     for given in (0.0, 4.5):
         report = go(tiny_llama, settings(tmp_path, threshold=given, force=True))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import shown_path
 from ..sampling import Neg, SamplingParams
-from .agreement import agreement
+from .agreement import measure_agreement
 
 if TYPE_CHECKING:
     from ..engine.session import Session
@@ -81,7 +81,7 @@ class Trace:
         if counted:
             predicted = np.array([token.predicted for token in counted], np.float64)
             # the threshold has no part in the figures that are taken from it
-            result = agreement(predicted, np.array([token.true for token in counted], np.float64), math.inf)
+            result = measure_agreement(predicted, np.array([token.true for token in counted], np.float64), math.inf)
             out |= {
                 "mean_predicted_entropy": float(predicted.mean()),
                 "mean_error": result.mae,

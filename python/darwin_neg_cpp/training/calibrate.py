@@ -18,7 +18,7 @@ from ..files.progress import Progress
 from ..gguf_file.header import read_header
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
-from ..trace.agreement import Agreement, agreement, threshold_for
+from ..trace.agreement import Agreement, find_threshold, measure_agreement
 from . import corpus
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def measure(
         model=os.path.basename(llm.path),
         threshold=threshold,
         target_rate=target_rate,
-        new_threshold=threshold_for(predicted, target_rate),
-        agreement=agreement(predicted, true, threshold),
+        new_threshold=find_threshold(predicted, target_rate),
+        agreement=measure_agreement(predicted, true, threshold),
         sequences=sequences,
         predicted=predicted,
     )
@@ -128,7 +128,7 @@ def add_reference(calibration: Calibration, other: DarwinNEG, *, progress: Progr
         raise NegHeadError(f"{shown_path(other.path)}: has no NEG head; give the same head as the model's")
     predicted, true = _entropies(other.session, calibration.sequences, progress)
     calibration.reference = os.path.basename(other.path)
-    calibration.reference_agreement = agreement(predicted, true, calibration.threshold)
+    calibration.reference_agreement = measure_agreement(predicted, true, calibration.threshold)
     calibration.reference_difference = float(np.abs(predicted - calibration.predicted).mean())
     calibration.reference_moved = float(
         ((predicted > calibration.threshold) != (calibration.predicted > calibration.threshold)).mean()

@@ -17,7 +17,7 @@ from ..files.output_file import check_output
 from ..files.progress import StepProgress
 from ..neg import formats as neg_format
 from ..neg.formats import NegHead
-from ..trace.agreement import agreement, threshold_for
+from ..trace.agreement import find_threshold, measure_agreement
 from . import corpus, outputs, work_folder
 from .capture import Captured, capture
 from .corpus import SPLITS, Document, Split
@@ -182,7 +182,9 @@ def compare(head: NegHead, data: Captured, mean: float) -> dict[str, dict[str, f
         "constant": np.full(len(data.entropy), mean, np.float32),
         "previous": data.previous_entropy(mean),
     }
-    return {name: agreement(values, data.entropy, head.threshold).as_dict() for name, values in predictions.items()}
+    return {
+        name: measure_agreement(values, data.entropy, head.threshold).as_dict() for name, values in predictions.items()
+    }
 
 
 def _read_documents(session: Session, settings: Settings) -> list[Document]:
@@ -194,7 +196,7 @@ def _read_documents(session: Session, settings: Settings) -> list[Document]:
 def _with_threshold(head: NegHead, settings: Settings, validation: Captured, model: str) -> NegHead:
     threshold = settings.threshold
     if threshold is None:
-        threshold = threshold_for(predict(head, validation.hidden), settings.target_rate)
+        threshold = find_threshold(predict(head, validation.hidden), settings.target_rate)
     source = f"trained for {model} by darwin-neg train-head"
     return replace(head, threshold=float(np.float32(threshold)), source=source)
 
