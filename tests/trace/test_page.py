@@ -108,7 +108,8 @@ def test_it_can_be_read_in_light_dark_and_print(opened: Any, scheme: str, tmp_pa
 
 # A canvas composes the colours as the page does: paper, shade upon it, text upon that.
 PAINTED = """() => [...document.querySelectorAll('.t, .t i')].map((one) => {
-  const token = one.closest('.t'), own = getComputedStyle(one), brush = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+  const token = one.closest('.t'), own = getComputedStyle(one);
+  const brush = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
   const painted = (colour, alpha) => {
     brush.globalAlpha = alpha; brush.fillStyle = colour; brush.fillRect(0, 0, 1, 1);
     return 'rgb(' + [...brush.getImageData(0, 0, 1, 1).data].slice(0, 3) + ')';

@@ -56,8 +56,8 @@ def test_capture_equals_a_slow_pass_over_logits_on_smollm2(smollm2: SmolLM2, smo
 
 
 def test_texts_in_a_batch_get_what_each_gets_alone(smollm2: SmolLM2, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Several calls into the engine, each of several batches. In float32: where weights are quantized, the number of rows
-    # decides how they are multiplied, and entropies move by some 0.05 nats with it.
+    # Several calls into the engine, each of several batches. In float32: where weights are quantized, the number of
+    # rows decides how they are multiplied, and entropies move by some 0.05 nats with it.
     monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 600)
     with DarwinNEG(smollm2.f32, n_ctx=512, n_parallel=1, type_k="f32", type_v="f32", flash_attn="off") as llm:
         texts = [llm.tokenize(one) for one in SENTENCES[:6]]

@@ -58,7 +58,7 @@ def test_the_report_says_what_was_done(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_heads_report_holds_on_other_text() -> None:
-    """On text that it has never seen, of other origin than its training data, it is as good as its report says, within a tolerance."""
+    """On text of another origin than its training data, it is as good as its report says, within a tolerance."""
     report = json.loads((Path(__file__).parents[2] / "docs" / "demo-head" / "report.json").read_text("utf-8"))
     model, head = demo_model.model_and_head()
     # what this project says about itself: English prose and Python

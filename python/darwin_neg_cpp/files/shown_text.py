@@ -10,7 +10,8 @@ import json
 import unicodedata
 from html import escape
 
-# control, format (direction marks, zero-width and tag characters), half of a surrogate pair, line and paragraph separator
+# control, format (direction marks, zero-width and tag characters), half of a surrogate pair, line and paragraph
+# separator
 UNSEEN_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # Default_Ignorable_Code_Point of other categories, which fonts draw as nothing: joiner, fillers, variation selectors,
 # and what is reserved for more of them
@@ -54,8 +55,8 @@ def escape_terminal(text: str, *, after: str = "") -> str:
 
 
 def escape_line(text: str) -> str:
-    """Escapes text inside one line, such as a file name in an error: what is unseen, breaks the line, or is a space other
-    than U+0020."""
+    """Escapes text inside one line, such as a file name in an error: what is unseen, breaks the line, or is a space
+    other than U+0020."""
     return "".join(c if c.isprintable() and not is_unseen(c) else _code(c) for c in text)
 
 

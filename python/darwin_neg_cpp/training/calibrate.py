@@ -74,8 +74,8 @@ class Calibration:
         ]
         if self.reference_agreement is not None:
             lines.append(
-                f"predictions differ from the reference's by {self.reference_difference:.4f} nats on average, the gate at "
-                f"{self.reference_moved:.2%} of positions"
+                f"predictions differ from the reference's by {self.reference_difference:.4f} nats on average, the "
+                f"gate at {self.reference_moved:.2%} of positions"
             )
         return "\n".join([*lines, f"threshold for {self.target_rate:.2%}: {self.new_threshold:.4f} nats"])
 

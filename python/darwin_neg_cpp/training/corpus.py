@@ -153,9 +153,9 @@ def check_size(documents: Sequence[Document]) -> None:
         count = sum(len(document.tokens) for document in documents if document.split == part)
         if count < LEAST_TOKENS[part]:
             raise RequestError(
-                f"text holds too little: {total} tokens in {len(documents)} documents leave {count} for {part}, at least "
-                f"{LEAST_TOKENS[part]} are needed; give more text ({4 * sum(LEAST_TOKENS.values())} tokens are enough) "
-                "or a larger own_texts"
+                f"text holds too little: {total} tokens in {len(documents)} documents leave {count} for {part}, at "
+                f"least {LEAST_TOKENS[part]} are needed; give more text ({4 * sum(LEAST_TOKENS.values())} tokens are "
+                "enough) or a larger own_texts"
             )
 
 

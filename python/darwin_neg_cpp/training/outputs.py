@@ -68,18 +68,18 @@ def write(
 ) -> None:
     """Writes head and report. predicted, true: entropies of the test data, nats, for the figure.
 
-    All files are made in the work folder first, so that a full disk leaves none of them, and then moved to their places.
+    All files are made in the work folder first, so that a full disk leaves none of them, and then moved into place.
     """
     made = {path: paths.work / path.name for path in paths.files()}
     try:
-        report.write(made[paths.figure], report.figure(predicted, true, head.threshold))
-        report.write(made[paths.json], result)
-        report.write(made[paths.markdown], report.markdown(result, paths.figure.name))
+        report.write_file(made[paths.figure], report.draw_figure(predicted, true, head.threshold))
+        report.write_file(made[paths.json], result)
+        report.write_file(made[paths.markdown], report.render_markdown(result, paths.figure.name))
         with replacing(made[paths.safetensors]) as (file, _):
             file.write(encode_f32(released_tensors(head)))
         with naming(made[paths.side_car], paths.side_car):
             neg_files.write_side_car(head, model, made[paths.side_car], force=True)
-        report.write(paths.work / COMPLETE, "The finished files are being moved to their places.\n")
+        report.write_file(paths.work / COMPLETE, "The finished files are being moved to their places.\n")
         for path, temporary in made.items():
             os.replace(temporary, path)
     except OSError as error:

@@ -50,7 +50,7 @@ def make(folder: Path) -> None:
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:
-    """Removes the files of these names, also what a killed process left of them, and the folder when it is empty then."""
+    """Removes the files of these names, also what a killed process left of them, and the folder if it is then empty."""
     if not (folder / MARK).is_file():
         return
     with contextlib.suppress(OSError):
