@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from darwin_neg_cpp import DarwinNEG, _core, demo_model
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
+from darwin_neg_cpp.neg.head import random_head
 from oracles import neg_reference
 
 TEXT = (
@@ -93,7 +94,7 @@ def main() -> int:
     model = args.model
     if model is None:
         model = demo_model.model_path().with_name("gpu-check.gguf")
-        neg_files.attach(demo_model.model_path(), neg_format.random_head(demo_model.HIDDEN, 9), model, force=True)
+        neg_files.attach(demo_model.model_path(), random_head(demo_model.HIDDEN, 9), model, force=True)
     check_head(model, args.device == "CPU")
     return 1 if wrong else 0
 

@@ -73,7 +73,7 @@ import builtins, importlib, importlib.util, pkgutil, sys
 import darwin_neg_cpp
 real, seen = builtins.__import__, set()
 def watch(name, globals=None, locals=None, fromlist=(), level=0):
-    source = (globals or {{}}).get("__name__", "")
+    source = (globals or {}).get("__name__", "")
     module = real(name, globals, locals, fromlist, level)
     if source.startswith("darwin_neg_cpp"):
         base = importlib.util.resolve_name("." * level + name, globals["__package__"]) if level else name

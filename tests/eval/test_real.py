@@ -23,7 +23,7 @@ from conftest import ROOT, SmolLM2
 from darwin_neg_cpp import DarwinNEG, ModelFileError, NegHeadError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.eval import data, evaluate, gpqa_hub, run, settings
-from darwin_neg_cpp.gguf_file import info as gguf_info
+from darwin_neg_cpp.neg import info as gguf_info
 from darwin_neg_cpp.protocols import ModeConfig
 from darwin_neg_cpp.protocols.sampler import EngineSampler
 from oracles.hub_server import Hub

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from darwin_neg_cpp import ModelFileError, SamplingParams
 from darwin_neg_cpp.engine.session import Session
-from darwin_neg_cpp.files.output_file import OutputError
+from darwin_neg_cpp.errors import OutputError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
 from darwin_neg_cpp.trace.agreement import measure_agreement

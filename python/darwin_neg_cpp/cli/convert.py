@@ -10,6 +10,7 @@ from typing import Any
 
 from ..convert import convert
 from ..convert.plan import OUT_TYPES, Plan
+from ..convert.source import Source, open_source
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import open_input, shown_path
 from ..files.progress import ProgressBar
@@ -78,11 +79,11 @@ def run(args: argparse.Namespace) -> int:
     # the token comes from the environment or from `hf auth login`: other users can see a command line
     token = os.environ.get("HF_TOKEN") or None
     whole = not (args.dry_run or args.side_car_only)
-    with convert.opened(args.source, revision=args.revision, token=token, whole=whole) as source:
-        return _run(args, source, imatrix, side_car)
+    with open_source(args.source, revision=args.revision, token=token, whole=whole) as checkpoint:
+        return _run(args, checkpoint, imatrix, side_car)
 
 
-def _run(args: argparse.Namespace, source: convert.Source, imatrix: Path | None, side_car: Path | None) -> int:
+def _run(args: argparse.Namespace, source: Source, imatrix: Path | None, side_car: Path | None) -> int:
     plan = convert.plan(
         source,
         outtype=args.outtype,

@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ..gguf_file.info import ModelInfo, info
+from ..gguf_file.info import ModelInfo
+from ..neg.info import info
 from .options import add_json_option
 from .terminal import human_bytes
 

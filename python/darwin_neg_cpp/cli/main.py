@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from ..errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, RequestError
+from ..errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, OutputError, RequestError
 from .flags import Flag, flags_of, parser_of, with_flags
 
 # in the order of the help text; each module has add_parser(subparsers), which sets `run`
@@ -117,8 +117,6 @@ def _verbs_needed(argv: Sequence[str]) -> Sequence[str]:
 
 
 def _code(error: DarwinNegError) -> int:
-    from ..files.output_file import OutputError
-
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno in MACHINE_FAULTS:
         return MACHINE

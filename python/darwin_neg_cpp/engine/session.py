@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
 from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError
 from ..files.input_file import open_input, shown_path
-from ..gguf_file.preflight import check_runnable, explained
+from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, engine_values
 from . import chat as conversation
@@ -113,7 +113,7 @@ class Session:
         except (ModelFileError, NegHeadError) as error:
             if stopped:
                 raise DarwinNegError(f"{shown_path(self.path)}: loading was stopped by the progress callback") from None
-            raise explained(self.path, error) from None
+            raise explain(self.path, error) from None
         finally:
             log.forward()
         self.info: Mapping[str, Any] = self._engine.model_info()

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import check_integer
-from ..errors import NegHeadError
+from ..errors import NegHeadError, OutputError
 from ..files.input_file import shown_path
-from ..files.output_file import OutputError
 from ..files.progress import Progress, no_progress
 from ..protocols.modes import MODES, ModeConfig
 from ..protocols.sampler import EngineSampler

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import DarwinNegError
-from ..hub import asking
+from ..hub import errors_about
 
 REPO = "Idavidrein/gpqa"
 FILE = "gpqa_diamond.csv"
@@ -19,7 +19,8 @@ def fetch(*, file: str = FILE, revision: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(asking(REPO, lambda: hf_hub_download(REPO, file, repo_type="dataset", revision=revision)))
+        with errors_about(REPO):
+            return Path(hf_hub_download(REPO, file, repo_type="dataset", revision=revision))
     except DarwinNegError as error:
         raise DarwinNegError(
             f"{error}; the dataset is gated: accept its terms at https://huggingface.co/datasets/{REPO} and run "

@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import RequestError
+from ..errors import OutputError, RequestError
 from ..files.input_file import open_input, shown_path
-from ..files.output_file import OutputError
 from ..protocols.answer import Answer
 from ..protocols.protocol import Protocol
 from ..protocols.sampler import Output

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from ..engine.build import build_info
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown_path
 from ..files.progress import Progress, no_progress
-from ..gguf_file.info import ModelInfo, info
-from ..hub import SPLIT
+from ..gguf_file.info import ModelInfo
+from ..gguf_file.parts import part_names
+from ..neg.info import info
 from ..protocols.modes import ModeConfig
 from ..protocols.prompts import fingerprint
 from .data import DataSet
@@ -62,10 +64,9 @@ def describe_model(
 
 def _find_parts(model: str, about: ModelInfo) -> list[str]:
     """Returns all files of a split model, or the one file of another."""
-    split = SPLIT.search(model)
-    if about.split_count < 2 or split is None:
+    if about.split_count < 2:
         return [model]
-    parts = [SPLIT.sub(f"-{k:05d}-of-{split[2]}.gguf", model) for k in range(1, int(split[2]) + 1)]
+    parts = part_names(model)
     for path in parts:
         if not os.path.isfile(path):
             raise ModelFileError(f"{shown_path(path)}: no such file; it is a part of {shown_path(model)}, get it too")
@@ -90,9 +91,7 @@ def describe_run(
 
 
 def _describe_build() -> dict[str, str]:
-    from .. import _core
-
-    build = _core.build_info()
+    build = build_info()
     return {"commit": build.get("llama_cpp_commit", ""), "patch": build.get("patch_key", "")}
 
 

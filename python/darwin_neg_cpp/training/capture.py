@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.scoring import groups
-from ..errors import RequestError
+from ..errors import OutputError, RequestError
 from ..files.input_file import shown_path
-from ..files.output_file import OutputError, replacing
+from ..files.output_file import replacing
 from ..files.progress import Progress
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import DarwinNegError
 from ..files.output_file import replacing
-from ..neg.formats import NegHead, check
+from ..neg.head import NegHead, check
 
 F32 = npt.NDArray[np.float32]
 # hidden states [positions, n_embd], and the true entropy at each of them, nats

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import OutputError
 from ..files.input_file import shown_path
-from ..files.output_file import OutputError, naming, replacing
+from ..files.output_file import rename_in_errors, replacing
 from ..files.safetensors_file import encode_f32
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
-from ..neg.formats import NegHead
+from ..neg.head import NegHead
 from . import own_texts, report
 from .corpus import SPLITS
 
@@ -77,7 +78,7 @@ def write(
         report.write_file(made[paths.markdown], report.render_markdown(result, paths.figure.name))
         with replacing(made[paths.safetensors]) as (file, _):
             file.write(encode_f32(released_tensors(head)))
-        with naming(made[paths.side_car], paths.side_car):
+        with rename_in_errors(made[paths.side_car], paths.side_car):
             neg_files.write_side_car(head, model, made[paths.side_car], force=True)
         report.write_file(paths.work / COMPLETE, "The finished files are being moved to their places.\n")
         for path, temporary in made.items():

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ContextFullError, RequestError
+from ..files.input_file import sha256_file
 from ..files.output_file import check_output
 from ..files.progress import StepProgress
-from ..neg import formats as neg_format
-from ..neg.formats import NegHead
+from ..neg.head import MAX_REDUCED, NegHead
 from ..trace.agreement import find_threshold, measure_agreement
 from . import corpus, outputs, work_folder
 from .capture import Captured, capture
@@ -81,8 +81,8 @@ class Settings:
         ):
             if not low <= value < 2**31:
                 raise RequestError(f"{name} must be at least {low}, got {value}")
-        if recipe.reduced > neg_format.MAX_REDUCED:
-            raise RequestError(f"reduced must be at most {neg_format.MAX_REDUCED}, got {recipe.reduced}")
+        if recipe.reduced > MAX_REDUCED:
+            raise RequestError(f"reduced must be at most {MAX_REDUCED}, got {recipe.reduced}")
 
 
 def check(settings: Settings, model: str) -> None:
@@ -131,7 +131,7 @@ def _run(
     command: str,
     progress: StepProgress,
 ) -> dict[str, Any]:
-    sha256 = neg_format.sha256_file(session.path)
+    sha256 = sha256_file(session.path)
     writing = Writing(settings.own_texts, settings.own_tokens, settings.own_temperature, settings.recipe.seed, sha256)
     own = write_own_texts(session, texts, writing, paths.work, partial(progress, "generate"))
     documents = [*texts, *own]

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..errors import OutputError
 from ..files.input_file import shown_path
-from ..files.output_file import OutputError, replacing
+from ..files.output_file import replacing
 
 # distinguishes our folder from one of the user's that has its name
 MARK = "darwin-neg-train-head.txt"
