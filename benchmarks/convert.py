@@ -177,7 +177,7 @@ def main() -> None:
             folder, out = Path(temp) / "checkpoint", Path(temp) / "out.gguf"
             size = write_checkpoint(folder, name)
             write_tokenizer(tree / "models" / "ggml-vocab-qwen35.gguf", folder, "{{ messages }}")
-            ours = [sys.executable, str(ROOT / "convert" / "convert_to_gguf.py"), str(folder), "--no-neg", "--no-mtp"]
+            ours = [sys.executable, str(ROOT / "convert" / "convert_to_gguf.py"), str(folder), "--no-head", "--no-mtp"]
             ours += ["--outtype", args.outtype, "-o", str(out)]
             theirs = [sys.executable, str(tree / "convert_hf_to_gguf.py"), str(folder), "--no-mtp"]
             theirs += ["--outtype", args.outtype, "--outfile", str(out)]

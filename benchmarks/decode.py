@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from darwin_neg_cpp import DarwinNEG, demo_model
 from darwin_neg_cpp.gguf_file.header import read_header
 from darwin_neg_cpp.neg import files as neg_files
-from darwin_neg_cpp.neg import formats as neg_format
+from darwin_neg_cpp.neg.head import random_head
 from oracles import stock
 
 PROMPT_TOKENS = 32
@@ -114,7 +114,7 @@ def main() -> None:
         return
     base = args.model or demo_model.model_path()
     with_head = base.with_name(base.stem + "-bench-neg.gguf")
-    head = neg_format.random_head(neg_files.hidden_size(read_header(base)), 0)
+    head = random_head(neg_files.hidden_size(read_header(base)), 0)
     neg_files.attach(base, head, with_head, force=True)
     binary = stock.binaries()["llama-batched-bench"]
     with DarwinNEG(base, n_ctx=512, n_parallel=1) as llm:

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from darwin_neg_cpp import DarwinNEG, _core, demo_model
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
+from darwin_neg_cpp.neg.head import random_head
 from oracles import neg_reference
 
 TEXT = (
@@ -62,7 +63,7 @@ def check_head(model: Path, device_is_cpu: bool) -> None:
         with DarwinNEG(
             model, n_ctx=512, n_parallel=1, n_batch=rows, n_ubatch=rows, n_gpu_layers=0 if device_is_cpu else -1
         ) as llm:
-            out = llm._engine.evaluate([llm.tokenize(TEXT)], hidden=True)
+            out = llm.session.engine.score([llm.tokenize(TEXT)], hidden=True)
         expected = neg_reference.head_entropy(reference, out["hidden"])
         got = out["predicted_entropy"].astype(np.float64)
         flips = int(((got > head.threshold) != (expected > head.threshold)).sum())
@@ -93,7 +94,7 @@ def main() -> int:
     model = args.model
     if model is None:
         model = demo_model.model_path().with_name("gpu-check.gguf")
-        neg_files.attach(demo_model.model_path(), neg_format.random_head(demo_model.HIDDEN, 9), model, force=True)
+        neg_files.attach(demo_model.model_path(), random_head(demo_model.HIDDEN, 9), model, force=True)
     check_head(model, args.device == "CPU")
     return 1 if wrong else 0
 

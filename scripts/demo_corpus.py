@@ -1,9 +1,9 @@
-"""Writes the text that the demo head is trained on: documentation and licences that come with Python and with packages from PyPI.
+"""Writes the text that the demo head is trained on: documentation and licences of Python and of packages from PyPI.
 
     python scripts/demo_corpus.py FOLDER
 
-One file a document, named after what it is from: the topics of Python's own help, the long module docstrings of its standard library, and
-the descriptions (README) and licences of the packages installed here, those of the test extra.
+Each document is a file named after its source: the topics of Python's own help, the long module docstrings of its
+standard library, and the descriptions (README) and licences of the packages installed here, those of the group `test`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ SHORTEST, LONGEST = 500, 20_000  # characters
 
 
 def documents() -> dict[str, str]:
+    """Finds the documents and returns them by name."""
     out = {f"python-help-{name}": text for name, text in topics.topics.items()}
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         text = ast.get_docstring(ast.parse(path.read_text("utf-8", "replace")))
         out[f"python-module-{path.stem}"] = text or ""
-    for package in sorted(metadata.distributions(), key=lambda one: one.metadata["Name"].lower()):
+    for package in sorted(metadata.distributions(), key=lambda package: package.metadata["Name"].lower()):
         name = package.metadata["Name"].lower()
         out[f"readme-{name}"] = package.metadata.get_payload() or ""  # type: ignore[attr-defined]
         for file in package.files or ():

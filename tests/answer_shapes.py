@@ -249,6 +249,9 @@ SHAPES: list[tuple[str, str, str, str, str]] = [
     ("Japanese, word for correct", "正解：A", ABCD, "A", ANSWER),
     ("Spanish", "La respuesta correcta: B\nLa respuesta es C.", ABCD, "C", ANSWER),
     ("German", "Die richtige Antwort ist B.", ABCD, "B", ANSWER),
+    ("Spanish, the correct answer", "La respuesta correcta es la C.", ABCD, "C", ANSWER),
+    ("Spanish, correct is D", "Respuesta correcta: la opción no es A.", ABCD, "", NONE),
+    ("French, the correct answer", "La réponse correcte est la B.", ABCD, "B", ANSWER),
     ("French", "La bonne réponse est (A).", ABCD, "A", ANSWER),
 ]
 

@@ -19,6 +19,8 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
+import darwin_neg_cpp  # noqa: E402
+import fake_core  # noqa: E402
 from darwin_neg_cpp import DarwinNEG  # noqa: E402
 from darwin_neg_cpp.files.cache_folder import cache_root  # noqa: E402
 from darwin_neg_cpp.neg import files as neg_files  # noqa: E402
@@ -58,7 +60,7 @@ def llama_tree() -> Path:
 
 @dataclass(frozen=True)
 class TinyQwen:
-    """checkpoint: folder in the released layout. base: F32 GGUF by llama.cpp's converter. model: with the head inside."""
+    """checkpoint: folder in the released layout. base: F32 GGUF by llama.cpp's converter. model: the same with a head."""
 
     checkpoint: Path
     base: Path
@@ -88,7 +90,7 @@ def tiny_qwen(llama_tree: Path) -> TinyQwen:
 
 @dataclass(frozen=True)
 class SmolLM2:
-    """base: the Q4_1 file. model: with a seeded random head in the released layout (`head`). f32: the same, dequantised."""
+    """base: the Q4_1 file. model: with a seeded random head in the released layout (`head`). f32: dequantised."""
 
     base: Path
     head: Path
@@ -130,6 +132,30 @@ def tiny_llama(tmp_path: Path) -> Path:
     from tiny_gguf import write_tiny_llama
 
     return write_tiny_llama(tmp_path / "tiny.gguf")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[fake_core.Engine]:
+    """The scripted engine, in the place of the compiled one."""
+    module = fake_core.module()
+    monkeypatch.setitem(sys.modules, "darwin_neg_cpp._core", module)
+    monkeypatch.setattr(darwin_neg_cpp, "_core", module, raising=False)
+    return fake_core.Engine
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A model file for the scripted engine."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    return path
+
+
+@pytest.fixture
+def llm(fake: type[fake_core.Engine], file: Path) -> Iterator[DarwinNEG]:
+    """A model of the scripted engine."""
+    with DarwinNEG(file) as model:
+        yield model
 
 
 @pytest.fixture(scope="session")

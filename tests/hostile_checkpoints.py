@@ -224,12 +224,12 @@ def elsewhere(folder: Path, i: int) -> list[str]:
     head, matrix = folder.parent / "head.safetensors", folder.parent / "matrix.gguf"
     (folder / NEG).rename(head)
     matrix.write_bytes(b"a matrix")
-    neg, quantized = ["--neg", str(head), "--force"], ["--imatrix", str(matrix), "--outtype", "q4_k_m"]
+    neg, quantized = ["--head", str(head), "--force"], ["--imatrix", str(matrix), "--outtype", "q4_k_m"]
     return (
         [*neg, "-o", str(head)],
-        [*neg, "--sidecar", str(head)],
+        [*neg, "--side-car", str(head)],
         [*neg, *quantized, "-o", str(matrix)],
-        [*neg, *quantized, "--sidecar", str(matrix)],
+        [*neg, *quantized, "--side-car", str(matrix)],
         [*neg, "-o", str(folder / ".." / "head.safetensors")],
     )[i]
 
@@ -249,7 +249,7 @@ def same_output(folder: Path, i: int) -> list[str]:
         str(folder.parent / "link.gguf"),
         f"{folder}/../a.gguf",
     )[i]
-    return ["-o", one, "--sidecar", other]
+    return ["-o", one, "--side-car", other]
 
 
 def in_shard_head(change: Callable[[dict[str, np.ndarray], int], Any]) -> Spoil:
@@ -404,8 +404,8 @@ KINDS = [
     Kind("tensor transposed", in_tensors(lambda a, n, i: a.update({n: a[n].T}), of_projection=True), ("shape",), projection),
     Kind("tensor that does not belong", in_tensors(lambda a, n, i: a.update({("extra", "model.layers.9.x", "model.language_model.layers.4.mlp.up_proj.weight", "lm_head.bias", "mtp.layers.7.x")[i]: a[n]})), ("is no tensor of",)),
     # the head
-    Kind("head is missing", lambda folder, i: (folder / NEG).unlink(), ("--no-neg",)),
-    Kind("head elsewhere is missing", lambda folder, i: ["--neg", str(folder / f"nowhere{i}.safetensors")], ("nowhere", "no such file")),
+    Kind("head is missing", lambda folder, i: (folder / NEG).unlink(), ("--no-head",)),
+    Kind("head elsewhere is missing", lambda folder, i: ["--head", str(folder / f"nowhere{i}.safetensors")], ("nowhere", "no such file")),
     Kind("head without a tensor", in_head(lambda t, i: t.pop(HEAD[i])), (NEG, "missing")),
     Kind("head transposed", in_head(lambda t, i: t.update({HEAD[0]: np.ascontiguousarray(t[HEAD[0]].T), HEAD[3]: t[HEAD[3]] + i})), (NEG, "shape")),
     Kind("head of another width", in_head(lambda t, i: t.update({HEAD[0]: np.ones((t[HEAD[0]].shape[0], 8 << i if 8 << i != 64 else 96), np.float32)})), ("hidden size",)),
@@ -418,13 +418,13 @@ KINDS = [
     Kind("head in shards not finite", in_shard_head(lambda t, i: t[HEAD[i % 4]].reshape(-1).__setitem__(0, (np.nan, np.inf, -np.inf, np.nan, np.inf)[i])), (".safetensors", "finite")),
     Kind("head in shards of another width", in_shard_head(lambda t, i: t.update({HEAD[0]: np.ones((t[HEAD[0]].shape[0], 8 << i if 8 << i != 64 else 96), np.float32)})), ("hidden size",)),
     Kind("two heads in shards", in_shard_head(lambda t, i: t.update({f"neg.{HEAD[i]}": t[HEAD[i]]})), (".safetensors", HEAD, "second")),
-    Kind("head in shards and beside them", both_heads, (NEG, "--neg")),
+    Kind("head in shards and beside them", both_heads, (NEG, "--head")),
     # the output
     Kind("output is a shard", output(lambda folder, i: str(folder / (shard(i) if i % 2 else f"./{shard(i)}"))), ("same file",)),
     Kind("output is an input", output(lambda folder, i: str(folder / ("config.json", "tokenizer.json", INDEX, NEG, "README.md")[i])), ("same file",)),
     Kind("output is the head or the matrix", elsewhere, ("same file",)),
     Kind("output of the quantizer is an input", lambda folder, i: ["-o", str(folder / (shard(0), NEG, "config.json", "tokenizer_config.json", "chat_template.jinja")[i]), "--force", "--outtype", "q4_k_m"], ("same file",)),
-    Kind("side-car is an input", lambda folder, i: ["--sidecar", str(folder / (shard(0), NEG, "config.json", "tokenizer.json", INDEX)[i]), "--force"], ("same file",)),
+    Kind("side-car is an input", lambda folder, i: ["--side-car", str(folder / (shard(0), NEG, "config.json", "tokenizer.json", INDEX)[i]), "--force"], ("same file",)),
     Kind("side-car is the output", same_output, ("two names",)),
     Kind("output is a folder", output(lambda folder, i: str((folder, folder.parent, "/", "/tmp", folder / ".")[i])), ("folder",)),
     Kind("output without a folder", output(lambda folder, i: str(folder / ("no/" * (i + 1)) / "x.gguf")), ("no such folder",)),
@@ -434,5 +434,5 @@ KINDS = [
     # the command line
     Kind("type unknown", lambda folder, i: ["--outtype", ("f33", "q9_k", "", "q4", "bf-16")[i]], ("outtype",)),
     Kind("threads no number of threads", lambda folder, i: ["--threads", ("-1", "9999", "-7", "1025", "100000")[i]], ("--threads",)),
-    Kind("options that exclude each other", lambda folder, i: (["--no-neg", "--neg", "x"], ["--sidecar-only"], ["--no-neg", "--sidecar", "x"], ["--imatrix", "x"], ["--revision", "main"])[i], (("--neg", "--sidecar-only", "--sidecar", "importance matrix", "revision"), ("--no-neg", "goes with", "--no-neg", "auto", "is a folder"))),
+    Kind("options that exclude each other", lambda folder, i: (["--no-head", "--head", "x"], ["--side-car-only"], ["--no-head", "--side-car", "x"], ["--imatrix", "x"], ["--revision", "main"])[i], (("--head", "--side-car-only", "--side-car", "importance matrix", "revision"), ("--no-head", "goes with", "--no-head", "auto", "is a folder"))),
 ]  # fmt: skip

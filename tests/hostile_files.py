@@ -339,6 +339,7 @@ RUNTIME = [
     Hostile("data aligned to 8 bytes", "runtime", not_aligned, ("aligned", "use_mmap")),
     Hostile("a token twice", "runtime", _a_token_twice, ("tokenizer.ggml.tokens", "twice")),
     Hostile("a file of an unknown architecture", "runtime", _says("llama\x1b[2J\n", block_count=(U32, 1))),
+    Hostile("an architecture that is not UTF-8", "runtime", _bytes(lambda good: good.replace(ARCH, _kv(b"general.architecture", STR, _text(b"llam\xff")), 1)), ("general.architecture", "UTF-8")),
 ]
 
 HEADS = [

@@ -33,19 +33,17 @@ KINDS = [
     Kind("utf-16", "gpqa", (HEAD + GOOD).encode("utf-16"), 1, ("column 1 (bytes)", "UTF-8")),
     Kind("zero byte", "gpqa", HEAD + "r1,Two\0?,a,b,c,d\n", 2, ("column 7", "zero byte")),
     # --- quotes and columns
-    Kind(
-        "quote never closed", "gpqa", HEAD + GOOD + 'r2,"open,a,b,c,d\nr3,x,a,b,c,d\n', 3, ("column 2", "never closed")
-    ),
+    Kind("quote never closed", "gpqa", HEAD + GOOD + 'r2,"open,a,b,c,d\nr3,x,a,b,c,d\n', 3, ("never closed",)),
     Kind(
         "quote never closed, far down",
         "gpqa",
         HEAD + 'r2,q,"a\nb\nc",b,c,"d\n',
         2,
-        ("column 6", "never closed"),
+        ("never closed",),
     ),
-    Kind("text behind a quote", "gpqa", HEAD + 'r1,"a "quoted" word",a,b,c,d\n', 2, ("column 2", "twice")),
-    Kind("bare carriage return", "gpqa", HEAD + "r1,q\rx,a,b,c,d\n", 2, ("column 2", "not CSV")),
-    Kind("cell too large", "gpqa", HEAD + GOOD + f"r2,{'x' * 140_000},a,b,c,d\n", 3, ("column 2", "131072")),
+    Kind("text behind a quote", "gpqa", HEAD + 'r1,"a "quoted" word",a,b,c,d\n', 2, ("twice",)),
+    Kind("bare carriage return", "gpqa", HEAD + "r1,q\rx,a,b,c,d\n", 2, ("not CSV",)),
+    Kind("cell too large", "gpqa", HEAD + GOOD + f"r2,{'x' * 140_000},a,b,c,d\n", 3, ("131072",)),
     Kind("too few columns", "gpqa", HEAD + GOOD + "r2,q,a,b,c\n", 3, ('"Incorrect Answer 3"', "5 columns", "header 6")),
     Kind("too many columns", "gpqa", HEAD + "r1,q,1,000,b,c,d\n", 2, ("column 7", "one too many", "quotes")),
     Kind(
@@ -55,7 +53,7 @@ KINDS = [
         1,
         ('"Incorrect Answer 2"', "missing"),
     ),
-    Kind("column twice", "gpqa", HEAD.replace("Record ID", "Question") + GOOD, 1, ('"Question"', "twice")),
+    Kind("column twice", "gpqa", HEAD.replace("Record ID", "Question") + GOOD, 1, ('"Question"', "duplicate")),
     Kind(
         "lines behind a cell of several",
         "gpqa",
@@ -89,12 +87,13 @@ KINDS = [
     Kind("mmlu same choice", "mmlu", MMLU + "q,12,-4,4,12,C\n", 2, ('"D"', '"A"'), True),
     Kind("mmlu without answers", "mmlu", "question,A,B,C,D\nq,a,b,c,d\n", 1, ('"answer"', "missing")),
     Kind("mmlu without a letter", "mmlu", "question,A,C,D,answer\nq,a,b,c,A\n", 1, ('"B"', "missing")),
-    Kind("mmlu question twice", "mmlu", "question,question,A,B,answer\nq,p,a,b,A\n", 1, ('"question"', "twice")),
+    Kind("mmlu question twice", "mmlu", "question,question,A,B,answer\nq,p,a,b,A\n", 1, ('"question"', "duplicate")),
+    Kind("mmlu choice column twice", "mmlu", "question,A,B,B,answer\nq,a,b,c,A\n", 1, ('"b"', "duplicate")),
     Kind("neither header nor choices", "mmlu", "q,a\n", 1, ("2 columns", "no header")),
     Kind("no header, a column less", "mmlu", FINE + "q,a,b,c,A\n", 2, ('"answer"', "5 columns")),
     # --- JSON lines
     Kind("no JSON", "jsonl", JSON + '{"question": "q", \n', 2, ("column 19", "not JSON")),
-    Kind("a list", "jsonl", "[1]\n", 1, ("no object",)),
+    Kind("a list", "jsonl", "[1]\n", 1, ("not an object",)),
     Kind("nested deeply", "jsonl", '{"a":' * 100_000 + "\n", 1, ()),
     Kind(
         "a number of many digits",
@@ -122,6 +121,14 @@ KINDS = [
         f'{{"question": "q", "choices": {[str(i) for i in range(27)]}, "answer": 0}}\n'.replace("'", '"'),
         1,
         ('"choices"', "27"),
+        True,
+    ),
+    Kind(
+        "27 choices and none is right",
+        "jsonl",
+        f'{{"question": "q", "choices": {[str(i) for i in range(27)]}, "answer": "none"}}\n'.replace("'", '"'),
+        1,
+        ('"answer"', '"none"', "up to Z"),
         True,
     ),
     Kind("no answer", "jsonl", '{"question": "q", "choices": ["a", "b"]}\n', 1, ('"answer"', "missing")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import ensurepip
 import hashlib
 import importlib.util
@@ -13,10 +14,13 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from pip._vendor import tomli  # tomllib is missing in Python 3.10
 
 from conftest import ROOT
 
@@ -197,10 +201,11 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 
 def build_requirements() -> list[str]:
-    text = (ROOT / "pyproject.toml").read_text("utf-8")  # tomllib is missing in Python 3.10
-    listed = re.search(r"^\[build-system\].*?^requires = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
-    assert listed is not None
-    return re.findall(r'"([^"]+)"', listed[1])
+    return list(project_file()["build-system"]["requires"])
+
+
+def project_file() -> dict[str, Any]:
+    return tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 @pytest.mark.slow
@@ -408,6 +413,21 @@ def test_cmake_args_reach_llama_cpp_through_pip(tmp_path):
     assert re.search(r"^build ggml-rpc: phony", ninja, re.MULTILINE)
     flags = [line for line in ninja.splitlines() if line.strip().startswith("FLAGS =")]
     assert flags and not any("-march=native" in line for line in flags)
+    (wheel,) = tmp_path.glob("*.whl")
+    data = {f"darwin_neg_cpp/data/{path.name}" for path in (ROOT / "python" / "darwin_neg_cpp" / "data").iterdir()}
+    with zipfile.ZipFile(wheel) as archive:
+        assert data <= set(archive.namelist()), "style sheets, scripts and the demo model's head are in the wheel"
+
+
+def test_tools_of_developers_stay_out_of_the_published_metadata(tmp_path):
+    code = f"from scikit_build_core.build import prepare_metadata_for_build_wheel as f; print(f({str(tmp_path)!r}))"
+    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    metadata = email.message_from_bytes((tmp_path / made.stdout.split()[-1] / "METADATA").read_bytes())
+    assert metadata.get_all("Provides-Extra") == ["train"]
+    needed = metadata.get_all("Requires-Dist")
+    assert needed is not None and "pytest" not in " ".join(needed)
+    # the groups hold what the package needs, so that a tree can be tested before it is installed
+    assert {entry for entry in needed if "extra ==" not in entry} <= set(project_file()["dependency-groups"]["test"])
 
 
 def test_patch_stays_small():

@@ -36,8 +36,9 @@ int32_t row_argmax(const float * logits, int32_t n) {
 
 namespace {
 
-// exp(x) for -87 <= x <= 0 within 1e-7 of it, in a form that compilers vectorise, which they do not do with a call of the library.
-// x = k ln 2 + r with ln 2 in two parts so that k ln 2 is exact; the polynomial for e^r on [-ln 2 / 2, ln 2 / 2] is Cephes's (S. Moshier).
+// exp(x) for -87 <= x <= 0 within 1e-7 of it, in a form that compilers vectorise, unlike a call of the library.
+// x = k ln 2 + r with ln 2 in two parts so that k ln 2 is exact; the polynomial for e^r, |r| <= ln(2)/2, is that of
+// Cephes (S. Moshier).
 inline float exp_of_negative(float x) {
     const auto k   = static_cast<int32_t>(x * 1.44269504F - 0.5F);
     const float kf = static_cast<float>(k);

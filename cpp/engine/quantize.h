@@ -13,10 +13,9 @@ struct QuantizeProgress {
     std::atomic<bool> cancel{false};
 };
 
-// Writes `out` through llama.cpp's quantizer. ftype: an llama_ftype. imatrix: a
-// file of llama-imatrix, or empty. n_threads <= 0: all. The file is complete when this returns; `out`
-// is overwritten. Throws ModelFileError for an input that cannot be read, RequestError for a type that cannot be had from it, Error
-// when cancelled.
+// Writes `out` with llama.cpp's quantizer, over any file that is there; it is complete when this returns. ftype: an
+// llama_ftype. imatrix: a file made by llama-imatrix, or empty. n_threads <= 0: all. Throws ModelFileError for an input
+// that cannot be read, RequestError for a type that the input cannot be converted to, Error when cancelled.
 void quantize(const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix, bool allow_requantize,
               int32_t n_threads, QuantizeProgress & progress);
 

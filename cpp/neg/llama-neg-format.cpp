@@ -37,7 +37,8 @@ static int64_t require_key(const gguf_context * gguf, const char * key, gguf_typ
         neg_fail(std::string(key) + ": the key is missing");
     }
     if (gguf_get_kv_type(gguf, id) != type) {
-        neg_fail(std::string(key) + ": the key has type " + gguf_type_name(gguf_get_kv_type(gguf, id)) + ", expected " + gguf_type_name(type));
+        neg_fail(std::string(key) + ": the key has type " + gguf_type_name(gguf_get_kv_type(gguf, id)) +
+                 ", expected " + gguf_type_name(type));
     }
     return id;
 }
@@ -55,7 +56,8 @@ static std::string shape_str(const ggml_tensor * t) {
     return out + "]";
 }
 
-static void check_tensor(const ggml_tensor * t, const char * name, std::initializer_list<int64_t> want, bool half_allowed) {
+static void check_tensor(const ggml_tensor * t, const char * name, std::initializer_list<int64_t> want,
+                         bool half_allowed) {
     if (t == nullptr) {
         neg_fail(std::string(name) + ": the tensor is missing");
     }
@@ -75,7 +77,8 @@ static void check_tensor(const ggml_tensor * t, const char * name, std::initiali
         ok = ok && t->ne[i] == 1;
     }
     if (!ok) {
-        neg_fail(std::string(name) + ": the tensor has shape " + shape_str(t) + ", expected " + want_str + "] for this model");
+        neg_fail(std::string(name) + ": the tensor has shape " + shape_str(t) + ", expected " + want_str +
+                 "] for this model");
     }
 }
 
@@ -110,7 +113,8 @@ llama_neg_keys llama_neg_check_gguf(const gguf_context * gguf, int64_t n_embd, i
     }
     n_reduced = down_w->ne[1];
     if (n_reduced < 1 || n_reduced > LLAMA_NEG_MAX_REDUCED) {
-        neg_fail(LLAMA_NEG_DOWN_W ": the hidden layer has " + std::to_string(n_reduced) + " units, expected 1 to " + std::to_string(LLAMA_NEG_MAX_REDUCED));
+        neg_fail(LLAMA_NEG_DOWN_W ": the hidden layer has " + std::to_string(n_reduced) + " units, expected 1 to " +
+                 std::to_string(LLAMA_NEG_MAX_REDUCED));
     }
     check_tensor(down_w,                      LLAMA_NEG_DOWN_W, { n_embd, n_reduced }, true);
     check_tensor(tensor_of(LLAMA_NEG_DOWN_B), LLAMA_NEG_DOWN_B, { n_reduced },         false);

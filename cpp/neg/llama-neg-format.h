@@ -28,8 +28,8 @@ struct llama_neg_keys {
 // whether the file has any neg.* key or tensor
 bool llama_neg_in_gguf(const struct gguf_context * gguf);
 
-// Throws std::runtime_error("neg: <what>: <remedy>") unless keys and the four tensors are all there with usable types, values
-// and shapes for hidden size n_embd. n_reduced is set.
+// Throws std::runtime_error("neg: <what>: <remedy>") unless keys and the four tensors are all there with usable types,
+// values and shapes for hidden size n_embd. n_reduced is set.
 llama_neg_keys llama_neg_check_gguf(const struct gguf_context * gguf, int64_t n_embd, int64_t & n_reduced,
                                     const std::function<const struct ggml_tensor *(const char *)> & tensor_of);
 

@@ -86,16 +86,18 @@ static void llama_sampler_neg_gate_free(llama_sampler * smpl) {
     delete (llama_sampler_neg_gate *) smpl->ctx;
 }
 
-static bool llama_sampler_neg_gate_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t /*n_outputs_max_per_seq*/) {
+static bool llama_sampler_neg_gate_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
+                                                uint32_t /*n_outputs_max_per_seq*/) {
     return llama_sampler_backend_support(smpl, buft);
 }
 
 // The in-graph form. Threshold and k are constants of the graph, which is why they cannot change after creation.
 //
-// The mask is built from comparisons with the k-th largest value, not from the indices of top_k: which of several equal logits
-// top_k returns differs between backends, the value of the k-th does not. Nothing here multiplies a mask with -inf, which would
-// give NaN.
-static void llama_sampler_neg_gate_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * /*gf*/, llama_sampler_data * data) {
+// The mask is built from comparisons with the k-th largest value, not from the indices of top_k: which of several equal
+// logits top_k returns differs between backends, the value of the k-th does not. Nothing here multiplies a mask with
+// -inf, which would give NaN.
+static void llama_sampler_neg_gate_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * /*gf*/,
+                                                 llama_sampler_data * data) {
     const auto & params = ((const llama_sampler_neg_gate *) smpl->ctx)->params;
     if (data->neg == nullptr || data->logits == nullptr) {
         return; // this context evaluates no head
@@ -114,7 +116,8 @@ static void llama_sampler_neg_gate_backend_apply(llama_sampler * smpl, ggml_cont
         ggml_tensor * best = ggml_get_rows(ctx, ggml_reshape_2d(ctx, x, 1, n), ids);                // [1, k]
         best = ggml_reshape_1d(ctx, best, k);
         ggml_tensor * order = ggml_argsort(ctx, best, GGML_SORT_ORDER_ASC);                         // [k]
-        ggml_tensor * kth   = ggml_get_rows(ctx, ggml_reshape_2d(ctx, best, 1, k), ggml_view_1d(ctx, order, 1, 0)); // [1, 1]
+        ggml_tensor * last  = ggml_view_1d(ctx, order, 1, 0);
+        ggml_tensor * kth   = ggml_get_rows(ctx, ggml_reshape_2d(ctx, best, 1, k), last);           // [1, 1]
         kth = ggml_reshape_1d(ctx, kth, 1);
 
         // x - kth is NaN where both are -inf; step(NaN) is 0, so such a token counts as equal, which it is
@@ -256,7 +259,8 @@ static llama_sampler_i llama_sampler_neg_draw_i = {
 };
 
 llama_sampler * llama_sampler_init_neg_draw(float threshold, uint32_t seed) {
-    return llama_sampler_init(&llama_sampler_neg_draw_i, new llama_sampler_neg_draw { threshold, seed, NAN, std::mt19937(seed) });
+    auto * ctx = new llama_sampler_neg_draw { threshold, seed, NAN, std::mt19937(seed) };
+    return llama_sampler_init(&llama_sampler_neg_draw_i, ctx);
 }
 
 //

@@ -19,9 +19,9 @@ void llama_neg_load(llama_model & model, llama_model_loader & ml, const llama_ne
     const int64_t n_embd    = model.hparams.n_embd;
     int64_t       n_reduced = 0;
 
-    const llama_neg_keys keys = llama_neg_check_gguf(ml.metadata, n_embd, n_reduced, [&](const char * name) -> const ggml_tensor * {
-        return ml.get_tensor_meta(name);
-    });
+    const auto tensor_of = [&](const char * name) -> const ggml_tensor * { return ml.get_tensor_meta(name); };
+
+    const llama_neg_keys keys = llama_neg_check_gguf(ml.metadata, n_embd, n_reduced, tensor_of);
 
     const LLM_TN tn(model.arch);
 
@@ -59,8 +59,8 @@ void llama_neg_build(const llama_model & model, const llm_graph_context & llm) {
         return;
     }
     if (h->ne[0] != head.down_w->ne[0] || h->ne[1] != logits->ne[1]) {
-        LLAMA_LOG_WARN("%s: the final hidden state is [%" PRId64 ", %" PRId64 "], not one row of %" PRId64 " per output: NEG is not evaluated\n",
-                __func__, h->ne[0], h->ne[1], head.down_w->ne[0]);
+        LLAMA_LOG_WARN("%s: the final hidden state is [%" PRId64 ", %" PRId64 "], not one row of %" PRId64
+                " per output: NEG is not evaluated\n", __func__, h->ne[0], h->ne[1], head.down_w->ne[0]);
         return;
     }
 

@@ -38,7 +38,8 @@ struct llama_neg_head {
     std::vector<struct ggml_tensor *> tensors() const { return { down_w, down_b, out_w, out_b }; }
 };
 
-using llama_neg_create_tensor = std::function<struct ggml_tensor * (const LLM_TN_IMPL & tn, const std::initializer_list<int64_t> & ne)>;
+using llama_neg_create_tensor =
+    std::function<struct ggml_tensor * (const LLM_TN_IMPL & tn, const std::initializer_list<int64_t> & ne)>;
 
 // Reads and checks the neg.* part of the file being loaded, if there is any, and creates its tensors.
 // Throws std::runtime_error, message starting with "neg: ", for a head that is not whole and well-formed.

@@ -36,13 +36,13 @@ struct llama_neg_info {
 LLAMA_API struct llama_neg_info llama_model_neg_info  (const struct llama_model * model);
 LLAMA_API const char *          llama_model_neg_source(const struct llama_model * model); // "" when absent
 
-// Loads a head from a side-car GGUF (or from the neg.* part of any GGUF); a head that the model already carries is replaced.
-// Call it before the first context of the model is created. Returns 0, or -1 with nothing changed and one line in `err`
-// that names file, tensor or key, and the remedy.
+// Loads a head from a side-car GGUF (or from the neg.* part of any GGUF); a head that the model already carries is
+// replaced. Call it before the first context of the model is created. Returns 0, or -1 with nothing changed and one
+// line in `err` that names file, tensor or key, and the remedy.
 LLAMA_API int32_t llama_model_load_neg(struct llama_model * model, const char * path, char * err, size_t err_size);
 
-// Predicted entropy in nats of output row i, with the index rules of llama_get_logits_ith. NaN when the model has no head,
-// the context does not evaluate it (encoders, MTP drafts, training) or i is not an output row. Never aborts.
+// Predicted entropy in nats of output row i, with the index rules of llama_get_logits_ith. NaN when the model has no
+// head, the context does not evaluate it (encoders, MTP drafts, training) or i is not an output row. Never aborts.
 LLAMA_API float llama_get_neg_ith(struct llama_context * ctx, int32_t i);
 
 struct llama_neg_gate_params {
@@ -51,13 +51,13 @@ struct llama_neg_gate_params {
     float   temp_scale; // divides the kept logits; 1 = off
 };
 
-// The mask. Where active it keeps exactly min(top_k, candidates) candidates with the largest logits, ties going to the lowest
-// token id, in the order they had. Where inactive it costs one comparison and changes nothing.
+// The mask. Where active it keeps exactly min(top_k, candidates) candidates with the largest logits, ties going to the
+// lowest token id, in the order they had. Where inactive it costs one comparison and changes nothing.
 // As a backend sampler it runs in the graph instead, with the entropy taken from there; dropped tokens then get -inf.
 LLAMA_API struct llama_sampler * llama_sampler_init_neg_gate(struct llama_neg_gate_params params);
 
-// For action "sample" under greedy decoding: where active, draws one of the candidates left (softmax at temperature 1, its own
-// generator) and leaves only that one.
+// For action "sample" under greedy decoding: where active, draws one of the candidates left (softmax at temperature 1,
+// its own generator) and leaves only that one.
 LLAMA_API struct llama_sampler * llama_sampler_init_neg_draw(float threshold, uint32_t seed);
 
 // Tells every NEG stage of a chain (or a single stage) the predicted entropy of the row about to be sampled.

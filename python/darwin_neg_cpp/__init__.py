@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, RequestError
+from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadError, OutputError, RequestError
 
 if TYPE_CHECKING:
-    from .hub import load_darwin_neg
-    from .llm import DarwinNEG
+    from .llm import DarwinNEG, load_darwin_neg
     from .protocols import Answer, ModeConfig, Question
-    from .results import ChatChunk, ChatReply, Chunk, Evaluation, Generation, NegTrace, TokenLogprobs
+    from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
 
 _LAZY = {
     "DarwinNEG": "llm",
-    "load_darwin_neg": "hub",
+    "load_darwin_neg": "llm",
     "Answer": "protocols",
     "ModeConfig": "protocols",
     "Question": "protocols",
@@ -27,9 +26,9 @@ _LAZY = {
     "ChatChunk": "results",
     "ChatReply": "results",
     "Chunk": "results",
-    "Evaluation": "results",
     "Generation": "results",
     "NegTrace": "results",
+    "Scores": "results",
     "TokenLogprobs": "results",
 }
 
@@ -41,16 +40,17 @@ __all__ = [
     "ContextFullError",
     "DarwinNEG",
     "DarwinNegError",
-    "Evaluation",
     "Generation",
     "ModeConfig",
     "ModelFileError",
     "Neg",
     "NegHeadError",
     "NegTrace",
+    "OutputError",
     "Question",
     "RequestError",
     "SamplingParams",
+    "Scores",
     "TokenLogprobs",
     "__version__",
     "load_darwin_neg",

@@ -1,7 +1,7 @@
 """The compiled engine. Typed for darwin_neg_cpp itself; users take darwin_neg_cpp.DarwinNEG."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, type_check_only
+from typing import Any, ClassVar, TypedDict, type_check_only
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ class SampleUpdate(TypedDict):
 
 @type_check_only
 class Update(TypedDict):
+    request: int
     finished: bool
     seed: int
     n_prompt_tokens: int
@@ -37,26 +38,51 @@ class ChatPrompt:
     @property
     def supports_thinking(self) -> bool: ...
 
+class NegAction:
+    __members__: ClassVar[dict[str, NegAction]]
+    off: ClassVar[NegAction]
+    mask: ClassVar[NegAction]
+    sample: ClassVar[NegAction]
+    def __init__(self, value: int) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class Notify:
+    __members__: ClassVar[dict[str, Notify]]
+    token: ClassVar[Notify]
+    sample: ClassVar[Notify]
+    request: ClassVar[Notify]
+    def __init__(self, value: int) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class ModelParams:
+    def __init__(self, model_path: str, **values: Any) -> None: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
+class RequestParams:
+    def __init__(self, **values: Any) -> None: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
+class Inbox:
+    def wait(self, timeout: float | None = None) -> Update | None: ...
+    def close(self) -> None: ...
+
+class Requests:
+    @property
+    def ids(self) -> list[int]: ...
+    def cancel(self, request_id: int | None = None) -> None: ...
+    def release(self, request_id: int | None = None) -> None: ...
+
 class Engine:
     def __init__(
         self,
-        model_path: str,
+        params: ModelParams,
         *,
-        neg_path: str | None = None,
-        n_ctx: int = 4096,
-        n_batch: int = 512,
-        n_ubatch: int = 512,
-        n_parallel: int = 8,
-        n_threads: int = 0,
-        n_threads_batch: int = 0,
-        n_gpu_layers: int = -1,
-        main_gpu: int = 0,
-        split_mode: str = "layer",
-        flash_attn: str = "auto",
-        type_k: str = "f16",
-        type_v: str = "f16",
-        use_mmap: bool = True,
-        use_mlock: bool = False,
         chat_template: str | None = None,
         progress: Callable[[float], bool] | None = None,
     ) -> None: ...
@@ -65,42 +91,17 @@ class Engine:
     def metadata(self) -> dict[str, str]: ...
     def tokenize(self, text: bytes, add_special: bool, parse_special: bool) -> list[int]: ...
     def detokenize(self, tokens: Sequence[int], special: bool) -> bytes: ...
+    def inbox(self) -> Inbox: ...
     def submit(
         self,
         prompts: Sequence[Sequence[int]],
-        *,
-        n: int,
-        max_tokens: int,
-        temperature: Sequence[float],
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        typical_p: float,
-        repeat_penalty: float,
-        repeat_last_n: int,
-        frequency_penalty: float,
-        presence_penalty: float,
-        seed: int,
-        stop: Sequence[bytes],
-        logit_bias: Sequence[tuple[int, float]],
-        logprobs: int,
-        grammar: str,
-        json_schema: str,
-        ignore_eos: bool,
-        neg_action: str,
-        neg_threshold: float | None,
-        neg_top_k: int,
-        neg_use_temp_scale: int,
-        stream: bool,
+        params: RequestParams,
+        inbox: Inbox,
         chat: ChatPrompt | None = None,
-    ) -> list[int]: ...
-    def wait(self, request_id: int, timeout: float) -> Update | None: ...
-    def wait_any(self, timeout: float) -> list[int]: ...
-    def cancel(self, request_id: int) -> None: ...
+    ) -> Requests: ...
     def cancel_all(self) -> None: ...
-    def release(self, request_id: int) -> None: ...
     def stats(self) -> dict[str, int]: ...
-    def evaluate(
+    def score(
         self, texts: Sequence[Sequence[int]], *, hidden: bool = False, logits: bool = False, top: int = 0
     ) -> dict[str, Any]: ...
     def apply_chat_template(

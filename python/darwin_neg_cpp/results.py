@@ -1,23 +1,21 @@
-"""What generation returns. Arrays have one entry a generated token, end tokens included."""
+"""The results of generation and scoring. Arrays have one entry a token, end tokens included."""
 
 from __future__ import annotations
 
-import math
-import time
-import uuid
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from . import openai_json
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
 class NegTrace:
-    """What the NEG head and gate saw at each generated token.
+    """Prediction of the NEG head and state of its gate at each generated token.
 
     entropy: predicted entropy of the distribution that the token was drawn from, nats, float32 [tokens].
     active: whether the gate was active there, bool [tokens].
@@ -50,13 +48,15 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What the model says at every position of a given text. Entry i is about the distribution of the token behind token i.
+class Scores:
+    """The model's view of every position of a given text. Entry i is about the distribution of the token after token i.
 
-    token_ids: int32 [tokens]. entropy: of that distribution, nats, float32 [tokens]. neg: predicted entropy and gate, None when the
-        model has no NEG head. logprobs: natural-log probability of the text's own next token, float32 [tokens], NaN at the end.
-    top_ids, top_logprobs: the k most likely next tokens, [tokens, k]. hidden: the LM head's input, float32 [tokens, n_embd], None
-        unless asked for. All under the model's own distribution: temperature 1, no gate.
+    token_ids: int32 [tokens]. entropy: of that distribution, nats, float32 [tokens].
+    neg: predicted entropy and gate, None when the model has no NEG head.
+    logprobs: natural-log probability of the text's own next token, float32 [tokens], NaN at the end.
+    top_ids, top_logprobs: the k most likely next tokens, [tokens, k].
+    hidden: the LM head's input, float32 [tokens, n_embd], None unless asked for.
+    All under the model's own distribution: temperature 1, no gate.
     """
 
     token_ids: npt.NDArray[np.int32]
@@ -75,7 +75,7 @@ class Generation:
     text: without stop string and end token. token_ids: int32 [tokens]. pieces: the text of each token ("" for one whose
         characters come with a later token, and for the end token). neg: None when the model has no NEG head.
     finish_reason: "stop" (end token, or a stop string, then in `stop`), "length" or "cancelled".
-    seed, index: what reproduces this sample. prompt_seconds: decoding the prompt; generate_seconds: from its end on.
+    seed, index: reproduce this sample. prompt_seconds: time to decode the prompt; generate_seconds: from then on.
     """
 
     text: str
@@ -97,16 +97,7 @@ class Generation:
 
     def to_openai(self) -> dict[str, Any]:
         """An OpenAI `text_completion` object, with the NEG trace under "neg"."""
-        out = _envelope(self, "text_completion", {"text": self.text})
-        if self.logprobs is not None:
-            out["choices"][0]["logprobs"] = {
-                "tokens": list(self.pieces),
-                "token_logprobs": json_numbers(self.logprobs.chosen),
-                "top_logprobs": None,
-                "text_offset": _offsets(self.pieces),
-                **_top_tokens(self.logprobs),
-            }
-        return out
+        return openai_json.completion(self)
 
 
 @dataclass(frozen=True)
@@ -147,27 +138,9 @@ class ChatReply:
 
     def to_openai(self) -> dict[str, Any]:
         """An OpenAI `chat.completion` object, with the NEG trace under "neg"."""
-        message: dict[str, Any] = {"role": "assistant", "content": self.text}
-        if self.reasoning:
-            message["reasoning_content"] = self.reasoning
-        if self.tool_calls:
-            message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in self.tool_calls
-            ]
-        out = _envelope(self.generation, "chat.completion", {"message": message})
-        if self.tool_calls and self.finish_reason == "stop":
-            out["choices"][0]["finish_reason"] = "tool_calls"
-        logprobs = self.generation.logprobs
-        if logprobs is not None:
-            out["choices"][0]["logprobs"] = {
-                "content": [
-                    {"token": piece, "logprob": value, "bytes": list(piece.encode()), "top_logprobs": []}
-                    for piece, value in zip(self.generation.pieces, json_numbers(logprobs.chosen), strict=False)
-                ],
-                **_top_tokens(logprobs),
-            }
-        return out
+        return openai_json.chat_completion(
+            self.generation, text=self.text, reasoning=self.reasoning, tool_calls=self.tool_calls
+        )
 
 
 @dataclass(frozen=True)
@@ -208,53 +181,3 @@ class ChatChunk:
     @property
     def finish_reason(self) -> FinishReason | None:
         return self.chunk.finish_reason
-
-
-def json_numbers(values: npt.NDArray[np.float32]) -> list[float | None]:
-    """Floats for JSON, which knows neither NaN nor infinities: those become None."""
-    return [value if math.isfinite(value) else None for value in map(float, values)]
-
-
-def neg_json(trace: NegTrace) -> dict[str, Any]:
-    """A trace as JSON-ready values."""
-    rate, mean = trace.activation_rate, trace.mean_entropy
-    return {
-        "entropy": json_numbers(trace.entropy),
-        "active": trace.active.tolist(),
-        "activation_rate": rate,
-        "mean_entropy": mean if math.isfinite(mean) else None,
-    }
-
-
-def _envelope(generation: Generation, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
-    tokens = len(generation.token_ids)
-    choice = {"index": generation.index, **choice, "logprobs": None, "finish_reason": generation.finish_reason}
-    choice["token_ids"] = generation.token_ids.tolist()
-    if generation.neg is not None:
-        choice["neg"] = {"tokens": list(generation.pieces), **neg_json(generation.neg)}
-    return {
-        "id": f"{'chatcmpl' if kind == 'chat.completion' else 'cmpl'}-{uuid.uuid4().hex}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": generation.model,
-        "seed": generation.seed,
-        "choices": [choice],
-        "usage": {
-            "prompt_tokens": generation.prompt_tokens,
-            "completion_tokens": tokens,
-            "total_tokens": generation.prompt_tokens + tokens,
-        },
-    }
-
-
-def _offsets(pieces: tuple[str, ...]) -> list[int]:
-    lengths = [0, *(len(piece) for piece in pieces)]
-    return list(accumulate(lengths))[:-1]
-
-
-def _top_tokens(logprobs: TokenLogprobs) -> dict[str, Any]:
-    # ids, because OpenAI's form by text loses tokens that share one
-    return {
-        "top_token_ids": logprobs.top_ids.tolist(),
-        "top_token_logprobs": [json_numbers(row) for row in logprobs.top],
-    }

@@ -1,23 +1,33 @@
-"""What a request asks for: sampling parameters and the use of the NEG gate."""
+"""What a request asks for: sampling parameters and the use of the NEG gate.
+
+A parameter is one field of SamplingParams: its metadata holds the check that also makes the engine's value of it, under
+the same name. One more parameter is one more field there, and one more line in SampleOptions.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypedDict, get_args
 
+from .checks import (
+    MAX_INT64,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_text,
+    encode_all,
+    json_object_text,
+    shown,
+)
 from .errors import RequestError
 
 NegActionName = Literal["mask", "sample", "off"]
-
-# llama.cpp turns JSON into grammars and templates by recursion on the C stack; honest input is far flatter and smaller.
-MAX_JSON_DEPTH = 100
-MAX_JSON_SIZE = 1_000_000
-MAX_INT32 = 2**31 - 1
+SamplerName = Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +50,77 @@ class Neg:
     action: NegActionName = "mask"
 
     def __post_init__(self) -> None:
-        _flag("neg.enabled", self.enabled)
-        if self.action not in get_args(NegActionName):
-            raise RequestError(f"neg.action must be 'mask', 'sample' or 'off', got {_shown(self.action)}")
+        check_flag("neg.enabled", self.enabled)
+        check_choice("neg.action", self.action, get_args(NegActionName))
         if self.threshold is not None:
-            _number("neg.threshold", self.threshold, low=0, allow_inf=True)
+            check_number("neg.threshold", self.threshold, low=0, infinite=(math.inf,))
         if self.top_k is not None:
             check_integer("neg.top_k", self.top_k, low=1)
         if self.use_temp_scale is not None:
-            _flag("neg.use_temp_scale", self.use_temp_scale)
+            check_flag("neg.use_temp_scale", self.use_temp_scale)
+
+
+def _integer(default: int | None, *, low: int, **limits: Any) -> Any:
+    return field(default=default, metadata=_reader(partial(check_integer, low=low, **limits), default))
+
+
+def _number(default: float, **limits: Any) -> Any:
+    return field(default=default, metadata=_reader(partial(check_number, **limits), default))
+
+
+def _reader(check: Any, default: object) -> dict[str, Any]:
+    """Metadata of a field. A parameter whose default is None may be None, and the engine has None for it too."""
+    return {"read": lambda name, value: None if value is None and default is None else check(name, value)}
+
+
+def _read_temperature(name: str, value: object) -> list[float]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        value = [value]
+    return [check_number(name, temperature, low=0) for temperature in value]
+
+
+def _read_texts(name: str, value: object, *, empty: str) -> list[bytes]:
+    texts = encode_all(name, value)
+    if b"" in texts:
+        raise RequestError(f"{name} holds an empty string{empty}; remove it")
+    return texts
+
+
+def _read_samplers(name: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or not value:
+        raise RequestError(f"{name} must be a list of samplers' names, or None for the usual order, got {shown(value)}")
+    return [check_choice(name, sampler, get_args(SamplerName)) for sampler in value]
+
+
+def _read_bias(name: str, value: object) -> list[tuple[int, float]]:
+    if value is None:
+        return []
+    if not isinstance(value, Mapping):
+        raise RequestError(f"{name} must be a dict of token id to number, got {type(value).__name__}")
+    pairs = []
+    for token, bias in value.items():
+        number = check_integer(f"{name}: token id", token, low=0)
+        try:
+            pairs.append((number, check_number(name, bias, infinite=(-math.inf,))))
+        except RequestError:
+            raise RequestError(f"{name} of token {token} must be a number or -inf, got {shown(bias)}") from None
+    return pairs
+
+
+def _read_neg(name: str, value: object) -> dict[str, Any]:
+    """The four values that the engine has for a Neg."""
+    if value is None:
+        return {}
+    if not isinstance(value, Neg):
+        raise RequestError(f"{name} must be a Neg object, got {type(value).__name__}; write neg=Neg(...)")
+    return {
+        "neg_action": value.action if value.enabled else "off",
+        "neg_threshold": None if value.threshold is None else float(value.threshold),
+        "neg_top_k": None if value.top_k is None else int(value.top_k),
+        "neg_use_temp_scale": value.use_temp_scale,
+    }
 
 
 @dataclass(frozen=True)
@@ -56,9 +128,20 @@ class SamplingParams:
     """Parameters of one request, with the names and defaults of llama.cpp.
 
     max_tokens: new tokens per sample; None: to the end of the answer, or of the context (finish_reason "length").
-    temperature: 0 decodes greedily; a list of n numbers gives each sample its own. top_k (0 = off), top_p, min_p, typical_p (1 = off): truncation of the distribution.
+    temperature: 0 decodes greedily; a list of n numbers gives each sample its own.
+    top_k (0 = off), top_p (1 = off), min_p (0 = off), typical_p (1 = off), top_n_sigma (-1 = off): truncation of the
+        distribution. min_keep: tokens that top_p, min_p, typical_p and XTC leave at least.
+    xtc_probability (0 = off): how often XTC drops all but the least likely of the tokens above xtc_threshold.
+    dynatemp_range (0 = off): the temperature follows the entropy, this far to either side; dynatemp_exponent shapes it.
+    mirostat: 0 = off, 1, 2: keep the surprise of the text at mirostat_tau, learning at rate mirostat_eta; the samplers
+        that truncate are then not used.
     repeat_penalty (1 = off) and the OpenAI-style frequency_penalty and presence_penalty (0 = off) look at the last
         repeat_last_n tokens (-1: the whole context).
+    dry_multiplier (0 = off): DRY, a penalty of dry_multiplier * dry_base ** (length - dry_allowed_length) for a token
+        that would extend a repetition of that length within the last dry_penalty_last_n tokens (-1: the whole context).
+        dry_sequence_breakers: strings at which a repetition ends.
+    samplers: names of the samplers that are used, in their order; None: llama.cpp's usual order.
+    reasoning_budget_tokens: tokens after which the reasoning of a chat answer is ended; None: no limit. For chat alone.
     stop: strings that end the answer; they are not part of it.
     seed: None draws one, which the result reports. Sample k of a request depends on (seed, k) alone.
     n: samples of the prompt; it is decoded once.
@@ -66,62 +149,66 @@ class SamplingParams:
         logarithms of the model's own distribution (temperature 1, before gate, grammar and penalties).
     grammar: GBNF. json_schema: a dict or JSON text. At most one of them.
     logit_bias: {token id: added logit}; -inf bans a token.
-    ignore_eos: go on after the end of the answer, to max_tokens.
+    ignore_eos: continue after the end of the answer, to max_tokens.
     neg: use of the gate; None: as the model file says.
 
     Errors: RequestError, whose one line names the argument.
     """
 
-    max_tokens: int | None = None
-    temperature: float | Sequence[float] = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    typical_p: float = 1.0
-    repeat_penalty: float = 1.0
-    repeat_last_n: int = 64
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    stop: Sequence[str] | str | None = ()
-    seed: int | None = None
-    n: int = 1
-    logprobs: int | None = None
-    grammar: str | None = None
-    json_schema: Mapping[str, Any] | str | None = None
-    logit_bias: Mapping[int, float] | None = None
-    ignore_eos: bool = False
-    neg: Neg | None = None
+    max_tokens: int | None = _integer(None, low=0, hint=" (None: no limit)")
+    temperature: float | Sequence[float] = field(default=0.8, metadata={"read": _read_temperature})
+    top_k: int = _integer(40, low=0)
+    top_p: float = _number(0.95, low=0, high=1)
+    min_p: float = _number(0.05, low=0, high=1)
+    typical_p: float = _number(1.0, low=0, high=1)
+    top_n_sigma: float = _number(-1.0, low=-1)
+    min_keep: int = _integer(0, low=0)
+    xtc_probability: float = _number(0.0, low=0, high=1)
+    xtc_threshold: float = _number(0.1, low=0, high=1)
+    dynatemp_range: float = _number(0.0, low=0)
+    dynatemp_exponent: float = _number(1.0, low=0)
+    mirostat: int = _integer(0, low=0, high=2)
+    mirostat_tau: float = _number(5.0, low=0)
+    mirostat_eta: float = _number(0.1, low=0)
+    repeat_penalty: float = _number(1.0, low=1e-6)
+    repeat_last_n: int = _integer(64, low=-1)
+    frequency_penalty: float = _number(0.0)
+    presence_penalty: float = _number(0.0)
+    dry_multiplier: float = _number(0.0, low=0)
+    dry_base: float = _number(1.75, low=0)
+    dry_allowed_length: int = _integer(2, low=0)
+    dry_penalty_last_n: int = _integer(64, low=-1)
+    dry_sequence_breakers: Sequence[str] = field(
+        default=("\n", ":", '"', "*"), metadata={"read": partial(_read_texts, empty="")}
+    )
+    samplers: Sequence[SamplerName] | None = field(default=None, metadata={"read": _read_samplers})
+    reasoning_budget_tokens: int | None = _integer(None, low=0, hint=" (None: no limit)")
+    stop: Sequence[str] | str | None = field(
+        default=(), metadata={"read": partial(_read_texts, empty=", which would end every answer at once")}
+    )
+    seed: int | None = _integer(None, low=0, high=MAX_INT64, hint=" (None: draw one)")
+    n: int = _integer(1, low=1, high=4096)
+    logprobs: int | None = _integer(None, low=0)
+    grammar: str | None = field(
+        default=None, metadata={"read": lambda name, value: "" if value is None else check_text(name, value)}
+    )
+    json_schema: Mapping[str, Any] | str | None = field(default=None, metadata={"read": json_object_text})
+    logit_bias: Mapping[int, float] | None = field(default=None, metadata={"read": _read_bias})
+    ignore_eos: bool = field(default=False, metadata={"read": check_flag})
+    neg: Neg | None = field(default=None, metadata={"read": _read_neg})
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None:
-            check_integer("max_tokens", self.max_tokens, low=0, hint=" (None: no limit)")
-        check_integer("n", self.n, low=1, high=4096)
-        _check_temperature(self.temperature, self.n)
-        check_integer("top_k", self.top_k, low=0)
-        for name in ("top_p", "min_p", "typical_p"):
-            _number(name, getattr(self, name), low=0, high=1)
-        _number("repeat_penalty", self.repeat_penalty, low=1e-6)
-        check_integer("repeat_last_n", self.repeat_last_n, low=-1)
-        _number("frequency_penalty", self.frequency_penalty)
-        _number("presence_penalty", self.presence_penalty)
-        if self.seed is not None:
-            check_integer("seed", self.seed, low=0, high=2**63 - 1, hint=" (None: draw one)")
-        if self.logprobs is not None:
-            check_integer("logprobs", self.logprobs, low=0)
-        _check_stop(self.stop)
         if self.grammar is not None and self.json_schema is not None:
             raise RequestError("grammar and json_schema are both given; give one")
-        if self.grammar is not None:
-            encode("grammar", self.grammar)
-        _schema_text(self.json_schema)
-        _check_bias(self.logit_bias)
-        _flag("ignore_eos", self.ignore_eos)
-        if self.neg is not None and not isinstance(self.neg, Neg):
-            raise RequestError(f"neg must be a Neg object, got {type(self.neg).__name__}; write neg=Neg(...)")
+        temperatures = _values(self)["temperature"]
+        if isinstance(self.temperature, Sequence) and len(temperatures) != self.n:
+            raise RequestError(
+                f"temperature has {len(temperatures)} entries for n = {self.n} samples; give one number, or one each"
+            )
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments of a request: the fields of SamplingParams, and transformers' name for max_tokens."""
+class SampleOptions(TypedDict, total=False):
+    """The keyword arguments of a request but `n`: the fields of SamplingParams, and transformers' max_new_tokens."""
 
     max_tokens: int | None
     max_new_tokens: int | None
@@ -130,13 +217,28 @@ class Options(TypedDict, total=False):
     top_p: float
     min_p: float
     typical_p: float
+    top_n_sigma: float
+    min_keep: int
+    xtc_probability: float
+    xtc_threshold: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    mirostat: int
+    mirostat_tau: float
+    mirostat_eta: float
     repeat_penalty: float
     repeat_last_n: int
     frequency_penalty: float
     presence_penalty: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: Sequence[str]
+    samplers: Sequence[SamplerName] | None
+    reasoning_budget_tokens: int | None
     stop: Sequence[str] | str | None
     seed: int | None
-    n: int
     logprobs: int | None
     grammar: str | None
     json_schema: Mapping[str, Any] | str | None
@@ -145,8 +247,14 @@ class Options(TypedDict, total=False):
     neg: Neg | None
 
 
+class Options(SampleOptions, total=False):
+    """The keyword arguments of a request."""
+
+    n: int
+
+
 def merge(base: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
-    """`base` (or the defaults) with explicit options on top; `max_new_tokens` means `max_tokens`."""
+    """Puts explicit options on top of `base`, or of the defaults; `max_new_tokens` means `max_tokens`."""
     if base is not None and not isinstance(base, SamplingParams):
         raise RequestError(f"params must be a SamplingParams object, got {type(base).__name__}; name single options")
     options = dict(options)
@@ -154,177 +262,22 @@ def merge(base: SamplingParams | None, options: Mapping[str, Any]) -> SamplingPa
         if "max_tokens" in options:
             raise RequestError("max_tokens and max_new_tokens are both given; give one")
         options["max_tokens"] = options.pop("max_new_tokens")
-    known = {field.name for field in dataclasses.fields(SamplingParams)}
+    known = {parameter.name for parameter in dataclasses.fields(SamplingParams)}
     if unknown := sorted(set(options) - known):
         raise RequestError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
     return dataclasses.replace(base or SamplingParams(), **options)
 
 
-def submit_arguments(params: SamplingParams, *, stream: bool) -> dict[str, Any]:
-    """The keyword arguments of `_core.Engine.submit` for these parameters."""
-    neg = params.neg or Neg()
-    action = "default" if params.neg is None else ("off" if not neg.enabled else neg.action)
-    stops = [params.stop] if isinstance(params.stop, str) else list(params.stop or ())
+def engine_values(params: SamplingParams) -> dict[str, Any]:
+    """Every parameter as the engine takes it, by the engine's name."""
+    values = _values(params)
+    neg = values.pop("neg")
+    return {**values, **neg}
+
+
+def _values(params: SamplingParams) -> dict[str, Any]:
+    """Checks every field; returns the engine's values."""
     return {
-        "n": int(params.n),
-        "max_tokens": -1 if params.max_tokens is None else int(params.max_tokens),
-        "temperature": _temperatures(params),
-        "top_k": int(params.top_k),
-        "top_p": float(params.top_p),
-        "min_p": float(params.min_p),
-        "typical_p": float(params.typical_p),
-        "repeat_penalty": float(params.repeat_penalty),
-        "repeat_last_n": int(params.repeat_last_n),
-        "frequency_penalty": float(params.frequency_penalty),
-        "presence_penalty": float(params.presence_penalty),
-        "seed": -1 if params.seed is None else int(params.seed),
-        "stop": [encode("stop", text) for text in stops],
-        "logit_bias": [(int(token), float(value)) for token, value in (params.logit_bias or {}).items()],
-        "logprobs": -1 if params.logprobs is None else int(params.logprobs),
-        "grammar": params.grammar or "",
-        "json_schema": _schema_text(params.json_schema),
-        "ignore_eos": params.ignore_eos,
-        "neg_action": action,
-        "neg_threshold": None if neg.threshold is None else float(neg.threshold),
-        "neg_top_k": int(neg.top_k or 0),
-        "neg_use_temp_scale": -1 if neg.use_temp_scale is None else int(neg.use_temp_scale),
-        "stream": stream,
+        parameter.name: parameter.metadata["read"](parameter.name, getattr(params, parameter.name))
+        for parameter in dataclasses.fields(params)
     }
-
-
-def _temperatures(params: SamplingParams) -> list[float]:
-    """One for each sample."""
-    if isinstance(params.temperature, Sequence):
-        return [float(one) for one in params.temperature]
-    return [float(params.temperature)] * params.n
-
-
-def encode(name: str, text: object) -> bytes:
-    """UTF-8, refusing halves of surrogate pairs, which no tokenizer can read."""
-    if not isinstance(text, str):
-        raise RequestError(f"{name} must be text (str), got {type(text).__name__}")
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            f"{name} holds a lone surrogate at character {error.start}; it is not valid Unicode text"
-        ) from None
-
-
-def json_text(name: str, value: object) -> str:
-    """JSON for the engine; refuses, naming the argument, what is no JSON, too deep or too large."""
-    _check_shape(name, value)
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"{name} cannot be written as JSON: {error}") from None
-    if len(encode(name, text)) > MAX_JSON_SIZE:
-        raise RequestError(f"{name} is larger than {MAX_JSON_SIZE:,} bytes; shorten it")
-    return text
-
-
-def _schema_text(schema: object) -> str:
-    if schema is None:
-        return ""
-    if isinstance(schema, str):
-        if len(schema) > MAX_JSON_SIZE:
-            raise RequestError(f"json_schema is larger than {MAX_JSON_SIZE:,} bytes; shorten it")
-        try:
-            schema = json.loads(schema)
-        except RecursionError:
-            raise RequestError(f"json_schema is nested deeper than {MAX_JSON_DEPTH} levels; flatten it") from None
-        except ValueError as error:
-            raise RequestError(f"json_schema is not valid JSON: {error}") from None
-    if not isinstance(schema, Mapping):
-        raise RequestError(f"json_schema must be a dict or the JSON text of one, got {type(schema).__name__}")
-    return json_text("json_schema", schema)
-
-
-def _check_shape(name: str, value: object) -> None:
-    """Depth and number of values, without recursion; also ends on structures that contain themselves."""
-    stack, seen = [(value, 1)], 0
-    while stack:
-        item, level = stack.pop()
-        seen += 1
-        if level > MAX_JSON_DEPTH:
-            raise RequestError(f"{name} is nested deeper than {MAX_JSON_DEPTH} levels; flatten it")
-        if seen > MAX_JSON_SIZE:
-            raise RequestError(f"{name} is larger than {MAX_JSON_SIZE:,} bytes; shorten it")
-        if isinstance(item, Mapping):
-            stack += [(child, level + 1) for child in item.values()]
-        elif isinstance(item, (list, tuple)):
-            stack += [(child, level + 1) for child in item]
-
-
-def _check_temperature(temperature: object, n: int) -> None:
-    if isinstance(temperature, (str, bytes)) or not isinstance(temperature, Sequence):
-        return _number("temperature", temperature, low=0)
-    for one in temperature:
-        _number("temperature", one, low=0)
-    if len(temperature) != n:
-        raise RequestError(
-            f"temperature has {len(temperature)} entries for n = {n} samples; give one number, or one each"
-        )
-    return None
-
-
-def _check_stop(stop: object) -> None:
-    if stop is None:
-        return
-    if isinstance(stop, (bytes, Mapping)) or not isinstance(stop, (str, Sequence)):
-        raise RequestError(f"stop must be a string or a list of strings, got {_shown(stop)}")
-    for text in [stop] if isinstance(stop, str) else stop:
-        if not encode("stop", text):
-            raise RequestError("stop holds an empty string, which would end every answer at once; remove it")
-
-
-def _check_bias(bias: object) -> None:
-    if bias is None:
-        return
-    if not isinstance(bias, Mapping):
-        raise RequestError(f"logit_bias must be a dict of token id to number, got {type(bias).__name__}")
-    for token, value in bias.items():
-        check_integer("logit_bias: token id", token, low=0)
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) < math.inf:
-            raise RequestError(f"logit_bias of token {token} must be a number or -inf, got {_shown(value)}")
-
-
-def _number(
-    name: str, value: object, *, low: float = -math.inf, high: float = math.inf, allow_inf: bool = False
-) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise RequestError(f"{name} must be a number, got {_shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if math.isnan(number) or (math.isinf(number) and not allow_inf):
-        raise RequestError(f"{name} must be a finite number, got {_shown(value)}")
-    if not low <= number <= high:
-        raise RequestError(f"{name} must be {_range(low, high)}, got {_shown(value)}")
-
-
-def check_integer(name: str, value: object, *, low: int, high: int = MAX_INT32, hint: str = "") -> None:
-    """Refuses, naming the argument, what is no whole number (of Python or NumPy) in the range."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise RequestError(f"{name} must be a whole number, got {_shown(value)}")
-    if not low <= int(value) <= high:
-        raise RequestError(f"{name} must be {_range(low, high)}{hint}, got {_shown(value)}")
-
-
-def _flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise RequestError(f"{name} must be True or False, got {_shown(value)}")
-
-
-def _range(low: float, high: float) -> str:
-    return f"at least {low}" if high == math.inf else f"between {low} and {high}"
-
-
-def _shown(value: object) -> str:
-    """A value in an error line: one line, and short."""
-    try:
-        text = ascii(value)
-    except ValueError:  # an int of more digits than Python prints
-        text = type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."

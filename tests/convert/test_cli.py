@@ -76,7 +76,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_leaving_the_head_out_is_said_loudly(folder, tmp_path, capsys):
     out = tmp_path / "out.gguf"
-    assert main(["convert", str(folder), "-o", str(out), "--no-neg"]) == 0
+    assert main(["convert", str(folder), "-o", str(out), "--no-head"]) == 0
     said = capsys.readouterr()
     assert "NO NEG HEAD" in said.err and "with NEG head" not in said.out
     assert not neg_format.has_neg(read_header(out))
@@ -117,11 +117,11 @@ def test_dry_run_of_a_quantized_type_tells_its_own_file_and_the_room_it_takes(fo
 
 def test_dry_run_tells_of_the_side_car(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["convert", str(folder), "--sidecar", "head.gguf", "--dry-run"]) == 0
+    assert main(["convert", str(folder), "--side-car", "head.gguf", "--dry-run"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[-2].startswith("Checkpoint-BF16.gguf: ") and said[-1].startswith("head.gguf: ")
     assert not any(line.startswith("neg.") for line in said), "the head goes into the side-car"
-    assert main(["convert", str(folder), "--sidecar-only", "--sidecar", "head.gguf", "--dry-run"]) == 0
+    assert main(["convert", str(folder), "--side-car-only", "--side-car", "head.gguf", "--dry-run"]) == 0
     (only,) = capsys.readouterr().out.splitlines()
     assert only.startswith("head.gguf: ")
     assert list(tmp_path.glob("*.gguf")) == []
@@ -131,24 +131,24 @@ def test_a_side_car_that_cannot_be_written_is_found_out_before_the_model_is(fold
     monkeypatch.setattr(convert, "write_any", lambda *_, **__: pytest.fail("it wrote the model"))
     out = str(tmp_path / "out.gguf")
     for side_car in (str(folder / "config.json"), str(tmp_path / "no" / "head.gguf"), str(tmp_path)):
-        refused(capsys, str(folder), "-o", out, "--sidecar", side_car, "--force")
+        refused(capsys, str(folder), "-o", out, "--side-car", side_car, "--force")
     monkeypatch.chdir(tmp_path)
     # the name that it takes by default is known only when the checkpoint has been read
-    assert "two names" in refused(capsys, str(folder), "--sidecar", "Checkpoint-BF16.gguf")
+    assert "two names" in refused(capsys, str(folder), "--side-car", "Checkpoint-BF16.gguf")
 
 
 # --- what it refuses
 
 
 def side_car_of(folder: Path, out: Path) -> Path:
-    assert main(["convert", str(folder), "--sidecar-only", "--sidecar", str(out)]) == 0
+    assert main(["convert", str(folder), "--side-car-only", "--side-car", str(out)]) == 0
     return out
 
 
 def test_a_side_car_of_another_backbone_is_refused(folder, tmp_path, capsys):
     side_car = side_car_of(folder, tmp_path / "head.gguf")
     out = tmp_path / "out.gguf"
-    assert main(["convert", str(folder), "-o", str(out), "--neg", str(side_car)]) == 0
+    assert main(["convert", str(folder), "-o", str(out), "--head", str(side_car)]) == 0
     assert neg_format.has_neg(read_header(out))
     # the same model but for one value of its output norm
     norm = next(name for name in names_of(folder) if name.endswith("language_model.norm.weight"))
@@ -157,7 +157,7 @@ def test_a_side_car_of_another_backbone_is_refused(folder, tmp_path, capsys):
         if norm in head:
             begin = head[norm]["data_offsets"][0]
             put(folder / shard, head, data[:begin] + b"\x11\x3f" + data[begin + 2 :])
-    said = refused(capsys, str(folder), "-o", str(out), "--neg", str(side_car), "--force")
+    said = refused(capsys, str(folder), "-o", str(out), "--head", str(side_car), "--force")
     assert "another backbone" in said and "neg.base_norm_sha256" in said
     # the released form says nothing about its backbone
     assert main(["convert", str(folder), "-o", str(out), "--force"]) == 0
@@ -169,7 +169,7 @@ def test_a_side_car_of_another_architecture_is_refused(tmp_path, folder, capsys)
         arch="Qwen3_5MoeForConditionalGeneration", experts="fused",
     )  # fmt: skip
     side_car = side_car_of(experts, tmp_path / "head.gguf")
-    said = refused(capsys, str(folder), "-o", str(tmp_path / "out.gguf"), "--neg", str(side_car))
+    said = refused(capsys, str(folder), "-o", str(tmp_path / "out.gguf"), "--head", str(side_car))
     assert "qwen35moe" in said and "neg.base_arch" in said
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 
 from darwin_neg_cpp.cli.main import main
-from darwin_neg_cpp.convert import convert, write
-from darwin_neg_cpp.errors import ModelFileError
-from darwin_neg_cpp.files.output_file import OutputError
+from darwin_neg_cpp.convert import convert, rows, write
+from darwin_neg_cpp.errors import ModelFileError, OutputError
 from oracles import tiny_tokenizer
 
 # installed, because the quantized types need the compiled engine
@@ -158,7 +157,7 @@ def test_full_disk_leaves_what_was_there(large, tmp_path, tenth):
     one_line(result.stderr)
     # it got as far as there was room: a few pieces may have been under way
     written = int(result.stdout.split()[-1])
-    assert limit - 8 * (2 * write.CHUNK) <= written <= limit
+    assert limit - 8 * (2 * rows.CHUNK) <= written <= limit
     assert written > 0
     assert out.read_bytes() == OLD
     assert hidden(tmp_path) == []
@@ -230,14 +229,15 @@ def test_an_io_error_is_one_line_and_the_old_file_stays(tiny, tmp_path, monkeypa
 
 
 def test_an_io_error_in_reading_back_is_one_line(tiny, tmp_path, monkeypatch, capsys):
-    honest = write._read_at
+    honest = write.read_at
 
     def broken(file: object, target: write.Bytes, offset: int, name: str) -> None:
         if ".tmp-" in name:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         honest(file, target, offset, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(write, "_read_at", broken)
+    for module in (rows, write):
+        monkeypatch.setattr(module, "read_at", broken)
     out = tmp_path / "out.gguf"
     out.write_bytes(OLD)
     assert main(["convert", str(tiny), "-o", str(out), "--force"]) == 3
@@ -282,7 +282,7 @@ def test_an_error_in_one_thread_ends_all_of_them(large, tmp_path, monkeypatch):
     honest = write.convert_rows
     calls = 0
 
-    def broken(inputs: write.Inputs, chunk: write.Chunk) -> write.Bytes:
+    def broken(inputs: rows.Inputs, chunk: rows.Chunk) -> write.Bytes:
         nonlocal calls
         calls += 1
         if calls == 5:
@@ -314,14 +314,14 @@ def test_a_shard_that_goes_away_meanwhile_is_named(tiny, tmp_path):
 
 def lying(monkeypatch: pytest.MonkeyPatch, at: int) -> list[int]:
     """Has one write store other bytes than it was given; returns a list that gets an entry for each write."""
-    honest = write._write_at
+    honest = write.write_at
     calls: list[int] = []
 
     def lie(file: object, data: bytes | write.Bytes, offset: int) -> None:
         calls.append(offset)
         honest(file, data if len(calls) != at else bytes(len(data)), offset)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(write, "_write_at", lie)
+    monkeypatch.setattr(write, "write_at", lie)
     return calls
 
 
@@ -338,7 +338,7 @@ def test_a_lie_ends_the_conversion_early(large, tmp_path, monkeypatch):
     calls = lying(monkeypatch, 3)
     honest = write.convert_rows
 
-    def slowly(inputs: write.Inputs, chunk: write.Chunk) -> write.Bytes:
+    def slowly(inputs: rows.Inputs, chunk: rows.Chunk) -> write.Bytes:
         time.sleep(0.05)
         return honest(inputs, chunk)
 
@@ -353,13 +353,14 @@ def test_a_lie_ends_the_conversion_early(large, tmp_path, monkeypatch):
 def test_without_verifying_nothing_is_read_back(tiny, tmp_path, monkeypatch, capsys):
     lying(monkeypatch, 20)
     read = []
-    honest = write._read_at
+    honest = write.read_at
 
     def reading(file: object, target: write.Bytes, offset: int, name: str) -> None:
         read.append(name)
         honest(file, target, offset, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(write, "_read_at", reading)
+    for module in (rows, write):
+        monkeypatch.setattr(module, "read_at", reading)
     out = tmp_path / "out.gguf"
     assert main(["convert", str(tiny), "-o", str(out), "--no-verify"]) == 0, capsys.readouterr().err
     assert out.exists() and read and all(name.endswith(".safetensors") for name in read)

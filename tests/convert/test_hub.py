@@ -204,7 +204,7 @@ def write_dry_run(folder: Path, out: Path) -> str:
 
 def test_a_side_car_alone_downloads_the_head_and_a_norm(hub, checkpoint, tmp_path):
     side_car, other = tmp_path / "head.gguf", tmp_path / "other.gguf"
-    command = ["--sidecar-only", "--sidecar", str(side_car)]
+    command = ["--side-car-only", "--side-car", str(side_car)]
     result = run(hub, tmp_path / "out.gguf", *command)
     assert result.returncode == 0, result.stderr
     assert all(shard_requests(hub))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from darwin_neg_cpp.cli.main import main
-from darwin_neg_cpp.convert import convert, quantize, write
+from darwin_neg_cpp.convert import convert, quantize, source, write
 from darwin_neg_cpp.errors import DarwinNegError
 from darwin_neg_cpp.gguf_file.header import read_header
 from darwin_neg_cpp.neg import formats as neg_format
@@ -144,7 +144,7 @@ def test_types_that_need_a_matrix_are_refused_before_anything_is_written(checkpo
 
 def test_conversion_refuses_early_what_cannot_end_well(checkpoint, tmp_path, monkeypatch, capsys):
     """Before a checkpoint is so much as looked for."""
-    monkeypatch.setattr(convert, "find", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(source, "find", lambda *_, **__: pytest.fail("it began"))
     (tmp_path / "there.gguf").write_bytes(b"old")
     folder, there, new = str(checkpoint), str(tmp_path / "there.gguf"), str(tmp_path / "new.gguf")
     nothing = str(tmp_path / "nothing")
@@ -153,11 +153,11 @@ def test_conversion_refuses_early_what_cannot_end_well(checkpoint, tmp_path, mon
         (["--outtype", "q4_k_m", "--imatrix", nothing], "no such file"),
         (["--imatrix", nothing], "importance matrix"),
         (["-o", there], "--force"),
-        (["-o", new, "--sidecar", there], "--force"),
+        (["-o", new, "--side-car", there], "--force"),
         (["-o", nothing + "/x.gguf"], "no such folder"),
-        (["-o", new, "--sidecar", nothing + "/x.gguf"], "no such folder"),
-        (["-o", new, "--sidecar", new], "two names"),
-        (["-o", new, "--neg", nothing], "no such file"),
+        (["-o", new, "--side-car", nothing + "/x.gguf"], "no such folder"),
+        (["-o", new, "--side-car", new], "two names"),
+        (["-o", new, "--head", nothing], "no such file"),
     ):
         assert main(["convert", folder, *arguments]) == 2, arguments
         said = capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_conversion_refuses_early_what_cannot_end_well(checkpoint, tmp_path, mon
 def test_without_the_engine_a_quantized_type_is_refused_early(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "darwin_neg_cpp._core", None)
     monkeypatch.delattr("darwin_neg_cpp._core", raising=False)
-    monkeypatch.setattr(convert, "find", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(source, "find", lambda *_, **__: pytest.fail("it began"))
     assert main(["convert", str(checkpoint), "-o", str(tmp_path / "a.gguf"), "--outtype", "q4_k_m"]) == 1
     assert "needs the compiled engine" in capsys.readouterr().err
 

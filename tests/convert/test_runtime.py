@@ -56,7 +56,7 @@ def test_logits_and_greedy_tokens_equal_transformers(llama_tree, tmp_path, layou
         prompt = llm.tokenize(TEXT)
         with torch.no_grad():
             expected = model(torch.tensor([prompt])).logits[0].numpy()
-        got = llm._engine.evaluate([prompt], logits=True)["logits"]
+        got = llm.session.engine.score([prompt], logits=True)["logits"]
         assert np.abs(expected).max() > 3, "logits of nothing prove nothing"
         assert np.abs(got - expected).max() <= 1e-3
         greedy = torch_pipeline.greedy(model, prompt, 64)
@@ -105,7 +105,7 @@ def test_types_have_llama_cpps_numbers(llama_tree):
 def test_side_car_and_plain_model_make_the_same_as_one_file(tiny_qwen, tmp_path):
     one, plain, side_car = tmp_path / "one.gguf", tmp_path / "plain.gguf", tmp_path / "head.gguf"
     convert_to(one, tiny_qwen.checkpoint, "bf16")
-    command = ["convert", str(tiny_qwen.checkpoint), "-o", str(plain), "--outtype", "bf16", "--sidecar", str(side_car)]
+    command = ["convert", str(tiny_qwen.checkpoint), "-o", str(plain), "--outtype", "bf16", "--side-car", str(side_car)]
     assert main(command) == 0
     assert not neg_format.has_neg(read_header(plain))
     options = {"max_tokens": 8, "temperature": 0.0, "ignore_eos": True}
@@ -114,7 +114,7 @@ def test_side_car_and_plain_model_make_the_same_as_one_file(tiny_qwen, tmp_path)
     assert first.token_ids.tolist() == second.token_ids.tolist()
     np.testing.assert_array_equal(first.neg.entropy, second.neg.entropy)
     alone = tmp_path / "alone.gguf"
-    assert main(["convert", str(tiny_qwen.checkpoint), "--sidecar-only", "--sidecar", str(alone)]) == 0
+    assert main(["convert", str(tiny_qwen.checkpoint), "--side-car-only", "--side-car", str(alone)]) == 0
     assert alone.read_bytes() == side_car.read_bytes()
 
 
@@ -124,7 +124,7 @@ def test_head_from_a_file_and_from_among_the_shards(tiny_qwen, tmp_path):
     head = folder / "neg_modules.safetensors"
     elsewhere = head.rename(tmp_path / "elsewhere.safetensors")
     out = tmp_path / "out.gguf"
-    assert main(["convert", str(folder), "-o", str(out), "--neg", str(elsewhere)]) == 0
+    assert main(["convert", str(folder), "-o", str(out), "--head", str(elsewhere)]) == 0
     expected = head_bits(out)
 
     index_path = folder / "model.safetensors.index.json"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from darwin_neg_cpp.convert import convert, write
+from darwin_neg_cpp.convert import convert, rows, write
 from oracles import tiny_tokenizer
 
 SCRIPT = str(ROOT / "convert" / "convert_to_gguf.py")
@@ -62,7 +62,7 @@ def test_two_pieces_are_converted_at_the_same_time(tiny, tmp_path, monkeypatch):
     honest = write.convert_rows
     calls = iter(range(10**9))
 
-    def meeting(inputs: write.Inputs, chunk: write.Chunk) -> write.Bytes:
+    def meeting(inputs: rows.Inputs, chunk: rows.Chunk) -> write.Bytes:
         if next(calls) < 2:
             both.wait()  # passes only with another one in here
         return honest(inputs, chunk)
@@ -74,14 +74,14 @@ def test_two_pieces_are_converted_at_the_same_time(tiny, tmp_path, monkeypatch):
 def test_reading_back_begins_while_pieces_are_converted(tiny, tmp_path, monkeypatch):
     """The last piece waits until the first is read back, and one is written while another is converted."""
     monkeypatch.setattr(write, "FLUSH_SECONDS", 0.01)
-    convert_rows, write_at, read_at = write.convert_rows, write._write_at, write._read_at
+    convert_rows, write_at, read_at = write.convert_rows, write.write_at, write.read_at
     converting, read_back = threading.Event(), threading.Event()
     plan = convert.plan(convert.Source(tiny, None))
     pieces = sum(1 for placed in plan.tensors for _ in write.chunks_of(placed, 0))
     begun = iter(range(10**9))
     waited: list[str] = []
 
-    def slow_convert(inputs: write.Inputs, chunk: write.Chunk) -> write.Bytes:
+    def slow_convert(inputs: rows.Inputs, chunk: rows.Chunk) -> write.Bytes:
         number = next(begun)
         if number > 0:
             converting.set()
@@ -102,8 +102,9 @@ def test_reading_back_begins_while_pieces_are_converted(tiny, tmp_path, monkeypa
             read_back.set()
 
     monkeypatch.setattr(write, "convert_rows", slow_convert)
-    monkeypatch.setattr(write, "_write_at", slow_write)
-    monkeypatch.setattr(write, "_read_at", noted_read)
+    monkeypatch.setattr(write, "write_at", slow_write)
+    for module in (rows, write):
+        monkeypatch.setattr(module, "read_at", noted_read)
     write.write(plan, tmp_path / "out.gguf", threads=2)
     assert set(waited) == {"written", "read back"}
 

@@ -1,12 +1,13 @@
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 
-// Counts failures and continues, so that one run shows all of them; main returns check_result().
+// Counts failures and continues, so that one run shows all of them; main returns check_result(). Any thread may check.
 
-inline int & check_failures() {
-    static int failures = 0;
+inline std::atomic<int> & check_failures() {
+    static std::atomic<int> failures = 0;
     return failures;
 }
 

@@ -1,4 +1,4 @@
-// NEG in common_sampler: what is recorded and when, and the same choices whether its chain runs on the host or in the graph.
+// NEG in common_sampler: what is recorded and when, and the same choices whether its chain runs on host or in graph.
 
 #include "check.h"
 #include "handles.h"

@@ -1,4 +1,4 @@
-// Arithmetic on rows of logits against plain loops, at lengths around the vector width and with infinities, NaN and ties.
+// Arithmetic on rows of logits against plain loops, at lengths around the vector width, with infinities, NaN, ties.
 
 #include "logits.h"
 

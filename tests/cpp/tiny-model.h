@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-// A tiny random llama model with a byte-level vocabulary and, if asked for, a NEG head, written with ggml's own GGUF writer.
+// A tiny random llama model with a byte-level vocabulary and optionally a NEG head, written with ggml's GGUF writer.
 
 struct TinyHead {
     std::vector<float> down_w, down_b, out_w, out_b;  // [reduced, hidden] row by row, [reduced], [reduced], [1]

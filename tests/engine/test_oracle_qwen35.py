@@ -48,7 +48,7 @@ def test_greedy_tokens_and_entropies_equal_transformers(tiny_qwen, torch_model, 
 
 def test_predicted_entropy_equals_float64_head_on_same_hidden_state(tiny_qwen, llm):
     head = load_file(tiny_qwen.checkpoint / "neg_modules.safetensors")
-    out = llm._engine.evaluate([llm.tokenize(" ".join(PROMPTS))], hidden=True, logits=True)
+    out = llm.session.engine.score([llm.tokenize(" ".join(PROMPTS))], hidden=True, logits=True)
     np.testing.assert_allclose(out["predicted_entropy"], neg_reference.head_entropy(head, out["hidden"]), atol=1e-4)
     np.testing.assert_allclose(out["true_entropy"], neg_reference.entropy_of(out["logits"]), atol=1e-4)
 

@@ -30,7 +30,7 @@ def test_f32_weights_equal_transformers(smollm2):
 
 
 def test_q4_1_file_equals_float64_head_on_its_own_hidden_states(smollm2, smol):
-    out = smol._engine.evaluate(
+    out = smol.session.engine.score(
         [smol.tokenize("The capital of France is Paris, and the capital of Italy is Rome.")], hidden=True, logits=True
     )
     expected = neg_reference.head_entropy(load_file(smollm2.head), out["hidden"])

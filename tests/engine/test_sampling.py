@@ -15,7 +15,7 @@ PROMPT = "Once upon a time, in a village by the sea, there lived"
 
 def ranks(llm, prompt: list[int], tokens: list[int]) -> np.ndarray:
     """Rank of each token among the logits that it was drawn from, from a separate teacher-forced pass."""
-    logits = llm._engine.evaluate([prompt + tokens], logits=True)["logits"][len(prompt) - 1 : -1]
+    logits = llm.session.engine.score([prompt + tokens], logits=True)["logits"][len(prompt) - 1 : -1]
     chosen = logits[np.arange(len(tokens)), tokens]
     return (logits > chosen[:, None]).sum(axis=1)
 

@@ -62,7 +62,7 @@ def test_random_bytes_come_out_as_valid_text(tiny_llama):
     with DarwinNEG(tiny_llama, n_ctx=512, n_parallel=2) as llm:
         for seed in range(5):
             chunks = list(llm.stream("x", temperature=5.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=200, seed=seed))
-            raw = llm._engine.detokenize(np.concatenate([c.token_ids for c in chunks]).tolist(), False)
+            raw = llm.session.engine.detokenize(np.concatenate([c.token_ids for c in chunks]).tolist(), False)
             assert "".join(chunk.text for chunk in chunks) == raw.decode("utf-8", "replace")
 
 
@@ -108,7 +108,7 @@ def test_logprobs_are_those_of_the_plain_distribution(smollm2):
             repeat_penalty=1.5,
             neg=Neg(threshold=0.0, top_k=3),
         )
-        logits = llm._engine.evaluate([prompt + out.token_ids.tolist()], logits=True)["logits"].astype(np.float64)
+        logits = llm.session.engine.score([prompt + out.token_ids.tolist()], logits=True)["logits"].astype(np.float64)
     logits = logits[len(prompt) - 1 : len(prompt) - 1 + len(out.token_ids)]
     log_p = (
         logits
@@ -265,15 +265,15 @@ def test_reasoning_is_split_from_the_answer(tiny_qwen):
     from darwin_neg_cpp.engine import chat
 
     with DarwinNEG(tiny_qwen.model, n_ctx=256, n_parallel=1) as llm:
-        prompt = llm._engine.apply_chat_template('[{"role": "user", "content": "hi"}]', enable_thinking=True)
+        prompt = llm.session.engine.apply_chat_template('[{"role": "user", "content": "hi"}]', enable_thinking=True)
         reasoning, text, calls = chat.split(
-            llm._engine, prompt, "Let me think.\n</think>\n\nThe answer is 4.", partial=False
+            llm.session.engine, prompt, "Let me think.\n</think>\n\nThe answer is 4.", partial=False
         )
         assert (reasoning.strip(), text.strip(), calls) == ("Let me think.", "The answer is 4.", ())
-        reasoning, text, _ = chat.split(llm._engine, prompt, "Let me thi", partial=True)
+        reasoning, text, _ = chat.split(llm.session.engine, prompt, "Let me thi", partial=True)
         assert (reasoning, text) == ("Let me thi", "")
-        off = llm._engine.apply_chat_template('[{"role": "user", "content": "hi"}]', enable_thinking=False)
-        assert chat.split(llm._engine, off, "The answer is 4.", partial=False)[:2] == ("", "The answer is 4.")
+        off = llm.session.engine.apply_chat_template('[{"role": "user", "content": "hi"}]', enable_thinking=False)
+        assert chat.split(llm.session.engine, off, "The answer is 4.", partial=False)[:2] == ("", "The answer is 4.")
 
 
 def test_token_prompts_equal_text_prompts(smol):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
 from darwin_neg_cpp import DarwinNegError, RequestError
-from darwin_neg_cpp.eval import data, ledger, plans, run, settings, summary
-from darwin_neg_cpp.files.output_file import OutputError
-from darwin_neg_cpp.protocols import ModeConfig
+from darwin_neg_cpp.errors import OutputError
+from darwin_neg_cpp.eval import data, ledger, ledger_lines, plans, run, settings, summary
+from darwin_neg_cpp.protocols import ModeConfig, Protocol
 from scripted_sampler import ScriptedSampler, letters, said
 
 ITEMS = data.load(ROOT / "examples" / "questions.csv").items[::9]  # 8 questions over 6 domains
@@ -33,9 +35,9 @@ def made_settings(config: ModeConfig = CONFIG, **more: Any) -> dict[str, Any]:
 def evaluate(
     folder: Path, sampler: ScriptedSampler, *, early_stop: bool = False, in_flight: int = 3, modes: Any = (0, 1, 2, 3)
 ) -> None:
-    chosen = plans.plans(modes, CONFIG)
+    chosen = plans.choose(modes, CONFIG)
     made = made_settings(early_stop=early_stop)
-    with ledger.opened(folder / ledger.NAME, made, {"data": "d.csv", "model": "m"}, command="x") as opened:
+    with ledger.open_ledger(folder / ledger.NAME, made, {"data": "d.csv", "model": "m"}, command="x") as opened:
         run.run(sampler, ITEMS, chosen, CONFIG, opened, early_stop=early_stop, in_flight=in_flight)
 
 
@@ -204,8 +206,8 @@ def test_a_model_that_always_says_the_same_letter_gets_chance(tmp_path: Path) ->
         folder = tmp_path / letter
         folder.mkdir()
         sampler = ScriptedSampler(lambda job, k, letter=letter: said(f"Answer: {letter}"))
-        with ledger.opened(folder / ledger.NAME, made_settings(), {}) as opened:
-            run.run(sampler, items, plans.plans((0, 2, 3), CONFIG, controls=False), CONFIG, opened, early_stop=False)
+        with ledger.open_ledger(folder / ledger.NAME, made_settings(), {}) as opened:
+            run.run(sampler, items, plans.choose((0, 2, 3), CONFIG, controls=False), CONFIG, opened, early_stop=False)
         for name, one in report(folder)["protocols"].items():
             low, high = one["interval"]
             assert low <= 0.25 <= high, name
@@ -240,7 +242,7 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
         (made_settings(more=1), "more was None, is 1"),
         (made_settings(engine={}), "engine.n_ctx was 64, is None"),
     ):
-        with pytest.raises(RequestError, match=words), ledger.opened(tmp_path / ledger.NAME, made, {}):
+        with pytest.raises(RequestError, match=words), ledger.open_ledger(tmp_path / ledger.NAME, made, {}):
             pass
     assert (tmp_path / ledger.NAME).read_bytes() == before, "earlier results kept"
 
@@ -248,7 +250,7 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
 def test_force_begins_anew_and_keeps_the_old_ledger(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
     for k in range(3):
-        with ledger.opened(path, made_settings(version=str(k)), {}, force=True) as opened:
+        with ledger.open_ledger(path, made_settings(version=str(k)), {}, force=True) as opened:
             assert opened.done == set()
     assert [settings_of(tmp_path / name) for name in (ledger.NAME, "ledger.1.jsonl", "ledger.2.jsonl")] == [
         "2",
@@ -260,10 +262,10 @@ def test_force_begins_anew_and_keeps_the_old_ledger(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 def test_force_does_not_take_the_ledger_from_under_a_run(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
-    with ledger.opened(path, made_settings(), {}):
+    with ledger.open_ledger(path, made_settings(), {}):
         with (
             pytest.raises(OutputError, match="another evaluation"),
-            ledger.opened(path, made_settings(), {}, force=True),
+            ledger.open_ledger(path, made_settings(), {}, force=True),
         ):
             pass
         assert os.listdir(tmp_path) == [ledger.NAME]
@@ -273,7 +275,7 @@ def test_force_does_not_take_the_ledger_from_under_a_run(tmp_path: Path) -> None
 def test_a_file_that_is_no_ledger_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ledger.NAME
     path.write_bytes(content)
-    with pytest.raises(RequestError, match="no ledger"):
+    with pytest.raises(RequestError, match="not a ledger"):
         evaluate(tmp_path, ScriptedSampler())
     assert path.read_bytes() == content
 
@@ -336,7 +338,7 @@ def test_a_damaged_line_is_named_and_left_as_it_is(tmp_path: Path, whole: Path, 
     with pytest.raises(RequestError) as caught:
         evaluate(tmp_path, ScriptedSampler())
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert f"line {line}" in str(caught.value) or "form 2" in str(caught.value)
+    assert f"line {line}" in str(caught.value) or "format 2" in str(caught.value)
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -358,21 +360,22 @@ def test_two_processes_cannot_write_one_ledger(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
     code = (
         "import sys, time; from pathlib import Path; from darwin_neg_cpp.eval import ledger\n"
-        f"with ledger.opened(Path({str(path)!r}), {made_settings()!r}, {{}}): print('open', flush=True); time.sleep(60)\n"
+        f"with ledger.open_ledger(Path({str(path)!r}), {made_settings()!r}, {{}}):\n"
+        "    print('open', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "open\n"
-        with pytest.raises(OutputError, match="another evaluation"), ledger.opened(path, made_settings(), {}):
+        with pytest.raises(OutputError, match="another evaluation"), ledger.open_ledger(path, made_settings(), {}):
             pass
         other.kill()
-    with ledger.opened(path, made_settings(), {}):
+    with ledger.open_ledger(path, made_settings(), {}):
         pass
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()  # permissions mean nothing to root
     path = tmp_path / "file" / ledger.NAME
-    with pytest.raises(OutputError, match="cannot be written"), ledger.opened(path, made_settings(), {}):
+    with pytest.raises(OutputError, match="cannot be written"), ledger.open_ledger(path, made_settings(), {}):
         pass
 
 
@@ -388,7 +391,7 @@ def test_text_that_is_no_text_and_numbers_that_are_none_are_written_down(tmp_pat
 
 
 def test_controls_have_as_many_samples_as_their_modes() -> None:
-    names = [(one.name, one.neg, one.candidates) for one in plans.plans((3, 2, 0), CONFIG)]
+    names = [(one.name, one.neg, one.candidates) for one in plans.choose((3, 2, 0), CONFIG)]
     assert names == [
         ("mode 0", False, 1),
         ("mode 2", True, 4),
@@ -396,14 +399,36 @@ def test_controls_have_as_many_samples_as_their_modes() -> None:
         ("self-consistency 4", False, 4),
         ("self-consistency 20", False, 20),
     ]
-    assert not any(one.neg for one in plans.plans((0, 1, 2, 3), ModeConfig(gate=False)))
-    for modes in ((), (0, 0), (4,)):
-        with pytest.raises(RequestError):
-            plans.plans(modes, CONFIG)
+    assert not any(one.neg for one in plans.choose((0, 1, 2, 3), ModeConfig(gate=False)))
+    for modes in ((), (0, 0), (4,), (1.0,), (True,), ("1",), "12", 3, (0, 2.0)):
+        with pytest.raises(RequestError, match="mode"):
+            plans.choose(modes, CONFIG)  # type: ignore[arg-type]
+    assert plans.choose(np.arange(4), CONFIG) == plans.choose((0, 1, 2, 3), CONFIG)
+
+
+def test_a_control_that_would_be_too_large_is_refused_with_the_numbers_that_make_it_so() -> None:
+    config = ModeConfig(orderings=26, samples=100)
+    with pytest.raises(RequestError) as error:
+        plans.choose((3,), config)
+    assert re.search(r"mode 3 .* 2630 .*orderings=26, samples=100, second_opinions=4.*controls=False", str(error.value))
+    assert [chosen.name for chosen in plans.choose((2, 3), config, controls=False)] == ["mode 2", "mode 3"]
+    answers = [Protocol("mode", 3), Protocol("self-consistency", 26)]
+    made = summary.summarize(contents_of(answers, config))
+    assert list(made["protocols"]) == ["mode 3", "self-consistency 26"] and made["comparisons"] == []
+
+
+def contents_of(protocols: list[Protocol], config: ModeConfig) -> ledger_lines.Contents:
+    """One wrong answer under each protocol."""
+    call = ledger_lines.Call(1, 1, "answer", "stop", None, None, ())
+    outcomes = tuple(
+        ledger_lines.Outcome(0, "q", "", 0, protocol, 1, 4, False, 1, 0, 1, 1, 1, 5, 1, 1.0, (call,))
+        for protocol in protocols
+    )
+    return ledger_lines.Contents(made_settings(config), {}, outcomes, ())
 
 
 @pytest.mark.parametrize(
     ("modes", "n_parallel", "least", "most"), [((0,), 8, 8, 9), ((3,), 8, 2, 2), ((0, 1, 2, 3), 1, 1, 1)]
 )
 def test_enough_questions_are_in_flight_to_fill_the_batch(modes: Any, n_parallel: int, least: int, most: int) -> None:
-    assert least <= plans.in_flight(plans.plans(modes, CONFIG, controls=False), n_parallel) <= most
+    assert least <= plans.choose_in_flight(plans.choose(modes, CONFIG, controls=False), n_parallel) <= most

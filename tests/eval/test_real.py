@@ -23,8 +23,9 @@ from conftest import ROOT, SmolLM2
 from darwin_neg_cpp import DarwinNEG, ModelFileError, NegHeadError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.eval import data, evaluate, gpqa_hub, run, settings
-from darwin_neg_cpp.gguf_file import info as gguf_info
+from darwin_neg_cpp.neg import info as gguf_info
 from darwin_neg_cpp.protocols import ModeConfig
+from darwin_neg_cpp.protocols.sampler import EngineSampler
 from oracles.hub_server import Hub
 
 CLI = [sys.executable, "-m", "darwin_neg_cpp"]
@@ -133,7 +134,10 @@ def check_calls(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_many_side_by_side_that_stops_early_survives_kills(tiny: list[str], tmp_path: Path) -> None:
-    """What is in a batch may turn a text there, so that the reports need not be equal; nothing is lost or done twice all the same."""
+    """What is in a batch may turn a text there, so that the reports need not be equal.
+
+    Nothing is lost or done twice all the same.
+    """
     folder, rng = tmp_path / "killed", random.Random(12)
     ledger = folder / "ledger.jsonl"
     run = [*CLI, "eval", "gpqa", *tiny, "--data", str(QUESTIONS), "-o", str(folder), "--prompt", "direct", *SMALL]
@@ -166,7 +170,7 @@ def test_ctrl_c_on_a_terminal_says_how_to_go_on(tiny: list[str], tmp_path: Path)
     child.expect(r"evaluating:\s+\d+%\|")
     child.expect(r"\d+/144 \[[\d:]+<[\d:]+,[^\]]*mode 0 \d+ %[^\]]*\]")
     child.sendintr()
-    child.expect("interrupted; the answers so far are in .*the same command goes on")
+    child.expect("interrupted; the answers so far are in .*the same command resumes")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130 and "Traceback" not in (child.before or "")
@@ -331,14 +335,14 @@ def test_modes_with_neg_need_a_head_or_are_told_to_do_without(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--modes", "0,4"], "--modes must be some of 0, 1, 2 and 3"),
+        (["--modes", "0,4"], "--modes must list some of 0, 1, 2 and 3"),
         (["--modes", "0,0"], "each once"),
         (["--modes", ""], "--modes"),
         (["--modes", "x"], "--modes"),
-        (["--limit", "0"], "limit must be at least 1"),
-        (["--in-flight", "0"], "in_flight must be at least 1"),
-        (["--orderings", "27"], "orderings must be a whole number between 1 and 26"),
-        (["--max-tokens", "0"], "max_tokens"),
+        (["--limit", "0"], "limit must be between 1 and"),
+        (["--in-flight", "0"], "must be between 1 and"),
+        (["--orderings", "27"], "orderings must be between 1 and 26"),
+        (["--max-tokens", "0"], "--max-tokens"),
         (["--temperature", "-1"], "temperature"),
         (["--seed", "-1"], "seed"),
         (["--prompt", "x"], "invalid choice"),
@@ -471,7 +475,7 @@ def test_the_harness_is_a_function_too(tiny: list[str], tmp_path: Path) -> None:
         )
         assert llm.stats()["kv_cells_used"] == 0, "nothing is left running"
         items = data.load(QUESTIONS).items[:1]
-        run.check_fits(llm, items, [], config)
+        run.check_fits(EngineSampler(llm.session), llm.info["n_ctx"], items, [], config)
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)] and found["protocols"]["mode 0"]["questions"] == 3
 
 
@@ -499,8 +503,8 @@ def test_all_parts_of_a_split_model_are_hashed(tiny_llama: Path) -> None:
     first = tiny_llama.with_name("m-00001-of-00002.gguf")
     about = dataclasses.replace(gguf_info.info(tiny_llama), split_count=2)
     with pytest.raises(ModelFileError, match="no such file; it is a part of"):
-        settings._parts(str(first), about)
+        settings._find_parts(str(first), about)
     names = [str(first), str(tiny_llama.with_name("m-00002-of-00002.gguf"))]
     for name in names:
         Path(name).touch()
-    assert settings._parts(str(first), about) == names
+    assert settings._find_parts(str(first), about) == names

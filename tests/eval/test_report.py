@@ -11,22 +11,26 @@ from typing import Any
 
 import pytest
 
-from darwin_neg_cpp.eval import ledger, report, report_tables, settings, summary
+from conftest import ROOT
+from darwin_neg_cpp.eval import ledger_lines, report, report_tables, settings, summary
 from darwin_neg_cpp.eval.report_page import page
 from darwin_neg_cpp.eval.summary import summarize
-from darwin_neg_cpp.protocols import ModeConfig
+from darwin_neg_cpp.protocols import ModeConfig, Protocol
+from pages import contrast
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">|`*_[x](http://y)\u202eabc\x1b[31m\u2028\n## title'
 PLAIN = "plain"
 
 
-def call(choice: int | None, **more: Any) -> ledger.Call:
+def call(choice: int | None, **more: Any) -> ledger_lines.Call:
     base: dict[str, Any] = {"tokens": 10, "how": "answer" if choice is not None else "none", "finish_reason": "stop"}
     base |= {"mean_entropy": 1.0, "activation_rate": 0.5, "token_ids": ()}
-    return ledger.Call(choice=choice, **{**base, **more})
+    return ledger_lines.Call(choice=choice, **{**base, **more})
 
 
-def outcome(number: int, protocol: str, choice: int | None, *calls: ledger.Call, **more: Any) -> ledger.Outcome:
+def outcome(
+    number: int, protocol: str, choice: int | None, *calls: ledger_lines.Call, **more: Any
+) -> ledger_lines.Outcome:
     calls = calls or (call(choice),)
     finished = [one for one in calls if one.finish_reason != "cancelled"]
     base: dict[str, Any] = {
@@ -34,7 +38,7 @@ def outcome(number: int, protocol: str, choice: int | None, *calls: ledger.Call,
         "question": f"id{number}",
         "domain": ["physics", "biology"][number % 2],
         "right": 0,
-        "protocol": protocol,
+        "protocol": Protocol.parse(protocol),
         "choice": choice,
         "n_choices": 4,
         "tied": False,
@@ -48,18 +52,20 @@ def outcome(number: int, protocol: str, choice: int | None, *calls: ledger.Call,
         "seconds": 1.0 + number,
         "calls": tuple(calls),
     }
-    return ledger.Outcome(**{**base, **more})
+    return ledger_lines.Outcome(**{**base, **more})
 
 
-def contents(*outcomes: ledger.Outcome, diamond: bool = False, word: str = PLAIN, **protocol: Any) -> ledger.Contents:
+def contents(
+    *outcomes: ledger_lines.Outcome, diamond: bool = False, word: str = PLAIN, **protocol: Any
+) -> ledger_lines.Contents:
     made = {
         "version": "1",
         "model": {"sha256": "0" * 64, "quantization": word},
         "data": {"questions": 4, "skipped": 0},
         "protocol": {**settings.asdict(ModeConfig()), "early_stop": True, **protocol},
     }
-    session = ledger.Session(1e9, 12.0, len(outcomes), f"darwin-neg eval {word}", {"cpus": 2, "devices": word})
-    return ledger.Contents(made, {"model": word, "data": word, "diamond": diamond}, outcomes, (session, session))
+    session = ledger_lines.Session(1e9, 12.0, len(outcomes), f"darwin-neg eval {word}", {"cpus": 2, "devices": word})
+    return ledger_lines.Contents(made, {"model": word, "data": word, "diamond": diamond}, outcomes, (session, session))
 
 
 TWO_MODES = (
@@ -102,7 +108,7 @@ def test_cost_is_in_completion_tokens_of_the_same_questions() -> None:
     # questions 0 to 2: 10 + 40 + 10 against 30
     assert found["mode 1"]["cost_multiple"] == 2.0
     assert found["mode 0"]["tokens"] == {"prompt": 400, "completion": 40, "completion_per_question": 10.0}
-    alone = summarize(contents(*[one for one in TWO_MODES if one.protocol == "mode 1"]))
+    alone = summarize(contents(*[one for one in TWO_MODES if one.protocol.name == "mode 1"]))
     assert alone["protocols"]["mode 1"]["cost_multiple"] is None and alone["comparisons"] == []
 
 
@@ -180,8 +186,8 @@ def test_the_cards_claims_stand_beside_gpqa_diamond_only_and_are_called_claims()
 
 def test_time_is_in_one_place() -> None:
     one, other = contents(*TWO_MODES), contents(*TWO_MODES)
-    slow = [ledger.Outcome(**{**vars(o), "seconds": 99.0}) for o in other.outcomes]
-    moved = ledger.Contents(other.settings, other.names, tuple(slow), (other.sessions[0],))
+    slow = [ledger_lines.Outcome(**{**vars(o), "seconds": 99.0}) for o in other.outcomes]
+    moved = ledger_lines.Contents(other.settings, other.names, tuple(slow), (other.sessions[0],))
     a, b = summarize(one), summarize(moved)
     assert a.pop("timing") != b.pop("timing")
     assert a == b
@@ -196,7 +202,7 @@ def without_time(markdown: str) -> str:
 
 def test_an_unfinished_run_says_so() -> None:
     text = report.markdown(summarize(contents(*TWO_MODES)))
-    assert "Of the file's 4 questions, answered are: mode 1 3." in text
+    assert "Answered so far, of the file's 4 questions: mode 1 3." in text
     assert "Not told apart from guessing by these questions: mode 0" in text
 
 
@@ -276,6 +282,13 @@ def test_all_tables_have_rows_as_wide_as_their_header() -> None:
             assert all(len(row) == len(table.header) for row in table.rows), table.title
 
 
+def test_the_committed_report_is_what_its_json_gives() -> None:
+    folder = ROOT / "docs" / "demo-eval"
+    found = json.loads((folder / "report.json").read_text("utf-8"))
+    assert report.markdown(found) == (folder / "report.md").read_text("utf-8")
+    assert page(found) == (folder / "report.html").read_text("utf-8")
+
+
 def test_the_json_is_json(tmp_path: Path) -> None:
     report.write(tmp_path, hostile())
     assert json.loads((tmp_path / "report.json").read_text("utf-8")) == json.loads(json.dumps(hostile()))
@@ -297,8 +310,6 @@ def test_hostile_names_stay_text_in_a_browser(opened: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1000])
 def test_the_page_can_be_read_in_light_dark_print_and_on_a_phone(opened: Any, scheme: str, width: int) -> None:
-    from test_trace import contrast
-
     tab = opened(page(summarize(contents(*TWO_MODES, diamond=True))), color_scheme=scheme)
     tab.set_viewport_size({"width": width, "height": 800})
     style = "getComputedStyle(document.querySelector('{}')).{}"

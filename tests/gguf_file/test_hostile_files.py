@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.errors import DarwinNegError, ModelFileError, NegHeadError
-from darwin_neg_cpp.gguf_file import info as gguf_info
 from darwin_neg_cpp.gguf_file.header import read_header
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
+from darwin_neg_cpp.neg import info as gguf_info
+from darwin_neg_cpp.neg.head import random_head
 from engine_child import Load, Outcome, outcomes
 from handmade import good_side_car, released_entries, with_head, write_gguf, write_safetensors
 from hostile_files import HOSTILE, Hostile, not_aligned
@@ -159,7 +160,7 @@ def test_any_model_comes_back_byte_for_byte(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    neg_files.attach(folder / "in.gguf", neg_format.random_head(HIDDEN, seed), folder / "with.gguf")
+    neg_files.attach(folder / "in.gguf", random_head(HIDDEN, seed), folder / "with.gguf")
     before, after = contents(folder / "in.gguf"), contents(folder / "with.gguf")
     assert (without_neg(after[0]), without_neg(after[1])) == before
     neg_files.detach(folder / "with.gguf", folder / "out.gguf")
@@ -369,10 +370,10 @@ def test_the_same_backbone_in_half_precision_is_accepted(model: Path, modules: P
 
 def test_a_second_head_needs_replace(model: Path, modules: Path, tmp_path: Path) -> None:
     neg_files.attach(model, modules, tmp_path / "one.gguf")
-    with pytest.raises(NegHeadError, match="--replace"):
-        neg_files.attach(tmp_path / "one.gguf", neg_format.random_head(HIDDEN, 3), tmp_path / "two.gguf")
-    neg_files.attach(tmp_path / "one.gguf", neg_format.random_head(HIDDEN, 3), tmp_path / "two.gguf", replace=True)
-    neg_files.attach(model, neg_format.random_head(HIDDEN, 3), tmp_path / "direct.gguf")
+    with pytest.raises(NegHeadError, match="replace=True"):
+        neg_files.attach(tmp_path / "one.gguf", random_head(HIDDEN, 3), tmp_path / "two.gguf")
+    neg_files.attach(tmp_path / "one.gguf", random_head(HIDDEN, 3), tmp_path / "two.gguf", replace=True)
+    neg_files.attach(model, random_head(HIDDEN, 3), tmp_path / "direct.gguf")
     assert (tmp_path / "two.gguf").read_bytes() == (tmp_path / "direct.gguf").read_bytes()
 
 
@@ -401,7 +402,7 @@ def test_existing_output_is_kept_unless_forced(model: Path, modules: Path, tmp_p
     out = tmp_path / "out.gguf"
     out.write_bytes(b"precious")
     for call in (lambda: neg_files.attach(model, modules, out), lambda: neg_files.write_side_car(modules, model, out)):
-        with pytest.raises(DarwinNegError, match="--force"):
+        with pytest.raises(DarwinNegError, match="force=True"):
             call()
     assert out.read_bytes() == b"precious"
     neg_files.attach(model, modules, out, force=True)

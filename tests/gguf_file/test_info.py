@@ -8,9 +8,9 @@ from pathlib import Path
 import gguf
 import pytest
 
-from darwin_neg_cpp.gguf_file.info import info
 from darwin_neg_cpp.neg import files as neg_files
-from darwin_neg_cpp.neg import formats as neg_format
+from darwin_neg_cpp.neg.head import random_head
+from darwin_neg_cpp.neg.info import info
 from handmade import write_gguf
 from tiny_gguf import HIDDEN, LAYERS, write_tiny_llama
 
@@ -97,7 +97,7 @@ def test_key_value_heads_may_differ_between_layers(tmp_path: Path, kv_heads: lis
 
 def test_head_is_told_for_model_and_side_car(tmp_path: Path) -> None:
     model = write_tiny_llama(tmp_path / "tiny.gguf")
-    head = neg_format.random_head(HIDDEN, 5, threshold=1.25)
+    head = random_head(HIDDEN, 5, threshold=1.25)
     neg_files.attach(model, head, tmp_path / "with.gguf")
     neg_files.write_side_car(head, model, tmp_path / "side.gguf")
     for path in (tmp_path / "with.gguf", tmp_path / "side.gguf"):

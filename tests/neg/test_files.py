@@ -20,8 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import main
-from darwin_neg_cpp.errors import NegHeadError
-from darwin_neg_cpp.files.output_file import OutputError
+from darwin_neg_cpp.errors import NegHeadError, OutputError
 from darwin_neg_cpp.gguf_file import edit as gguf_edit
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
@@ -93,7 +92,7 @@ def test_detach_gives_back_the_original_bytes_and_the_head(tiny_llama, with_head
 
 def test_attached_head_predicts_what_the_reference_predicts(with_head, released):
     with DarwinNEG(with_head, n_ctx=64, n_parallel=1) as llm:
-        out = llm._engine.evaluate([llm.tokenize("hello there")], hidden=True)
+        out = llm.session.engine.score([llm.tokenize("hello there")], hidden=True)
         np.testing.assert_allclose(
             out["predicted_entropy"], neg_reference.head_entropy(load_file(released), out["hidden"]), atol=1e-4
         )
@@ -153,7 +152,7 @@ def test_output_equal_to_input_is_refused_also_through_links(tiny_llama, release
 # says when the first bytes are copied: what comes before, the start of Python mostly, is not worth a kill
 ATTACH = """
 import sys
-from darwin_neg_cpp import neg_files
+from darwin_neg_cpp.neg import files as neg_files
 neg_files.attach(*sys.argv[1:4], force=True, progress=lambda done, total: print(done, flush=True))
 """
 
@@ -280,7 +279,7 @@ def test_full_disk_leaves_the_old_output_and_no_leftovers(with_head, tiny_llama,
 
 
 def test_info_agrees_with_the_gguf_package(with_head, smollm2):
-    from darwin_neg_cpp.gguf_file.info import info
+    from darwin_neg_cpp.neg.info import info
 
     for path in (with_head, smollm2.model):
         reader = gguf.GGUFReader(path)

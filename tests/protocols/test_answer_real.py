@@ -137,7 +137,7 @@ def test_one_sample_of_a_job_is_what_it_is_among_all(one_at_a_time: DarwinNEG) -
     """What a run that goes on relies on."""
 
     def outputs(job: Job) -> list[tuple[int, list[int]]]:
-        sampler, found = EngineSampler(one_at_a_time), []
+        sampler, found = EngineSampler(one_at_a_time.session), []
         sampler.start([job])
         while done := sampler.wait():
             found += [(k, list(output.token_ids)) for _, k, output in done]
@@ -150,7 +150,7 @@ def test_one_sample_of_a_job_is_what_it_is_among_all(one_at_a_time: DarwinNEG) -
 
 
 def test_a_prompt_that_does_not_fit_leaves_none_of_its_jobs_behind(smol: DarwinNEG) -> None:
-    sampler = EngineSampler(smol)
+    sampler = EngineSampler(smol.session)
     with pytest.raises(ContextFullError):
         sampler.start([Job(text, (0.0,), 1, True, SHORT) for text in ("Tell a story.", "word " * 5000)])
     assert sampler.wait() == []
@@ -168,7 +168,7 @@ def test_several_questions_are_answered_side_by_side(smol: DarwinNEG) -> None:
 
 
 def test_cancelled_candidates_free_their_places_at_once(smol: DarwinNEG) -> None:
-    sampler = EngineSampler(smol)
+    sampler = EngineSampler(smol.session)
     question = QUESTIONS[0]
     config = dataclasses.replace(SHORT, max_tokens=1500)
     task = Task(question, plan(3, dataclasses.replace(config, second_opinions=0)))
@@ -193,7 +193,7 @@ def test_cancelled_candidates_free_their_places_at_once(smol: DarwinNEG) -> None
     sampler.close()
     wait_until_idle(smol)
     # and through a whole protocol: whatever was cancelled, nothing is left behind
-    ((_, out),) = run(EngineSampler(smol), [task], config)
+    ((_, out),) = run(EngineSampler(smol.session), [task], config)
     assert out.cost.planned == 16
     assert smol.stats()["n_running"] == smol.stats()["n_waiting"] == 0
     wait_until_idle(smol)
@@ -201,7 +201,7 @@ def test_cancelled_candidates_free_their_places_at_once(smol: DarwinNEG) -> None
 
 def test_leaving_several_questions_half_way_leaves_no_request_behind(smol: DarwinNEG) -> None:
     tasks = (Task(one, plan(3, SHORT), one.id) for one in QUESTIONS * 3)
-    for _key, _out in (settled := run(EngineSampler(smol), tasks, SHORT, in_flight=4)):
+    for _key, _out in (settled := run(EngineSampler(smol.session), tasks, SHORT, in_flight=4)):
         break
     settled.close()
     wait_until_idle(smol)

@@ -13,7 +13,7 @@ from ..files.input_file import shown, shown_path
 from ..protocols.modes import MODES, ModeConfig, plan
 from ..protocols.prompts import PROMPTS
 from ..protocols.question import LETTERS, Question
-from .options import add_model_options, check_model_options, load_model, read_text
+from .options import add_json_option, add_model_options, check_model_options, load_model, read_text
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
@@ -26,30 +26,36 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "answer",
         help="answer a multiple-choice question in modes 0 to 3",
-        description="Answers a multiple-choice question: greedily, by majority over orderings of its choices, or by an ensemble with second "
-        "opinions (docs/protocols.md has every number). The answer goes to standard output, a closing line with votes and cost to standard error.",
+        description="Answers a multiple-choice question: greedily, by majority over orderings of its choices, or by an "
+        "ensemble with second opinions (docs/protocols.md has every number). The answer goes to standard output, a "
+        "closing line with votes and cost to standard error.",
     )
     parser.add_argument("stem", nargs="?", metavar="QUESTION", help="the question")
     parser.add_argument(
-        "--choice", action="append", default=[], metavar="TEXT", help="a choice; give 2 to 26 of them, one option each"
+        "--choice", action="append", default=[], metavar="TEXT", help="a choice; repeat the option, 2 to 26 times"
     )
     parser.add_argument(
         "--question",
         metavar="FILE",
-        help='read {"stem": ..., "choices": [...], "id": ...}, or a list of such, from a JSON file, - for standard input',
+        help='read {"stem": ..., "choices": [...], "id": ...}, or a list of these, from a JSON file; - reads standard '
+        "input",
     )
     parser.add_argument(
         "--mode",
         type=int,
         default=3,
         choices=MODES,
-        help="0: greedy, gate off; 1: greedy, gate on; 2: majority over orderings; 3: ensemble and second opinions (default)",
+        help="0: greedy, gate off; 1: greedy, gate on; 2: majority over orderings; 3: ensemble and second opinions "
+        "(default)",
     )
     parser.add_argument(
-        "--full", action="store_true", help="run every candidate, also those that cannot change the answer"
+        "--full",
+        dest="early_stop",
+        action="store_false",
+        help="run every candidate, also those that cannot change the answer",
     )
     parser.add_argument("--show", action="store_true", help="show every candidate with its text")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a question, candidates included")
+    add_json_option(parser, "print one JSON object per question, candidates included")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
     add_model_options(parser)
     add_mode_options(parser)
@@ -57,42 +63,36 @@ def add_parser(verbs: Any) -> None:
 
 
 def add_mode_options(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of ModeConfig."""
+    """Adds an option for each field of ModeConfig."""
     d = ModeConfig()
     group = parser.add_argument_group("protocol")
 
-    def number(name: str, *names: str, kind: type = int, metavar: str = "N", note: str) -> None:
-        default = getattr(d, name)
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            *names,
-            dest=name,
-            type=kind,
-            default=default,
-            metavar=metavar,
-            help=f"{note} (default {default:g})",
-        )
+    def number(*flags: str, field: str = "", kind: type = int, metavar: str = "N", note: str) -> None:
+        field = field or flags[0].removeprefix("--").replace("-", "_")
+        default = getattr(d, field)
+        help_text = f"{note} (default {default:g})"
+        group.add_argument(*flags, dest=field, type=kind, default=default, metavar=metavar, help=help_text)
 
-    number("max_tokens", "-n", note="most new tokens of a candidate")
-    number("orderings", note="of the choices, in modes 2 and 3, at most one for each choice")
-    number("samples", note="sampled candidates for each ordering in mode 3, beside the greedy one")
-    number("temperature", "--temp", kind=float, metavar="T", note="of sampled candidates")
-    number("top_p", kind=float, metavar="P", note="of sampled candidates, 1 is off")
-    number("top_k", metavar="K", note="of sampled candidates, 0 is off")
-    number("min_p", kind=float, metavar="P", note="of sampled candidates, 0 is off")
-    number("second_opinions", note="at most, in mode 3, where the votes have not decided")
-    number("second_opinion_temperature", kind=float, metavar="T", note="of the sampled second opinions")
-    number("extract_characters", note="of the reasoning that a second opinion is shown for each side")
-    number("seed", note="with the question's id, of everything drawn")
+    number("-n", "--max-tokens", field="max_tokens", note="maximum number of new tokens of a candidate")
+    number("--orderings", note="orderings of the choices in modes 2 and 3, at most one for each choice")
+    number("--samples", note="sampled candidates for each ordering in mode 3, in addition to the greedy one")
+    number("--temperature", "--temp", kind=float, metavar="T", note="temperature of sampled candidates")
+    number("--top-p", kind=float, metavar="P", note="top-p of sampled candidates, 1 is off")
+    number("--top-k", metavar="K", note="top-k of sampled candidates, 0 is off")
+    number("--min-p", kind=float, metavar="P", note="min-p of sampled candidates, 0 is off")
+    number("--second-opinions", note="maximum number of second opinions in mode 3, where the votes have not decided")
+    number("--second-opinion-temperature", kind=float, metavar="T", note="temperature of the sampled second opinions")
+    number("--extract-characters", note="characters of the reasoning that a second opinion is shown for each side")
+    number("--seed", note="random seed, combined with each question's id")
     group.add_argument(
         "--prompt", choices=tuple(PROMPTS), default=d.prompt, help=f"form of the prompt (default {d.prompt})"
     )
-    group.add_argument("--thinking", action="store_true", help="switch the chat template's reasoning on")
-    group.add_argument("--no-gate", dest="gate", action="store_false", help="modes 1 to 3 without the NEG gate")
+    group.add_argument("--thinking", action="store_true", help="switch on the chat template's thinking")
+    group.add_argument("--no-gate", dest="gate", action="store_false", help="run modes 1 to 3 without the NEG gate")
 
 
 def mode_config(args: argparse.Namespace) -> ModeConfig:
-    """ModeConfig from the options of add_mode_options."""
+    """Returns ModeConfig from the options of add_mode_options."""
     return ModeConfig(**{field.name: getattr(args, field.name) for field in dataclasses.fields(ModeConfig)})
 
 
@@ -103,39 +103,42 @@ def run(args: argparse.Namespace) -> int:
     questions = read_questions(args)
     with load_model(args) as llm:
         answers = answer_with_progress(args, llm, questions, config)
-    for one in answers:
-        print_answer(args, one)
-    return 0 if all(one.choice is not None for one in answers) else 1
+    for answer in answers:
+        print_answer(args, answer)
+    return 0 if all(answer.choice is not None for answer in answers) else 1
 
 
 def answer_with_progress(
     args: argparse.Namespace, llm: DarwinNEG, questions: list[Question], config: ModeConfig
 ) -> list[Answer]:
+    """Answers the questions while a bar counts the inferences."""
+    from ..files.progress import ProgressBar
     from ..protocols import answer_many
-    from .terminal import progress_bar
+    from ..protocols.sampler import EngineSampler
 
     most = sum(plan(args.mode, config).most(len(question.choices)) for question in questions)
     done = 0
-    with progress_bar("answering", unit="inferences") as progress:
+    with ProgressBar("answering", unit="inferences") as progress:
 
         def watch(_key: object, _candidate: Candidate) -> None:
             nonlocal done
             done += 1
             progress(done, most)
 
-        return answer_many(llm, questions, args.mode, config=config, early_stop=not args.full, watch=watch)
+        sampler = EngineSampler(llm.session)
+        return answer_many(sampler, questions, args.mode, config=config, early_stop=args.early_stop, watch=watch)
 
 
 def read_questions(args: argparse.Namespace) -> list[Question]:
-    """From the arguments, or from the file."""
+    """Takes the questions from the arguments, or from the file."""
     if args.question is None:
         if args.stem is None:
             raise RequestError(
-                "no question given; write it as an argument with --choice TEXT for each choice, or use --question FILE"
+                "no question given; write QUESTION with a --choice TEXT for each choice, or use --question"
             )
         return [Question(args.stem, tuple(args.choice))]
     if args.stem is not None or args.choice:
-        raise RequestError("a question and --question are both given; give one")
+        raise RequestError("QUESTION and --question are both given; give one")
     if args.question == "-":
         where = "standard input"
         try:
@@ -148,7 +151,7 @@ def read_questions(args: argparse.Namespace) -> list[Question]:
 
 
 def questions_from_json(where: str, text: str) -> list[Question]:
-    """where: names the source in errors. Errors: RequestError."""
+    """Reads one question, or a list of them. where: names the source in errors. Errors: RequestError."""
     try:
         found = json.loads(text.removeprefix("\ufeff"))
     except RecursionError:
@@ -159,61 +162,66 @@ def questions_from_json(where: str, text: str) -> list[Question]:
     if found == []:
         raise RequestError(f"{where}: holds no question; give at least one")
     out = []
-    for i, one in enumerate(found if several else [found]):
+    for i, entry in enumerate(found if several else [found]):
         name = f"{where}: question {i + 1}" if several else where
-        if not isinstance(one, dict):
-            raise RequestError(
-                f'{name}: must be an object like {{"stem": ..., "choices": [...]}}, got {type(one).__name__}'
-            )
-        if unknown := sorted(set(one) - QUESTION_KEYS):
+        if not isinstance(entry, dict):
+            example = '{"stem": ..., "choices": [...]}'
+            raise RequestError(f"{name}: must be an object like {example}, got {type(entry).__name__}")
+        if unknown := sorted(set(entry) - QUESTION_KEYS):
             raise RequestError(f"{name}: has an unknown key {shown(repr(unknown[0]))}; known are stem, choices, id")
-        if missing := sorted({"stem", "choices"} - set(one)):
+        if missing := sorted({"stem", "choices"} - set(entry)):
             raise RequestError(f"{name}: has no {missing[0]!r}; add it")
-        # numbers as in the question sets of an evaluation
-        identity = {"id": str(one["id"])} if type(one.get("id")) is int else {}
+        # a number is as good an id as text, as in the question sets of an evaluation
+        identity = {"id": str(entry["id"])} if type(entry.get("id")) is int else {}
         try:
-            out.append(Question(**{**one, **identity}))
+            out.append(Question(**{**entry, **identity}))
         except RequestError as error:
             raise RequestError(f"{name}: {error}") from None
     return out
 
 
 def print_answer(args: argparse.Namespace, answer: Answer) -> None:
-    from .terminal import harmless, print_note
+    from ..files.shown_text import escape_terminal
+    from .terminal import print_note
 
     if args.json:
         print(json.dumps(answer.as_dict(), ensure_ascii=False))
         return
-    clean = harmless if sys.stdout.isatty() else str
+    clean = escape_terminal if sys.stdout.isatty() else str
     if args.show:
-        for one in answer.candidates:
-            print(f"--- {candidate_line(one)}\n{clean(one.text)}")
+        for candidate in answer.candidates:
+            print(f"--- {candidate_line(candidate)}\n{clean(candidate.text)}")
         print("---")
     print(f"{answer.letter}) {clean(answer.text)}" if answer.text is not None else "no answer could be read")
     if not args.quiet:
         print_note(closing_line(answer))
 
 
-def candidate_line(one: Candidate) -> str:
-    """What a candidate was and what became of it."""
-    shown_in = "".join(LETTERS[i] for i in one.ordering)
-    how = "greedy" if one.temperature == 0 else f"temperature {one.temperature:g}, seed {one.seed}, sample {one.sample}"
-    vote = f"says {one.letter}, votes {LETTERS[one.choice]}" if one.choice is not None else "no vote"
-    notes = [one.finish_reason] if one.finish_reason != "stop" else []
-    notes += ["by fallback"] if one.how == "fallback" else []
-    notes += ["too late to count"] if not one.counted and one.finish_reason != "cancelled" else []
-    kind = "second opinion" if one.kind == "second opinion" else "candidate"
-    return f"{kind} {one.number}, choices as {shown_in}, {how}: {', '.join([vote, *notes])}, {one.tokens} tokens"
+def candidate_line(candidate: Candidate) -> str:
+    """Says what a candidate was and what became of it."""
+    shown_in = "".join(LETTERS[i] for i in candidate.ordering)
+    how = "greedy"
+    if candidate.temperature != 0:
+        how = f"temperature {candidate.temperature:g}, seed {candidate.seed}, sample {candidate.sample}"
+    vote = "no vote"
+    if candidate.choice is not None:
+        vote = f"says {candidate.letter}, votes {LETTERS[candidate.choice]}"
+    notes = [candidate.finish_reason] if candidate.finish_reason != "stop" else []
+    notes += ["by fallback"] if candidate.how == "fallback" else []
+    notes += ["too late to count"] if not candidate.counted and candidate.finish_reason != "cancelled" else []
+    kind = "second opinion" if candidate.kind == "second opinion" else "candidate"
+    words = ", ".join([vote, *notes])
+    return f"{kind} {candidate.number}, choices as {shown_in}, {how}: {words}, {candidate.tokens} tokens"
 
 
 def closing_line(answer: Answer) -> str:
-    """Votes, inferences, tokens and time of an answer. Letters are those of the order in which the question lists its choices."""
+    """Sums up votes, inferences, tokens and time. Letters follow the order in which the question lists its choices."""
     cost = answer.cost
     votes = " ".join(f"{LETTERS[i]} {count}" for i, count in enumerate(answer.votes) if count) or "none"
     tie = ", a tie" if answer.tied else ""
     unread = f", {answer.unparsed} could not be read" if answer.unparsed else ""
     cut = f", {answer.truncated} were cut off" if answer.truncated else ""
     return (
-        f"[{answer.mode}, votes: {votes}{tie}{unread}{cut}; {cost.finished} of {cost.planned} inferences finished, {cost.saved} saved; "
-        f"{cost.completion_tokens} tokens, {cost.seconds:.1f} s]"
+        f"[{answer.mode}, votes: {votes}{tie}{unread}{cut}; {cost.finished} of {cost.planned} inferences finished, "
+        f"{cost.saved} saved; {cost.completion_tokens} tokens, {cost.seconds:.1f} s]"
     )

@@ -1,4 +1,4 @@
-"""`darwin-neg bench`: tokens per second with NEG on and off, at several batch sizes, interleaved."""
+"""`darwin-neg bench`: tokens per second with the gate on and off, at several batch sizes, interleaved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..sampling import Neg
-from .options import add_model_options, load_model
+from .options import add_json_option, add_model_options, load_model
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of running the model: name, engine, and the gate's setting (None: the model has no head)."""
+    """A way of running the model: name, engine, and the gate's setting (None: the model has no head)."""
 
     name: str
     llm: DarwinNEG
@@ -28,7 +28,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens per second of one test: the median over the rounds, and each round."""
+    """Tokens per second of a test: the median over the rounds, and each round."""
 
     test: str
     batch: int
@@ -41,16 +41,20 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "bench",
         help="measure tokens per second",
-        description="Measures prompt processing and generation at several batch sizes, gate on and off; rounds "
-        "are interleaved, medians reported. The head is evaluated in both; what it costs shows against the same model "
-        "without one: give the head as a --side-car, or that model as --base.",
+        description="Measures prompt processing and generation at several batch sizes, with the gate on and off; "
+        "rounds are interleaved and medians reported. The head is evaluated in both cases. To see what the head costs, "
+        "give it as --side-car, or give the same model without a head as --base.",
     )
-    parser.add_argument("--batch", default="1,4,8", metavar="N,N", help="sequences side by side (default 1,4,8)")
-    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens a sequence (default 64)")
-    parser.add_argument("--prompt-tokens", type=int, default=512, metavar="N", help="prompt to process (default 512)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds (default 3)")
+    parser.add_argument(
+        "--batch", default="1,4,8", metavar="N,N", help="batch sizes: sequences side by side (default 1,4,8)"
+    )
+    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens per sequence (default 64)")
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=512, metavar="N", help="length of the prompt (default 512)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of measurement (default 3)")
     parser.add_argument("--base", metavar="FILE", help="the same model without a head, to compare with")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -79,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def open_variants(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Variant]:
-    """The model with its gate on and off, and without a head when a file for that was given."""
+    """Loads the model, for its gate on and off, and the model without a head when a file for that is given."""
     llm = stack.enter_context(load_model(args))
     if llm.neg is None:
         return [Variant("no head", llm, None)]
@@ -89,13 +93,13 @@ def open_variants(args: argparse.Namespace, stack: contextlib.ExitStack) -> list
         base = argparse.Namespace(**{**vars(args), "model": without, "side_car": None, "demo": False})
         bare = stack.enter_context(load_model(base))
         if bare.neg is not None:
-            raise RequestError(f"--base {without}: has a NEG head; give the same model without one")
+            raise RequestError(f"{without}: has a NEG head; give the same model without one as --base")
         variants.append(Variant("no head", bare, None))
     return variants
 
 
 def measure(variants: list[Variant], batches: list[int], tokens: int, prompt_tokens: int, rounds: int) -> list[Row]:
-    """Every setting once a round, so that a slow moment of the machine hits all alike; one more round warms up."""
+    """Runs every setting once per round, so that a slow moment of the machine hits all alike, after a warm-up round."""
     settings = [("prompt", 1, v) for v in variants] + [("generate", b, v) for b in batches for v in variants]
     rates: dict[tuple[str, int, str], list[float]] = {}
     for number in range(rounds + 1):
@@ -103,11 +107,14 @@ def measure(variants: list[Variant], batches: list[int], tokens: int, prompt_tok
             rate = prompt_rate(variant, prompt_tokens) if test == "prompt" else generate_rate(variant, batch, tokens)
             if number > 0:
                 rates.setdefault((test, batch, variant.name), []).append(rate)
-    return [Row(test, batch, name, statistics.median(found), found) for (test, batch, name), found in rates.items()]
+    return [
+        Row(test, batch, name, statistics.median(rounds_of), rounds_of)
+        for (test, batch, name), rounds_of in rates.items()
+    ]
 
 
 def prompt_rate(variant: Variant, prompt_tokens: int) -> float:
-    """Prompt tokens per second."""
+    """Measures prompt tokens per second."""
     n_vocab = variant.llm.info["n_vocab"]
     prompt = [(7 + 31 * i) % n_vocab for i in range(prompt_tokens)]
     out = variant.llm.generate(prompt, max_tokens=1, temperature=0.0, neg=variant.neg)
@@ -115,7 +122,7 @@ def prompt_rate(variant: Variant, prompt_tokens: int) -> float:
 
 
 def generate_rate(variant: Variant, batch: int, tokens: int) -> float:
-    """Generated tokens per second of `batch` sequences; the first token of each comes out of its prompt."""
+    """Measures generated tokens per second of `batch` sequences; the prompt yields the first token of each."""
     outs = variant.llm.generate(
         "The quick brown fox", n=batch, seed=1, max_tokens=tokens, ignore_eos=True, neg=variant.neg
     )
@@ -124,7 +131,7 @@ def generate_rate(variant: Variant, batch: int, tokens: int) -> float:
 
 
 def ratios(rows: list[Row]) -> dict[str, float]:
-    """Rate of each variant over that of the last one ("no head", or "gate off"), by test and batch size."""
+    """Divides each variant's rate by that of the last one ("no head", or "gate off"), by test and batch size."""
     out = {}
     for test, batch in dict.fromkeys((row.test, row.batch) for row in rows):
         group = [row for row in rows if (row.test, row.batch) == (test, batch)]
@@ -138,7 +145,7 @@ def _batches(text: str) -> list[int]:
     try:
         batches = [int(part) for part in text.split(",")]
     except ValueError:
-        raise RequestError(f"--batch must be whole numbers with commas, got {text!r}") from None
+        raise RequestError(f"--batch must be whole numbers with commas between them, got {text!r}") from None
     if not all(1 <= batch <= 255 for batch in batches):
         raise RequestError(f"--batch must be between 1 and 255, got {text!r}")
     return batches

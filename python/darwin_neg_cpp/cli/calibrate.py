@@ -1,4 +1,4 @@
-"""`darwin-neg calibrate`: how well a head predicts on this very file, and the threshold that restores a target rate."""
+"""`darwin-neg calibrate`: how well a head predicts on this file, and the threshold that restores a target rate."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files.input_file import shown_path
-from .options import add_text_model_options, load_text_model
-from .terminal import progress_bar
+from ..files.progress import ProgressBar
+from .options import add_force_option, add_json_option, add_text_model_options, load_text_model
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "calibrate",
-        help="check a head on this very file: quantization moves it",
-        description="Runs texts through a model with a head and compares predicted with true entropies. Quantization changes hidden states, and so what "
-        "the head predicts: shown are the activation rate, the error, and the threshold that would restore a target rate. "
-        "Nothing is written without --out.",
+        help="check a head on a quantized model",
+        description="Runs texts through a model with a head and compares predicted with true entropies. Quantization "
+        "changes hidden states, and therefore what the head predicts: shown are the activation rate, the error, and "
+        "the threshold that would restore a target rate. Nothing is written without --out.",
     )
     add_text_model_options(parser, side_car=True)
     parser.add_argument(
@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--reference",
         metavar="FILE",
-        help="the same model less quantized, with the same head: how far its predictions are",
+        help="the same model less quantized, with the same head, to compare predictions with",
     )
     parser.add_argument(
         "--target-rate",
@@ -39,7 +39,7 @@ def add_parser(verbs: Any) -> None:
         help="share of positions with an active gate (default 0.0436)",
     )
     parser.add_argument(
-        "--max-tokens", type=int, default=20_000, metavar="N", help="most tokens of text (default 20000)"
+        "--max-tokens", type=int, default=20_000, metavar="N", help="maximum number of tokens of text (default 20000)"
     )
     parser.add_argument(
         "--context", type=int, default=512, metavar="N", help="tokens run through the model together (default 512)"
@@ -50,8 +50,8 @@ def add_parser(verbs: Any) -> None:
         metavar="FILE",
         help="write a copy with the new threshold: of the side-car, or of the model when the head is inside",
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing output file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_force_option(parser)
+    add_json_option(parser, "print one JSON object")
     parser.set_defaults(run=run)
 
 
@@ -62,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"--target-rate must be between 0 and 1, got {args.target_rate}")
     if args.max_tokens < 1000 or args.context < 16:
         raise RequestError("--max-tokens must be at least 1000 and --context at least 16")
-    texts = [Path(one) for one in args.text]
+    texts = [Path(name) for name in args.text]
     out = Path(args.out) if args.out else None
     calibrate.check(args.model, args.side_car, out, texts, reference=args.reference, force=args.force)
     with (
         load_text_model(args, n_ctx=args.context, n_parallel=1) as llm,
-        progress_bar("evaluating", unit=" tokens") as progress,
+        ProgressBar("evaluating", unit=" tokens") as progress,
     ):
-        found = calibrate.run(
+        result = calibrate.measure(
             llm,
             texts,
             target_rate=args.target_rate,
@@ -80,14 +80,14 @@ def run(args: argparse.Namespace) -> int:
     if args.reference:
         with (
             load_text_model(args, n_ctx=args.context, n_parallel=1, model=args.reference) as other,
-            progress_bar("reference", unit=" tokens") as progress,
+            ProgressBar("reference", unit=" tokens") as progress,
         ):
-            calibrate.add_reference(found, other, progress=progress)
-    print(json.dumps(found.as_dict(), indent=2) if args.json else found.describe())
+            calibrate.add_reference(result, other, progress=progress)
+    print(json.dumps(result.as_dict(), indent=2) if args.json else result.describe())
     if out is not None:
-        calibrate.write(args.model, args.side_car, found.new_threshold, out, force=args.force)
+        calibrate.write(args.model, args.side_car, result.new_threshold, out, force=args.force)
         print(
-            f"{shown_path(out)}: written with threshold {found.new_threshold:.4f} nats",
+            f"{shown_path(out)}: written with threshold {result.new_threshold:.4f} nats",
             file=sys.stderr if args.json else sys.stdout,
         )
     return 0

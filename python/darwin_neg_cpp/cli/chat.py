@@ -1,4 +1,4 @@
-"""`darwin-neg chat`: a conversation. Ctrl-C stops the answer and not the program."""
+"""`darwin-neg chat`: a conversation. Ctrl-C stops the answer, not the program."""
 
 from __future__ import annotations
 
@@ -20,77 +20,17 @@ if TYPE_CHECKING:
 
 HELP = """\
 /exit              leave (also Ctrl-D)
-/neg on|off        gate on or off from the next answer on; /neg alone tells
+/neg on|off        switch the gate, from the next answer on; /neg alone shows its state
 /neg mask|sample   what the gate does where it is active
 /reset             forget the conversation
 /help              this list
-A line that ends in \\ goes on in the next one. Ctrl-C stops the answer that is being written."""
+A line that ends in \\ continues in the next one. Ctrl-C stops the current answer."""
 
 HISTORY_LINES = 1000
 
 
-def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser(
-        "chat",
-        help="talk with the model",
-        description="A conversation with the model. Commands: /exit, /neg on|off, /reset, /help. Ctrl-C stops the "
-        "answer and not the program. With a pipe for input, every line is a message.",
-    )
-    parser.add_argument("--system", metavar="TEXT", help="system message")
-    parser.add_argument("--no-think", action="store_true", help="switch the template's thinking off")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no closing lines")
-    add_colour_option(parser)
-    add_model_options(parser)
-    add_sampling_options(parser)
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    sampling_params(args)  # bad options are refused before the model is loaded
-    with load_model(args) as llm:
-        params = sampling_params(args, has_head=llm.neg is not None)
-        conversation = Conversation(llm, params, system=args.system, thinking=not args.no_think)
-        conversation.colour = use_colour(sys.stdout, args.color)
-        conversation.quiet = args.quiet
-        interactive = sys.stdin.isatty()
-        if interactive:
-            print_note("Type a message; /help lists the commands, /exit leaves.")
-        with _history(interactive):
-            for line in read_messages(interactive):
-                if not conversation.take(line):
-                    break
-    return 0
-
-
-def read_messages(interactive: bool) -> Iterator[str]:
-    """Messages as they are typed or piped in; a backslash at the end of a line joins the next one to it."""
-    parts: list[str] = []
-    while True:
-        try:
-            line = input(("> " if not parts else "… ") if interactive else "")
-        except EOFError:
-            if interactive:
-                print(file=sys.stderr)
-            if parts:
-                yield "\n".join(parts)
-            return
-        except KeyboardInterrupt:
-            if not interactive:
-                raise
-            parts.clear()
-            print("\n(Ctrl-D or /exit leaves)", file=sys.stderr)
-            continue
-        except UnicodeDecodeError:
-            raise RequestError("standard input is not UTF-8 text; convert it") from None
-        if line.endswith("\\"):
-            parts.append(line[:-1])
-            continue
-        yield "\n".join([*parts, line])
-        parts.clear()
-
-
 class Conversation:
-    """The messages so far and the settings that commands change."""
+    """Holds the messages so far and the settings that commands change."""
 
     def __init__(self, llm: DarwinNEG, params: SamplingParams, *, system: str | None, thinking: bool) -> None:
         self.llm = llm
@@ -125,7 +65,7 @@ class Conversation:
         return True
 
     def set_gate(self, words: list[str]) -> str:
-        """Changes the gate for the answers to come and says how it stands."""
+        """Changes the gate for later answers and returns a line on its state."""
         if self.llm.neg is None:
             return "This model has no NEG head."
         neg = self.params.neg or Neg()
@@ -146,7 +86,7 @@ class Conversation:
         return f"The gate is {state}."
 
     def answer(self, text: str) -> None:
-        """Shows the answer to a message. Ctrl-C stops it; what there is of it stays in the conversation."""
+        """Shows the answer to a message. Ctrl-C stops it; the part that was generated stays in the conversation."""
         self.messages.append({"role": "user", "content": text})
         writer = AnswerWriter(sys.stdout, colour=self.colour)
         shown: list[str] = []
@@ -157,7 +97,7 @@ class Conversation:
                     writer.add(part.chunk, part.text, part.reasoning)
                     shown.append(part.text)
         except (RequestError, ContextFullError, NegHeadError) as error:
-            # the conversation goes on without the message that could not be answered
+            # the conversation continues without the message that could not be answered
             print_note(f"darwin-neg: {' '.join(str(error).split())}; /reset forgets the conversation")
             self.messages.pop()
             return
@@ -168,13 +108,73 @@ class Conversation:
         writer.end()
         if not self.quiet:
             print_note(closing_line(writer.chunks))
-        # reasoning stays out of the history, as templates expect; an empty answer would be no message at all
+        # reasoning stays out of the history, as templates expect; a template may refuse an empty message
         self.messages.append({"role": "assistant", "content": "".join(shown) or " "})
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "chat",
+        help="talk with the model",
+        description="Holds a conversation with the model. Commands: /exit, /neg on|off, /reset, /help. Ctrl-C stops "
+        "the answer, not the program. With a pipe for input, every line is a message.",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="system message")
+    parser.add_argument("--no-think", action="store_true", help="switch off the template's thinking")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no closing lines")
+    add_colour_option(parser)
+    add_model_options(parser)
+    add_sampling_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    sampling_params(args)  # bad options are refused before the model is loaded
+    with load_model(args) as llm:
+        params = sampling_params(args, has_head=llm.neg is not None)
+        conversation = Conversation(llm, params, system=args.system, thinking=not args.no_think)
+        conversation.colour = use_colour(sys.stdout, args.color)
+        conversation.quiet = args.quiet
+        interactive = sys.stdin.isatty()
+        if interactive:
+            print_note("Type a message; /help lists the commands, /exit leaves.")
+        with _history(interactive):
+            for line in read_messages(interactive):
+                if not conversation.take(line):
+                    break
+    return 0
+
+
+def read_messages(interactive: bool) -> Iterator[str]:
+    """Yields messages as they are typed or piped in; a backslash at the end of a line joins the next line to it."""
+    parts: list[str] = []
+    while True:
+        try:
+            line = input(("> " if not parts else "… ") if interactive else "")
+        except EOFError:
+            if interactive:
+                print(file=sys.stderr)
+            if parts:
+                yield "\n".join(parts)
+            return
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            parts.clear()
+            print("\n(Ctrl-D or /exit leaves)", file=sys.stderr)
+            continue
+        except UnicodeDecodeError:
+            raise RequestError("standard input is not UTF-8 text; convert it") from None
+        if line.endswith("\\"):
+            parts.append(line[:-1])
+            continue
+        yield "\n".join([*parts, line])
+        parts.clear()
 
 
 @contextlib.contextmanager
 def _history(interactive: bool) -> Iterator[None]:
-    """Line editing with a history file, on a terminal whose Python has readline."""
+    """Enables line editing with a history file, on a terminal whose Python has readline."""
     if not interactive:
         yield
         return
@@ -192,5 +192,5 @@ def _history(interactive: bool) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)  # what somebody typed is nobody else's business
+            path.touch(mode=0o600)  # only its owner may read what was typed
             readline.write_history_file(path)

@@ -1,6 +1,6 @@
-"""`python -m darwin_neg_cpp.cli.docs`: the text of docs/cli.md, made from the options that the verbs declare.
+"""`python -m darwin_neg_cpp.cli.docs`: prints docs/cli.md, made from the options that the verbs declare.
 
-argparse's own layout differs between versions of Python, so the lists are laid out here.
+The layout of argparse's help differs between versions of Python, so the lists are laid out here.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ from .main import build_parser
 HEADER = """\
 # Command line
 
-Made from the code with `python -m darwin_neg_cpp.cli.docs > docs/cli.md`; a test compares the two.
+Generated with `python -m darwin_neg_cpp.cli.docs > docs/cli.md`; a test compares this file with the code.
 
-Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 the machine's fault (disk full, out of memory), 130 interrupted.
-Errors are one line on standard error that begins with `darwin-neg: error:`. `NO_COLOR` is obeyed.
+Exit codes: 0 success, 1 failure, 2 usage or bad input, 3 a fault of the machine (disk full, out of memory),
+130 interrupted. An error is one line on standard error that begins with `darwin-neg: error:`. `NO_COLOR` is obeyed.
+
+The same flag means the same in every verb: `-o, --out` is the file or folder to write, `--side-car` the NEG side-car,
+`--neg` what the gate does, `--head` a file to take a head from, `-n, --max-tokens` a maximum number of tokens and
+`--samples` a number of samples.
 """
 
 
 def document() -> str:
-    """docs/cli.md as text."""
+    """Writes docs/cli.md as text."""
     sections = [HEADER]
     for parser in _leaves(build_parser()):
         sections.append(f"## {parser.prog}\n\n{parser.description}\n")
@@ -34,7 +38,7 @@ def document() -> str:
 
 
 def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parsers of verbs without verbs of their own, in the order of the help text."""
+    """Yields the parsers of verbs without verbs of their own, in the order of the help text."""
     nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not nested:
         yield parser

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.cache_folder import cache_root
+from .options import add_json_option
 from .terminal import human_bytes
 
 PACKAGES = ("numpy", "gguf", "huggingface_hub", "tqdm")
@@ -25,7 +26,7 @@ def add_parser(verbs: Any) -> None:
         description="Shows how the engine was built, the devices it finds, CPU features, folders and package versions. "
         "Exit code 1 when the engine cannot be loaded.",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """Everything that a report about a problem should contain; works without the compiled engine too."""
+    """Collects what a bug report should contain; works without the compiled engine too."""
     from .. import __version__
 
     out: dict[str, Any] = {
@@ -67,7 +68,7 @@ def examine() -> dict[str, Any]:
 
 
 def _memory() -> int | None:
-    """Bytes of main memory, where the system tells."""
+    """Returns the bytes of main memory, or None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -82,7 +83,7 @@ def _package(name: str) -> str | None:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    """A folder that may not exist yet: whether it can be written, and the space where it is or would be."""
+    """Describes a folder that may not exist yet: whether it is writable, and the free space where it would be."""
     existing = next((p for p in (path, *path.parents) if p.is_dir()), None)
     return {
         "path": str(path),

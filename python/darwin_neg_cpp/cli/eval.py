@@ -8,17 +8,15 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files.input_file import shown_path
+from ..files.progress import ProgressBar
 from ..protocols.modes import MODES
 from .answer import add_mode_options, mode_config
-from .options import add_model_options, check_model_options, load_model, without_folder
-from .terminal import progress_bar
+from .options import add_json_option, add_model_options, check_model_options, load_model, without_folder
 
 if TYPE_CHECKING:
     from ..eval.report_tables import Table
@@ -30,9 +28,10 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "eval",
         help="measure the decoding modes on a question set",
-        description="Answers multiple-choice questions under each decoding mode and reports accuracy with its uncertainty, the modes compared with each other and "
-        "with plain self-consistency, and what they cost. Every answer is kept in a ledger at once: the same command goes on after Ctrl-C, a crash or kill -9, "
-        "and nothing is lost or done twice.",
+        description="Answers multiple-choice questions under each decoding mode and reports accuracy with its "
+        "uncertainty, compares the modes with each other and with plain self-consistency, and reports what they cost. "
+        "Every answer is written to a ledger at once: after Ctrl-C, a crash or kill -9 the same command resumes, and "
+        "nothing is lost or done twice.",
     )
     parser.add_argument(
         "kind",
@@ -40,31 +39,40 @@ def add_parser(verbs: Any) -> None:
         choices=KINDS,
         default="auto",
         metavar="KIND",
-        help="form of the data: gpqa (official CSV), mmlu (CSV: question, choices, letter), jsonl, or auto (default)",
+        help="format of the data: gpqa (official CSV), mmlu (CSV: question, choices, letter), jsonl, or auto (default)",
     )
     parser.add_argument(
-        "--data", metavar="FILE", help="question set; without it, gpqa fetches GPQA Diamond with your own access to it"
+        "--data",
+        metavar="FILE",
+        help="question set; without it, gpqa downloads GPQA Diamond, for which you need access of your own",
     )
     parser.add_argument("--modes", default="0,1,2,3", metavar="LIST", help="modes to run (default 0,1,2,3)")
-    parser.add_argument(
-        "-o", "--out", metavar="DIR", help="folder of ledger and report (default: eval-MODEL-DATA here)"
-    )
+    parser.add_argument("-o", "--out", metavar="DIR", help="folder of ledger and report (default: eval-MODEL-DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
-    parser.add_argument("--full", action="store_true", help="never stop a question early when its answer is certain")
     parser.add_argument(
-        "--no-control", action="store_true", help="leave out plain self-consistency beside modes 2 and 3"
+        "--full",
+        dest="early_stop",
+        action="store_false",
+        help="run every candidate, also those that cannot change the answer",
     )
     parser.add_argument(
-        "--in-flight", type=int, metavar="N", help="questions worked on at once (default: chosen by --n-parallel)"
+        "--no-control",
+        dest="controls",
+        action="store_false",
+        help="leave out plain self-consistency, the control of modes 2 and 3",
+    )
+    parser.add_argument(
+        "--in-flight", type=int, metavar="N", help="questions worked on at once (default: follows --n-parallel)"
     )
     parser.add_argument(
         "--skip-bad",
+        dest="skip",
         action="store_true",
-        help="leave out questions with an empty or doubled choice instead of refusing the file",
+        help="leave out questions with an empty or duplicate choice instead of refusing the file",
     )
-    parser.add_argument("--force", action="store_true", help="begin anew; the old ledger is kept under a number")
-    parser.add_argument("--report-only", action="store_true", help="make the report of --out anew, without a model")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--force", action="store_true", help="start again; the old ledger is kept under a number")
+    parser.add_argument("--report-only", action="store_true", help="write the report of --out again, without a model")
+    add_json_option(parser, "print the report as JSON")
     add_model_options(parser)
     add_mode_options(parser)
     parser.set_defaults(run=run)
@@ -80,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     check_model_options(args)
     modes = _modes(args.modes)
     config = mode_config(args)
-    questions = data.load(_data_path(args), args.kind, skip=args.skip_bad)
+    questions = data.load(_data_path(args), args.kind, skip=args.skip)
     for line in questions.skipped:
         print(f"darwin-neg: left out: {line}", file=sys.stderr)
     side_car = args.side_car
@@ -88,7 +96,11 @@ def run(args: argparse.Namespace) -> int:
         from .. import demo_model
 
         side_car = str(demo_model.HEAD)
-    with load_model(args) as llm, progress_bar("hashing") as hashing, _bar() as progress:
+    with (
+        load_model(args) as llm,
+        ProgressBar("hashing") as hashing,
+        ProgressBar("evaluating", unit=" answers") as bar,
+    ):
         folder = Path(args.out) if args.out else _default_folder(llm.path, questions.file)
         try:
             report = evaluate.evaluate(
@@ -98,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
                 modes=modes,
                 config=config,
                 side_car=side_car,
-                controls=not args.no_control,
-                early_stop=not args.full,
+                controls=args.controls,
+                early_stop=args.early_stop,
                 limit=args.limit,
                 in_flight=args.in_flight,
                 engine={key: getattr(args, key) for key in ("type_k", "type_v", "flash_attn", "n_gpu_layers")},
@@ -107,11 +119,11 @@ def run(args: argparse.Namespace) -> int:
                 command=_command(args),
                 force=args.force,
                 hashing=hashing,
-                progress=progress,
+                progress=lambda done, total, right: bar(done, total, _accuracies(right)),
             )
         except KeyboardInterrupt:
-            progress.close()
-            again = "; the same command goes on" + (" (without --force)" if args.force else "")
+            bar.close()
+            again = "; the same command resumes" + (" (without --force)" if args.force else "")
             print(f"darwin-neg: interrupted; the answers so far are in {shown_path(folder)}{again}", file=sys.stderr)
             raise
     return _show(args, report, folder)
@@ -119,11 +131,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _modes(text: str) -> tuple[int, ...]:
     try:
-        modes = tuple(int(one) for one in text.split(","))
+        modes = tuple(int(mode) for mode in text.split(","))
     except ValueError:
         modes = ()
     if not modes or len(set(modes)) < len(modes) or not set(modes) <= set(MODES):
-        raise RequestError(f"--modes must be some of 0, 1, 2 and 3, as in 0,1,2, each once; got {text!r}")
+        raise RequestError(f"--modes must list some of 0, 1, 2 and 3, each once, as in 0,1,2; got {text!r}")
     return modes
 
 
@@ -131,66 +143,33 @@ def _data_path(args: argparse.Namespace) -> str:
     if args.data:
         return str(args.data)
     if args.kind != "gpqa":
-        raise RequestError("no question set given; use --data FILE, or KIND gpqa to fetch GPQA Diamond from the hub")
+        raise RequestError("no question set given; use --data FILE, or KIND gpqa to download GPQA Diamond")
     from ..eval import gpqa_hub
 
     return str(gpqa_hub.fetch())
 
 
 def _default_folder(model: str, data: str) -> Path:
-    stems = (os.path.splitext(os.path.basename(one))[0] for one in (model, data))
+    stems = (os.path.splitext(os.path.basename(path))[0] for path in (model, data))
     return Path(re.sub(r"[^\w.-]+", "-", "-".join(["eval", *stems]))[:120])
 
 
 def _devices() -> str:
     from .. import _core
 
-    return "; ".join(f"{one['type']} {one['description']}" for one in _core.devices())
+    return "; ".join(f"{device['type']} {device['description']}" for device in _core.devices())
 
 
 def _command(args: argparse.Namespace) -> str:
-    """For the report: the command line with files by name, not by the folders of this machine."""
+    """Returns the command line for the report: files without their folders."""
     return shlex.join(["darwin-neg", *map(without_folder, args.argv)])
 
 
-class _Bar:
-    """A progress callback that draws a bar with the time left and the accuracies so far."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __call__(self, done: int, total: int, right: dict[str, tuple[int, int]]) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            # what was done before says nothing about how long the rest takes
-            self._bar = tqdm(total=total, initial=done, desc="evaluating", unit=" answers", leave=False)
-        short = {name: name.replace("self-consistency", "control") for name in right}
-        shares = [f"{short[name]} {100 * k / n:.0f} %" for name, (k, n) in right.items() if n]
-        self._bar.set_postfix_str(", ".join(shares), refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-class _NoBar:
-    def __call__(self, done: int, total: int, right: dict[str, tuple[int, int]]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-@contextmanager
-def _bar() -> Iterator[_Bar | _NoBar]:
-    """On a terminal only."""
-    bar = _Bar() if sys.stderr.isatty() else _NoBar()
-    try:
-        yield bar
-    finally:
-        bar.close()
+def _accuracies(right: dict[str, tuple[int, int]]) -> str:
+    """Shortens the accuracies so far to fit after a progress bar. right: (right answers, answers) by protocol."""
+    return ", ".join(
+        f"{name.replace('self-consistency', 'control')} {100 * k / n:.0f} %" for name, (k, n) in right.items() if n
+    )
 
 
 def _show(args: argparse.Namespace, report: dict[str, Any], folder: Path) -> int:
@@ -202,12 +181,12 @@ def _show(args: argparse.Namespace, report: dict[str, Any], folder: Path) -> int
         return 0
     for table in tables(report)[:1]:
         print(_plain(table))
-    print(f"report: {shown_path(folder / MARKDOWN)}, and .html, .json beside it")
+    print(f"report: {shown_path(folder / MARKDOWN)}, also as .html and .json")
     return 0
 
 
 def _plain(table: Table) -> str:
-    """A table for the terminal, its columns in line."""
+    """Formats a table for the terminal, with aligned columns."""
     rows = [table.header, *table.rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError
 from .options import (
     add_colour_option,
+    add_json_option,
     add_model_options,
     add_sampling_options,
     check_model_options,
@@ -21,6 +22,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
+    from ..results import ChatReply, Generation
     from ..sampling import SamplingParams
 
 DEMO_PROMPT = "Why is the sky blue? Explain it to a child in three sentences."
@@ -30,21 +32,19 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "generate",
         help="generate text from a prompt",
-        description="Generates text and shows it as it comes, tokens at which the gate was active in colour. "
-        "The answer goes to standard output, a closing line with figures to standard error.",
+        description="Generates text and shows it as it is generated, with the tokens at which the gate was active in "
+        "colour. The answer goes to standard output, a closing line with figures to standard error.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt, or - to read it from standard input")
     parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     form.add_argument("--raw", action="store_true", help="continue the prompt as it is (default, except for --demo)")
-    parser.add_argument("--no-think", action="store_true", help="with --chat: switch the template's thinking off")
+    parser.add_argument("--no-think", action="store_true", help="with --chat: switch off the template's thinking")
     parser.add_argument(
-        "--samples", "--n", type=int, default=1, metavar="N", help="answers to generate side by side (default 1)"
+        "--samples", dest="n", type=int, default=1, metavar="N", help="answers to generate side by side (default 1)"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object (OpenAI's form) a sample, at the end"
-    )
+    add_json_option(parser, "print one JSON object per sample, in OpenAI's form, at the end")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
     add_colour_option(parser)
     add_model_options(parser)
@@ -55,12 +55,12 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     # bad options and prompts are refused before the model is loaded
     check_model_options(args)
-    sampling_params(args, n=args.samples)
+    sampling_params(args, n=args.n)
     prompt = read_prompt(args)
     as_chat = args.chat or (args.demo and not args.raw)
     with load_model(args) as llm:
-        params = sampling_params(args, has_head=llm.neg is not None, n=args.samples)
-        if args.json or args.samples != 1:
+        params = sampling_params(args, has_head=llm.neg is not None, n=args.n)
+        if args.json or args.n != 1:
             print_samples(args, llm, prompt, params, as_chat=as_chat)
         else:
             print_live(args, llm, prompt, params, as_chat=as_chat)
@@ -70,15 +70,19 @@ def run(args: argparse.Namespace) -> int:
 def print_samples(
     args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool
 ) -> None:
-    from .terminal import harmless
+    from ..files.shown_text import escape_terminal
 
+    out: Generation | ChatReply | list[Generation] | list[ChatReply]
     if as_chat:
         out = llm.chat([{"role": "user", "content": prompt}], params, enable_thinking=not args.no_think)
     else:
         out = llm.generate(prompt, params)
-    clean = harmless if sys.stdout.isatty() else str
-    for k, one in enumerate(out if isinstance(out, list) else [out]):
-        print(json.dumps(one.to_openai(), ensure_ascii=False) if args.json else f"--- sample {k}\n{clean(str(one))}")
+    clean = escape_terminal if sys.stdout.isatty() else str
+    for k, sample in enumerate(out if isinstance(out, list) else [out]):
+        if args.json:
+            print(json.dumps(sample.to_openai(), ensure_ascii=False))
+        else:
+            print(f"--- sample {k}\n{clean(str(sample))}")
 
 
 def print_live(args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool) -> None:
@@ -103,6 +107,7 @@ def print_live(args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: Sa
 
 
 def read_prompt(args: argparse.Namespace) -> str:
+    """Takes the prompt from the argument, the file or standard input."""
     if args.prompt is not None and args.file is not None:
         raise RequestError("a prompt and --file are both given; give one")
     if args.file is not None:

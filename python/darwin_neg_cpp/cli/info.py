@@ -7,7 +7,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ..gguf_file.info import ModelInfo, info
+from ..gguf_file.info import ModelInfo
+from ..neg.info import info
+from .options import add_json_option
 from .terminal import human_bytes
 
 
@@ -15,16 +17,16 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "info",
         help="describe a GGUF file",
-        description="Architecture, quantization, tensors, NEG head and expected memory of a GGUF file.",
+        description="Shows architecture, quantization, tensors, NEG head and expected memory of a GGUF file.",
     )
     parser.add_argument("file", metavar="FILE", help="GGUF model file or NEG side-car")
     parser.add_argument(
-        "-c", "--n-ctx", type=int, default=4096, metavar="N", help="context that memory is estimated for (default 4096)"
+        "-c", "--n-ctx", type=int, default=4096, metavar="N", help="context to estimate memory for (default 4096)"
     )
     parser.add_argument(
-        "--n-parallel", type=int, default=8, metavar="N", help="sequences that memory is estimated for (default 8)"
+        "--n-parallel", type=int, default=8, metavar="N", help="sequences to estimate memory for (default 8)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,18 +37,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(m: ModelInfo) -> str:
-    """The report as aligned lines."""
+    """Formats the report as aligned lines."""
+    count = f"{m.n_params / 1e9:.2f} B" if m.n_params >= 1e8 else f"{m.n_params:,}"
+    types = ", ".join(f"{n} {name}" for name, n in m.tensor_types.items())
     rows = [
         ("file", f"{m.path} ({human_bytes(m.size_bytes)})"),
         ("name", m.name or "-"),
         ("architecture", m.architecture),
-        ("quantization", f"{m.quantization} ({', '.join(f'{n} {t}' for t, n in m.tensor_types.items())})"),
-        (
-            "parameters",
-            f"{m.n_params / 1e9:.2f} B in {m.n_tensors} tensors"
-            if m.n_params >= 1e8
-            else f"{m.n_params:,} in {m.n_tensors} tensors",
-        ),
+        ("quantization", f"{m.quantization} ({types})"),
+        ("parameters", f"{count} in {m.n_tensors} tensors"),
         ("shape", f"{m.n_layer} layers, hidden {m.n_embd}, vocabulary {m.n_vocab:,}, context {m.n_ctx_train:,}"),
         ("chat template", "yes" if m.has_chat_template else "no"),
     ]
@@ -57,12 +56,8 @@ def describe(m: ModelInfo) -> str:
     elif m.neg is None:
         rows.append(("NEG head", "none (add one with `darwin-neg neg attach`)"))
     else:
-        rows.append(
-            (
-                "NEG head",
-                f"{m.neg['n_embd']} -> {m.neg['n_reduced']} -> 1, threshold {m.neg['threshold']:.4f} nats, top {m.neg['top_k']}",
-            )
-        )
+        shape = f"{m.neg['n_embd']} -> {m.neg['n_reduced']} -> 1"
+        rows.append(("NEG head", f"{shape}, threshold {m.neg['threshold']:.4f} nats, top {m.neg['top_k']}"))
         rows.append(("NEG source", m.neg["source"] or "-"))
     if m.memory is not None:
         e = m.memory

@@ -1,4 +1,4 @@
-"""`darwin-neg neg attach | detach | inspect`: a NEG head joined to a model file, taken off, or looked at."""
+"""`darwin-neg neg attach | detach | inspect`: joins a NEG head to a model file, takes it off, or shows it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..files.progress import ProgressBar
 from ..gguf_file.header import read_header
 from ..neg import files as neg_files
-from ..neg import formats as neg_format
-from .terminal import progress_bar
+from ..neg.head import random_head
+from .options import add_force_option, add_json_option
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
-        "neg", help="attach, detach or inspect a NEG head", description="Work on the NEG head of model files."
+        "neg", help="attach, detach or inspect a NEG head", description="Works on the NEG head of model files."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -28,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     )
     attach.add_argument("model", metavar="MODEL", help="GGUF model file, any quantization")
     attach.add_argument(
-        "neg", metavar="NEG", nargs="?", help="neg_modules.safetensors, a side-car, or a model with a head"
+        "head", metavar="HEAD", nargs="?", help="neg_modules.safetensors, a side-car, or a model with a head"
     )
     attach.add_argument("-o", "--out", metavar="FILE", help="output (default: MODEL's name with -neg before .gguf)")
     attach.add_argument(
@@ -38,54 +39,56 @@ def add_parser(verbs: Any) -> None:
         "--random",
         type=int,
         metavar="SEED",
-        help="instead of NEG: a random head, for trying the machinery; its predictions mean nothing",
+        help="instead of HEAD: a random head, to try things out; its predictions mean nothing",
     )
-    attach.add_argument("--replace", action="store_true", help="MODEL may carry a head already, which is dropped")
-    attach.add_argument("--force", action="store_true", help="replace an existing output file")
+    attach.add_argument("--replace", action="store_true", help="drop the head that MODEL carries already")
+    add_force_option(attach)
     attach.set_defaults(run=run_attach)
 
     detach = actions.add_parser(
         "detach",
         help="take the head off a model file",
-        description="Writes a copy of the model without its head; other llama.cpp builds open that.",
+        description="Writes a copy of the model without its head, which other llama.cpp builds can open.",
     )
     detach.add_argument("model", metavar="MODEL", help="GGUF model file with a head")
     detach.add_argument("-o", "--out", metavar="FILE", required=True, help="output")
     detach.add_argument("--side-car", metavar="FILE", help="keep the head in this side-car")
-    detach.add_argument("--force", action="store_true", help="replace existing output files")
+    add_force_option(detach)
     detach.set_defaults(run=run_detach)
 
     inspect = actions.add_parser(
         "inspect", help="show a head", description="Reads and checks the head of a model, side-car or safetensors file."
     )
     inspect.add_argument("file", metavar="FILE", help="GGUF model, side-car, or neg_modules.safetensors")
-    inspect.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(inspect)
     inspect.set_defaults(run=run_inspect)
 
 
 def run_attach(args: argparse.Namespace) -> int:
-    if (args.neg is None) == (args.random is None):
-        raise RequestError("give NEG (the file with the head) or --random SEED, one of them")
+    if (args.head is None) == (args.random is None):
+        raise RequestError("give either HEAD, the file with the head, or --random SEED")
     if args.side_car and args.out:
-        raise RequestError("--out and --side-car are both given; the side-car is written instead of a whole model")
-    neg = args.neg
+        raise RequestError(
+            "--out and --side-car are both given, but a side-car is written instead of a model; give one"
+        )
+    head = args.head
     if args.random is not None:
-        neg = neg_format.random_head(neg_files.hidden_size(read_header(args.model)), args.random)
-        print("darwin-neg: this head is RANDOM: its predictions mean nothing", file=sys.stderr)
+        head = random_head(neg_files.hidden_size(read_header(args.model)), args.random)
+        print("darwin-neg: this head is RANDOM; its predictions mean nothing", file=sys.stderr)
     if args.side_car:
-        neg_files.write_side_car(neg, args.model, args.side_car, force=args.force)
-        print(f"{args.side_car}: NEG side-car for {args.model}; use it with --side-car, or neg= in Python")
+        neg_files.write_side_car(head, args.model, args.side_car, force=args.force)
+        print(f"{args.side_car}: NEG side-car for {args.model}; use it with --side-car, or with neg= in Python")
         return 0
     model = Path(args.model)
     out = args.out or str(model.with_name(f"{model.name.removesuffix('.gguf')}-neg.gguf"))
-    with progress_bar("attaching") as progress:
-        neg_files.attach(model, neg, out, force=args.force, replace=args.replace, progress=progress)
+    with ProgressBar("attaching") as progress:
+        neg_files.attach(model, head, out, force=args.force, replace=args.replace, progress=progress)
     print(f"{out}: model with NEG head, opens with darwin-neg only (other builds: use --side-car, or `neg detach`)")
     return 0
 
 
 def run_detach(args: argparse.Namespace) -> int:
-    with progress_bar("detaching") as progress:
+    with ProgressBar("detaching") as progress:
         neg_files.detach(args.model, args.out, side_car=args.side_car, force=args.force, progress=progress)
     print(f"{args.out}: model without NEG head" + (f"; head kept in {args.side_car}" if args.side_car else ""))
     return 0

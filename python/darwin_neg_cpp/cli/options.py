@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +19,125 @@ if TYPE_CHECKING:
     from ..llm import DarwinNEG, ModelOptions
 
 
+@dataclass(frozen=True)
+class SamplingOption:
+    """One field of SamplingParams on the command line. An option that is not given leaves the field's own default.
+
+    flags: with spaces between them. type: what argparse makes of the text. metavar: the value's name in the help text.
+    help: the default is added to it. many: the option may be repeated; its values are a list. read: makes the field's
+    value of the option's.
+    """
+
+    flags: str
+    field: str
+    type: Callable[[str], Any]
+    metavar: str
+    help: str
+    many: bool = False
+    read: Callable[[Any], Any] | None = None
+
+
+def read_text(path: str) -> str:
+    """Reads a file of UTF-8 text; RequestError names a file that is something else."""
+    try:
+        return Path(path).read_text("utf-8")
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: is not UTF-8 text; convert it") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def text_or_file(text: str) -> str:
+    """Returns the text, or for `@FILE` what the file holds."""
+    return read_text(text[1:]) if text.startswith("@") else text
+
+
+def split_names(text: str) -> list[str]:
+    """Splits a list in llama.cpp's form, `a;b;c`."""
+    return [name.strip() for name in text.split(";") if name.strip()]
+
+
+def limit_or_none(limit: int) -> int | None:
+    """Returns the limit, or None for -1, which stands for no limit in llama.cpp."""
+    return None if limit == -1 else limit
+
+
+def sequence_breakers(texts: list[str]) -> list[str]:
+    """Returns the texts of --dry-sequence-breaker; "none" stands for no text, as in llama.cpp."""
+    return [] if texts == ["none"] else texts
+
+
+SAMPLING_OPTIONS = (
+    SamplingOption(
+        "-n --max-tokens", "max_tokens", int, "N", "maximum number of new tokens (default: to the end of the answer)"
+    ),
+    SamplingOption("--temperature --temp", "temperature", float, "T", "0 is greedy"),
+    SamplingOption("--top-k", "top_k", int, "K", "keep the K most likely tokens, 0 is off"),
+    SamplingOption("--top-p", "top_p", float, "P", "keep the likeliest tokens up to this probability mass, 1 is off"),
+    SamplingOption("--min-p", "min_p", float, "P", "minimum probability relative to the likeliest token, 0 is off"),
+    SamplingOption("--typical-p", "typical_p", float, "P", "locally typical sampling, 1 is off"),
+    SamplingOption("--top-nsigma --top-n-sigma", "top_n_sigma", float, "N", "keep logits within N sigmas, -1 is off"),
+    SamplingOption("--min-keep", "min_keep", int, "N", "tokens that truncation leaves at least, 0 is off"),
+    SamplingOption("--xtc-probability", "xtc_probability", float, "P", "chance that XTC drops top tokens, 0 is off"),
+    SamplingOption("--xtc-threshold", "xtc_threshold", float, "P", "probability above which XTC drops tokens"),
+    SamplingOption("--dynatemp-range", "dynatemp_range", float, "T", "range of the dynamic temperature, 0 is off"),
+    SamplingOption("--dynatemp-exp", "dynatemp_exponent", float, "X", "exponent of the dynamic temperature"),
+    SamplingOption("--mirostat", "mirostat", int, "N", "Mirostat version 1 or 2, which replaces truncation, 0 is off"),
+    SamplingOption("--mirostat-ent", "mirostat_tau", float, "X", "Mirostat target entropy, tau"),
+    SamplingOption("--mirostat-lr", "mirostat_eta", float, "X", "Mirostat learning rate, eta"),
+    SamplingOption("--repeat-penalty", "repeat_penalty", float, "X", "penalty on repeated tokens, 1 is off"),
+    SamplingOption("--repeat-last-n", "repeat_last_n", int, "N", "tokens that penalties look at, -1: whole context"),
+    SamplingOption("--frequency-penalty", "frequency_penalty", float, "X", "penalty per repetition, 0 is off"),
+    SamplingOption("--presence-penalty", "presence_penalty", float, "X", "penalty on tokens seen before, 0 is off"),
+    SamplingOption("--dry-multiplier", "dry_multiplier", float, "X", "DRY penalty on repeated sequences, 0 is off"),
+    SamplingOption("--dry-base", "dry_base", float, "X", "base of the DRY penalty, which grows with the length"),
+    SamplingOption("--dry-allowed-length", "dry_allowed_length", int, "N", "longest repetition without a DRY penalty"),
+    SamplingOption(
+        "--dry-penalty-last-n", "dry_penalty_last_n", int, "N", "tokens that DRY looks at, -1: whole context"
+    ),
+    SamplingOption(
+        "--dry-sequence-breaker",
+        "dry_sequence_breakers",
+        str,
+        "TEXT",
+        "text at which DRY ends a repetition, instead of the defaults (repeatable); none: no text does",
+        many=True,
+        read=sequence_breakers,
+    ),
+    SamplingOption(
+        "--samplers",
+        "samplers",
+        str,
+        "NAMES",
+        "samplers to use, in this order, with semicolons between them (default: the order of llama.cpp)",
+        read=split_names,
+    ),
+    SamplingOption(
+        "--reasoning-budget",
+        "reasoning_budget_tokens",
+        int,
+        "N",
+        "maximum number of tokens of reasoning in a chat answer, -1: no limit (default)",
+        read=limit_or_none,
+    ),
+    SamplingOption("--seed", "seed", int, "N", "random seed (default: drawn, and reported)"),
+    SamplingOption("--stop", "stop", str, "TEXT", "end the answer before TEXT (repeatable)", many=True),
+    SamplingOption("--grammar-file", "grammar", str, "FILE", "GBNF grammar that answers must follow", read=read_text),
+    SamplingOption(
+        "--json-schema", "json_schema", str, "JSON", "JSON schema that answers must follow, or @FILE", read=text_or_file
+    ),
+)
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that name and load a model to generate with."""
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", metavar="FILE", help="GGUF model file")
-    group.add_argument("--side-car", metavar="FILE", help="NEG side-car for a model file without a head")
+    _add_side_car_option(group)
     group.add_argument(
         "--demo",
         action="store_true",
-        help="the demo model (SmolLM2-135M, fetched once, 94 MB) with the head that comes with the package",
+        help="the demo model (SmolLM2-135M, downloaded once, 94 MB) with the head that comes with the package",
     )
     group.add_argument(
         "-c",
@@ -43,16 +156,20 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_text_model_options(parser: argparse.ArgumentParser, *, side_car: bool) -> None:
-    """For verbs that run given texts through a model: which one, and on what."""
+    """Adds the options that name and load a model which is given texts."""
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", metavar="FILE", required=True, help="GGUF model file")
     if side_car:
-        group.add_argument("--side-car", metavar="FILE", help="NEG side-car for a model file without a head")
+        _add_side_car_option(group)
     _add_machine_options(group)
 
 
+def _add_side_car_option(group: Any) -> None:
+    group.add_argument("--side-car", metavar="FILE", help="NEG side-car, for a model file without a head")
+
+
 def _add_machine_options(group: Any) -> None:
-    group.add_argument("-t", "--threads", type=int, default=0, metavar="N", help="CPU threads (default: chosen)")
+    add_threads_option(group)
     group.add_argument(
         "-ngl", "--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1 for all (default)"
     )
@@ -60,42 +177,48 @@ def _add_machine_options(group: Any) -> None:
     group.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's log on stderr")
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    d = SamplingParams()
-    group = parser.add_argument_group("sampling")
-
-    def number(name: str, *names: str, metavar: str, default: float, off: str, kind: type = float) -> None:
-        note = f"{off} (default {default:g})" if off else f"(default {default:g})"
-        group.add_argument(f"--{name}", *names, type=kind, default=default, metavar=metavar, help=note)
-
+def add_threads_option(group: Any, *, default: str = "chosen automatically") -> None:
     group.add_argument(
-        "-n", "--max-tokens", type=int, metavar="N", help="most new tokens (default: to the end of the answer)"
+        "-t", "--threads", dest="n_threads", type=int, default=0, metavar="N", help=f"CPU threads (default: {default})"
     )
-    assert isinstance(d.temperature, float)
-    number("temperature", "--temp", metavar="T", default=d.temperature, off="0 is greedy")
-    number("top-k", metavar="K", default=d.top_k, off="0 is off", kind=int)
-    number("top-p", metavar="P", default=d.top_p, off="1 is off")
-    number("min-p", metavar="P", default=d.min_p, off="0 is off")
-    number("typical-p", metavar="P", default=d.typical_p, off="1 is off")
-    number("repeat-penalty", metavar="X", default=d.repeat_penalty, off="1 is off")
-    number("repeat-last-n", metavar="N", default=d.repeat_last_n, off="tokens that penalties look at", kind=int)
-    number("frequency-penalty", metavar="X", default=d.frequency_penalty, off="0 is off")
-    number("presence-penalty", metavar="X", default=d.presence_penalty, off="0 is off")
-    group.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable (default: drawn and reported)")
-    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer (repeatable)")
-    group.add_argument("--grammar-file", metavar="FILE", help="GBNF grammar that the answer must follow")
-    group.add_argument("--json-schema", metavar="JSON", help="JSON schema that the answer must follow, or @FILE")
-    group.add_argument("--ignore-eos", action="store_true", help="go on after the end of the answer")
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of SamplingParams and of the NEG gate."""
+    defaults = SamplingParams()
+    group = parser.add_argument_group("sampling")
+    for option in SAMPLING_OPTIONS:
+        default = getattr(defaults, option.field)
+        note = f" (default {default:g})" if isinstance(default, (int, float)) else ""
+        group.add_argument(
+            *option.flags.split(),
+            dest=option.field,
+            type=option.type,
+            action="append" if option.many else "store",
+            metavar=option.metavar,
+            help=option.help + note,
+        )
+    group.add_argument("--ignore-eos", action="store_true", help="continue after the end of the answer")
     group = parser.add_argument_group("NEG gate")
     group.add_argument(
         "--neg",
+        dest="neg_action",
         choices=("mask", "sample", "off"),
-        help="mask: keep the top tokens where the predicted entropy is high (default; changes nothing under greedy "
-        "decoding); sample: draw from them there, also under greedy; off: only report",
+        help="what the gate does where the predicted entropy is high; mask: keep the top tokens (default; changes "
+        "nothing under greedy decoding); sample: draw from them, also under greedy decoding; off: nothing",
     )
-    group.add_argument("--neg-threshold", type=float, metavar="NATS", help="active above this (default: the model's)")
-    group.add_argument("--neg-top-k", type=int, metavar="K", help="tokens kept where active (default: the model's)")
-    group.add_argument("--temp-scale", action="store_true", help="divide the kept logits by the model's temp_scale")
+    group.add_argument(
+        "--neg-threshold", type=float, metavar="NATS", help="entropy above which the gate acts (default: the model's)"
+    )
+    group.add_argument(
+        "--neg-top-k", type=int, metavar="K", help="tokens kept where the gate acts (default: the model's)"
+    )
+    group.add_argument(
+        "--temp-scale",
+        dest="neg_use_temp_scale",
+        action="store_true",
+        help="divide the kept logits by the model's temp_scale",
+    )
 
 
 def add_colour_option(parser: argparse.ArgumentParser) -> None:
@@ -107,8 +230,16 @@ def add_colour_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_force_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace existing output files")
+
+
+def add_json_option(parser: argparse.ArgumentParser, help: str = "print JSON") -> None:
+    parser.add_argument("--json", action="store_true", help=help)
+
+
 def check_model_options(args: argparse.Namespace) -> None:
-    """Exactly one model must be named; told before anything is read from standard input."""
+    """Refuses anything but exactly one model, before standard input is read."""
     if args.demo and (args.model or args.side_car):
         raise RequestError("--demo brings its own model; leave out --model and --side-car")
     if not args.demo and not args.model:
@@ -116,7 +247,7 @@ def check_model_options(args: argparse.Namespace) -> None:
 
 
 def load_model(args: argparse.Namespace) -> DarwinNEG:
-    """The model that the options name."""
+    """Loads the model that the options name."""
     check_model_options(args)
     path, side_car = args.model, args.side_car
     if args.demo:
@@ -133,20 +264,20 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
 
 
 def load_text_model(args: argparse.Namespace, *, n_ctx: int, n_parallel: int, model: str | None = None) -> DarwinNEG:
-    """The model that add_text_model_options named, or another one in its place."""
+    """Loads the model that the options of add_text_model_options name, or `model` with the same settings."""
     more: ModelOptions = {"n_ctx": n_ctx, "n_parallel": n_parallel}
     return _load(args, model or args.model, getattr(args, "side_car", None), more)
 
 
 def _load(args: argparse.Namespace, path: str, side_car: str | None, more: ModelOptions) -> DarwinNEG:
+    from ..files.progress import ProgressBar
     from ..llm import DarwinNEG
-    from .terminal import progress_bar
 
     if args.verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(message)s")
-    with progress_bar("loading", unit="%") as progress:
+    with ProgressBar("loading", unit="%") as progress:
         options: ModelOptions = {
-            "n_threads": args.threads,
+            "n_threads": args.n_threads,
             "n_gpu_layers": args.n_gpu_layers,
             "flash_attn": args.flash_attn,
             "progress": lambda fraction: progress(int(fraction * 100), 100),
@@ -156,51 +287,31 @@ def _load(args: argparse.Namespace, path: str, side_car: str | None, more: Model
 
 
 def sampling_params(args: argparse.Namespace, *, has_head: bool = True, n: int = 1) -> SamplingParams:
-    """SamplingParams from the options; `--neg off` is granted to a model without a head, which never gates."""
-    asked = args.neg is not None or args.neg_threshold is not None or args.neg_top_k is not None or args.temp_scale
-    neg = None
-    if asked and (has_head or args.neg != "off"):
-        neg = Neg(
-            enabled=args.neg != "off",
-            action=args.neg or "mask",
-            threshold=args.neg_threshold,
-            top_k=args.neg_top_k,
-            use_temp_scale=True if args.temp_scale else None,
-        )
-    schema = args.json_schema
-    return SamplingParams(
-        max_tokens=args.max_tokens,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        typical_p=args.typical_p,
-        repeat_penalty=args.repeat_penalty,
-        repeat_last_n=args.repeat_last_n,
-        frequency_penalty=args.frequency_penalty,
-        presence_penalty=args.presence_penalty,
-        seed=args.seed,
-        n=n,
-        stop=args.stop,
-        grammar=read_text(args.grammar_file) if args.grammar_file else None,
-        json_schema=read_text(schema[1:]) if schema and schema.startswith("@") else schema,
-        ignore_eos=args.ignore_eos,
-        neg=neg,
+    """Returns SamplingParams from the options; a model without a head may be given `--neg off`, as it never gates."""
+    values: dict[str, Any] = {}
+    for option in SAMPLING_OPTIONS:
+        if (value := getattr(args, option.field)) is not None:
+            values[option.field] = option.read(value) if option.read else value
+    return SamplingParams(**values, n=n, ignore_eos=args.ignore_eos, neg=_neg(args, has_head=has_head))
+
+
+def _neg(args: argparse.Namespace, *, has_head: bool) -> Neg | None:
+    """Use of the gate, None when no option speaks of it."""
+    if (args.neg_action, args.neg_threshold, args.neg_top_k, args.neg_use_temp_scale) == (None, None, None, False):
+        return None
+    if args.neg_action == "off" and not has_head:
+        return None
+    return Neg(
+        enabled=args.neg_action != "off",
+        action=args.neg_action or "mask",
+        threshold=args.neg_threshold,
+        top_k=args.neg_top_k,
+        use_temp_scale=True if args.neg_use_temp_scale else None,
     )
 
 
-def read_text(path: str) -> str:
-    """A file of UTF-8 text; RequestError names it when it is something else."""
-    try:
-        return Path(path).read_text("utf-8")
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not UTF-8 text; convert it") from None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-
-
 def without_folder(word: str) -> str:
-    """Of `path`, `--option=path` and `-opath`, with the name of the file alone: what a report tells of a command line."""
+    """Returns a word of a command line as reports show it: of `path`, `--option=path` and `-opath` the file's name."""
     option = re.match(r"--[\w-]+=|-[A-Za-z](?=.)", word)
     lead = option[0] if option else ""
     path = word[len(lead) :]

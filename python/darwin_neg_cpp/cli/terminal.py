@@ -1,45 +1,31 @@
-"""What a person sees: colour of gated tokens, harmless output, the closing line, progress bars."""
+"""Output for people: colour of gated tokens, safe text, the closing line."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
+from ..files.shown_text import escape_terminal
 from ..results import Chunk, NegTrace
 
 GATED = "\033[33m"
 DIM = "\033[2m"
 RESET = "\033[0m"
 
-# Writing-direction overrides: they would show text in another order than it was generated.
-BIDI_CONTROLS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-
 
 def use_colour(stream: TextIO, choice: str = "auto") -> bool:
-    """auto: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
+    """Decides on colour. auto: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     if choice != "auto":
         return choice == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def harmless(text: str) -> str:
-    """Model output for a terminal: control characters other than newline and tab are shown, not obeyed."""
-    return "".join(f"\\x{ord(c):02x}" if _is_control(c) else c for c in text)
-
-
-def _is_control(c: str) -> bool:
-    code = ord(c)
-    return (code < 0x20 and c not in "\n\t") or 0x7F <= code < 0xA0 or code in BIDI_CONTROLS
-
-
 class AnswerWriter:
-    """Writes an answer as it comes and keeps the figures for the closing line.
+    """Writes an answer while it is generated and keeps the figures for the closing line.
 
     Tokens at which the gate was active are coloured, where colour is wanted. Reasoning is shown dim on a terminal and
     left out of a pipe, which gets the answer alone.
@@ -51,11 +37,11 @@ class AnswerWriter:
         self._terminal = stream.isatty()
         self._raw: deque[tuple[str, bool]] = deque()  # generated characters that have not been shown yet
         self._thought = False
-        self._last = ""
+        self._shown = ""  # the last characters
         self.chunks: list[Chunk] = []
 
     def add(self, chunk: Chunk, text: str | None = None, reasoning: str = "") -> None:
-        """text, reasoning: what of the chunk is visible, when a chat template's marks have been taken out of it."""
+        """Writes a chunk. text, reasoning: its visible parts, without the marks of a chat template."""
         self.chunks.append(chunk)
         active = chunk.neg.active if chunk.neg is not None else np.zeros(len(chunk.pieces), np.bool_)
         for piece, gated in zip(chunk.pieces, active, strict=True):
@@ -73,12 +59,12 @@ class AnswerWriter:
 
     def end(self) -> None:
         """Closes the last line."""
-        if self._last != "\n":
+        if not self._shown.endswith("\n"):
             self._stream.write("\n")
         self._stream.flush()
 
     def _marked(self, text: str) -> list[tuple[str, bool]]:
-        """Characters of visible text, each with whether its token was gated: found again in what was generated."""
+        """Pairs each visible character with whether its token was gated, by finding it in the generated text."""
         out = []
         for c in text:
             at = next((i for i, (raw, _) in enumerate(self._raw) if raw == c), None)
@@ -94,19 +80,19 @@ class AnswerWriter:
             if self._colour and gated != previous:
                 parts.append(GATED if gated else RESET + style)
                 previous = gated
-            parts.append(harmless(c) if self._terminal else c)
+            parts.append(escape_terminal(c, after=self._shown) if self._terminal else c)
+            self._shown = (self._shown + c)[-3:]
         if previous or style:
             parts.append(RESET)
         if marked:
             self._stream.write("".join(parts))
-            self._last = marked[-1][0]
 
 
 def closing_line(chunks: list[Chunk]) -> str:
-    """Tokens, tokens/s, activation rate, mean predicted entropy and seed of an answer."""
+    """Sums up an answer: tokens, tokens/s, activation rate, mean predicted entropy and seed."""
     tokens = sum(len(chunk.token_ids) for chunk in chunks)
     seconds = chunks[-1].generate_seconds if chunks else 0.0
-    # the first token comes out of decoding the prompt, so it takes none of the time
+    # the first token comes with the prompt, so it takes none of the time
     rate = f"{(tokens - 1) / seconds:.1f} tokens/s" if tokens > 1 and seconds > 0 else "- tokens/s"
     traces = [chunk.neg for chunk in chunks if chunk.neg is not None]
     if traces:
@@ -118,34 +104,12 @@ def closing_line(chunks: list[Chunk]) -> str:
 
 
 def print_note(text: str) -> None:
-    """A line about the answer rather than of it: on stderr, dim on a terminal."""
+    """Prints a line about the answer to stderr, dim on a terminal."""
     print(f"{DIM}{text}{RESET}" if use_colour(sys.stderr) else text, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def progress_bar(title: str, unit: str = "B") -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that draws a bar on stderr, on a terminal only, after half a second."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from tqdm import tqdm
-
-    bar: Any = None
-
-    def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, desc=title, unit=unit, unit_scale=True, leave=False, delay=0.5)
-        bar.update(done - bar.n)
-
-    try:
-        yield update
-    finally:
-        if bar is not None:
-            bar.close()
-
-
 def human_bytes(size: float) -> str:
+    """Formats a number of bytes in the largest unit that fits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`darwin-neg trace`: what the head saw along a text, as a page, as JSON, or in the terminal."""
+"""`darwin-neg trace`: what the head predicted along a text, as a page, as JSON, or in the terminal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files.input_file import shown_path
+from ..files.shown_text import escape_json, escape_terminal
 from .options import (
     add_colour_option,
+    add_force_option,
     add_model_options,
     add_sampling_options,
     check_model_options,
     load_model,
     read_text,
     sampling_params,
+    text_or_file,
 )
-from .terminal import RESET, harmless, use_colour
+from .terminal import RESET, use_colour
 
 if TYPE_CHECKING:
-    from ..trace.trace import Trace, TraceToken
+    from ..trace import Trace, TraceToken
 
 # backgrounds of the 256-colour palette from low to high predicted entropy, readable under black text
 SHADES = (231, 230, 229, 222, 215, 208)
@@ -34,16 +37,17 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "trace",
         help="show predicted and true entropy along a text",
-        description="Generates from a prompt, or takes a given text, and shows at each token the predicted and the true entropy of the distribution it comes "
-        "out of, the gate and the likeliest alternatives. With neither --html nor --json, the text in colours and the figures.",
+        description="Generates from a prompt, or takes a given text, and shows for each token the predicted and the "
+        "true entropy of the distribution that it was chosen from, the gate and the likeliest alternatives. With "
+        "neither --out nor --json, prints the text in colours and the figures.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="generate from this prompt")
     parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
     parser.add_argument("--text", metavar="TEXT", help="trace this text as it is, or @FILE; nothing is generated")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
-    parser.add_argument("--html", metavar="FILE", help="write a self-contained page")
-    parser.add_argument("--json", metavar="FILE", help="write JSON; - for standard output")
-    parser.add_argument("--force", action="store_true", help="replace existing output files")
+    parser.add_argument("-o", "--out", "--html", metavar="FILE", help="write a self-contained HTML page")
+    parser.add_argument("--json", metavar="FILE", help="write JSON; - writes to standard output")
+    add_force_option(parser)
     add_colour_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
@@ -52,77 +56,77 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..files.output_file import check_output
-    from ..trace import trace
+    from ..trace import trace_generation, trace_text
 
     check_model_options(args)
     _check_options_of_text(args)
-    given = [one for one in (args.prompt, args.file, args.text) if one is not None]
+    given = [value for value in (args.prompt, args.file, args.text) if value is not None]
     if len(given) != 1:
         raise RequestError(f"{len(given)} of PROMPT, --file and --text are given; give one")
     text = args.prompt
     if args.file is not None:
         text = read_text(args.file)
     elif args.text is not None:
-        text = read_text(args.text[1:]) if args.text.startswith("@") else args.text
+        text = text_or_file(args.text)
     sampling_params(args)
-    pages = [Path(args.html)] if args.html is not None else []
+    pages = [Path(args.out)] if args.out is not None else []
     pages += [Path(args.json)] if args.json not in (None, "-") else []
     if len(pages) == 2 and _same_file(*pages):
-        raise RequestError("--html and --json name the same file; choose two names")
+        raise RequestError("--out and --json name the same file; choose two names")
     inputs = _inputs(args) if pages else []
     for path in pages:
         check_output(path, inputs, force=args.force)
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None)
         if args.text is not None:
-            found = trace.of_text(llm, text, neg=params.neg)
+            found = trace_text(llm, text, neg=params.neg)
         else:
             prompt: str | list[int] = text
             if args.chat:
-                prompt = llm.tokenize(llm.apply_chat_template([{"role": "user", "content": text}]), add_special=False)
-            found = trace.generated(llm, prompt, params)
+                prompt = llm.chat_tokens([{"role": "user", "content": text}])
+            found = trace_generation(llm, prompt, params)
     _write(args, found)
     return 0
 
 
 def _check_options_of_text(args: argparse.Namespace) -> None:
-    """With --text nothing is generated, so that a gate can be said to be active or not, and no more."""
+    """Refuses options of generation with --text: nothing is generated, and a gate is only active or not."""
     if args.text is None:
         return
     for name, is_given in (
         ("--chat", args.chat),
-        ("--neg sample", args.neg == "sample"),
+        ("--neg sample", args.neg_action == "sample"),
         ("--neg-top-k", args.neg_top_k is not None),
-        ("--temp-scale", args.temp_scale),
+        ("--temp-scale", args.neg_use_temp_scale),
     ):
         if is_given:
-            raise RequestError(f"{name} acts on generation, and with --text nothing is generated; leave it out")
+            raise RequestError(f"{name} acts on generation, but with --text nothing is generated; leave it out")
 
 
 def _inputs(args: argparse.Namespace) -> list[Path]:
-    """Every file that is read."""
-    names = [args.model, args.side_car, args.file, args.grammar_file]
-    names += [one[1:] for one in (args.text, args.json_schema) if one is not None and one.startswith("@")]
+    """Lists every file that is read."""
+    names = [args.model, args.side_car, args.file, args.grammar]
+    names += [text[1:] for text in (args.text, args.json_schema) if text is not None and text.startswith("@")]
     if args.demo:
         from .. import demo_model
 
         names += demo_model.model_and_head()
-    return [Path(one) for one in names if one is not None and os.path.exists(one)]
+    return [Path(name) for name in names if name is not None and os.path.exists(name)]
 
 
 def _same_file(a: Path, b: Path) -> bool:
-    """Also by way of links, and before either is there."""
+    """Compares also by way of links, and before either file exists."""
     return os.path.realpath(a) == os.path.realpath(b) or (os.path.exists(a) and os.path.exists(b) and a.samefile(b))
 
 
 def _write(args: argparse.Namespace, found: Trace) -> None:
     from ..files.output_file import replacing
-    from ..trace.page import page
+    from ..trace import render_page
 
-    if args.html is not None:
-        with replacing(Path(args.html)) as (file, _):
-            file.write(page(found).encode())
-        print(f"{shown_path(args.html)}: written", file=sys.stderr)
+    if args.out is not None:
+        with replacing(Path(args.out)) as (file, _):
+            file.write(render_page(found).encode())
+        print(f"{shown_path(args.out)}: written", file=sys.stderr)
     if args.json is not None:
         text = json_text(found)
         if args.json == "-":
@@ -131,34 +135,42 @@ def _write(args: argparse.Namespace, found: Trace) -> None:
             with replacing(Path(args.json)) as (file, _):
                 file.write(text.encode())
             print(f"{shown_path(args.json)}: written", file=sys.stderr)
-    if args.html is None and args.json is None:
+    if args.out is None and args.json is None:
         colour = use_colour(sys.stdout, args.color)
-        clean = harmless if sys.stdout.isatty() else str
-        print("".join(_shaded(one, clean(one.text)) if colour else clean(one.text) for one in found.tokens))
+        texts = _shown_texts(found) if sys.stdout.isatty() else [token.text for token in found.tokens]
+        if colour:
+            texts = [_shaded(token, text) for token, text in zip(found.tokens, texts, strict=True)]
+        print("".join(texts))
     print(figures(found), file=sys.stderr)
 
 
 def json_text(found: Trace) -> str:
-    """The trace as JSON, with all escaped that a terminal would obey or not show; other text stays readable."""
-    from ..trace.page import hidden
+    """Writes the trace as JSON that is safe to show in a terminal."""
+    return escape_json(json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False)) + "\n"
 
-    text = json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-    # json.dumps of a character is its escape in quotes, a surrogate pair where it needs one
-    return "".join(json.dumps(c)[1:-1] if hidden(c) and c != "\n" else c for c in text) + "\n"
+
+def _shown_texts(found: Trace) -> list[str]:
+    """Returns the tokens' texts, safe to show in a terminal."""
+    texts, before = [], ""
+    for token in found.tokens:
+        texts.append(escape_terminal(token.text, after=before))
+        before = (before + token.text)[-3:]
+    return texts
 
 
 def _shaded(token: TraceToken, text: str) -> str:
-    """Black on a background by predicted (else true) entropy; bold and underlined where the gate was active."""
+    """Colours the background by predicted (else true) entropy; bold and underlined where the gate was active."""
     value = token.predicted if token.predicted is not None else token.true
     if value is None or not text:
         return text
     shade = SHADES[min(len(SHADES) - 1, int(value / SHADE_STEP))]
     style = f"\033[30;48;5;{shade}m" + ("\033[1;4m" if token.active else "")
-    # a background that goes on over the end of a line would colour the rest of it
+    # a background that continues past the end of a line would colour the rest of it
     return "\n".join(f"{style}{part}{RESET}" if part else "" for part in text.split("\n"))
 
 
 def figures(found: Trace) -> str:
+    """Sums up a trace in one line."""
     s = found.summary()
 
     def of(key: str, form: str) -> str:

@@ -6,23 +6,22 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..files.input_file import shown_path
-from .options import add_text_model_options, load_text_model, without_folder
-from .terminal import progress_bar
+from ..files.progress import step_bars
+from .options import add_force_option, add_text_model_options, load_text_model, without_folder
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "train-head",
         help="train a NEG head for a GGUF model",
-        description="Runs texts through a model, learns to predict the entropy of its next-token distribution from its last hidden state, and "
-        "writes the head as side-car, as neg_modules.safetensors, and a report of how well it predicts. The model stays as it is. "
-        "Needs PyTorch: pip install 'darwin-neg-cpp[train]'. Interrupted, it goes on where it was when it is called again.",
+        description="Runs texts through a model and learns to predict the entropy of its next-token distribution from "
+        "its last hidden state. Writes the head as a side-car and as neg_modules.safetensors, and a report on how well "
+        "it predicts; the model file is not changed. Needs PyTorch: pip install 'darwin-neg-cpp[train]'. If "
+        "interrupted, run the same command to resume.",
     )
     add_text_model_options(parser, side_car=False)
     parser.add_argument(
@@ -30,22 +29,41 @@ def add_parser(verbs: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help='UTF-8 text, a document each; or .jsonl, with a "text" on each line',
+        help='UTF-8 text, one document per file; or .jsonl, with a "text" on each line',
     )
     parser.add_argument(
         "-o", "--out", required=True, metavar="FILE", help="side-car to write; the other files are named after it"
     )
     parser.add_argument(
-        "--self-generate", type=int, default=0, metavar="N", help="also train on N texts that the model writes itself"
+        "--self-generate",
+        dest="own_texts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also train on N texts that the model generates",
     )
     parser.add_argument(
-        "--self-tokens", type=int, default=192, metavar="N", help="most tokens of each of them (default 192)"
+        "--self-tokens",
+        dest="own_tokens",
+        type=int,
+        default=192,
+        metavar="N",
+        help="maximum number of tokens of a generated text (default 192)",
     )
     parser.add_argument(
-        "--self-temperature", type=float, default=0.8, metavar="T", help="temperature for them (default 0.8)"
+        "--self-temperature",
+        dest="own_temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="temperature of generated texts (default 0.8)",
     )
     parser.add_argument(
-        "--max-tokens", type=int, default=200_000, metavar="N", help="most tokens of text in all (default 200000)"
+        "--max-tokens",
+        type=int,
+        default=200_000,
+        metavar="N",
+        help="maximum number of tokens of text in total (default 200000)",
     )
     parser.add_argument(
         "--context", type=int, default=512, metavar="N", help="tokens run through the model together (default 512)"
@@ -55,32 +73,36 @@ def add_parser(verbs: Any) -> None:
         type=float,
         default=0.0436,
         metavar="R",
-        help="share of positions at which the gate is to be active (default 0.0436)",
+        help="share of positions at which the gate should be active (default 0.0436)",
     )
-    parser.add_argument("--threshold", type=float, metavar="NATS", help="the gate's threshold instead")
+    parser.add_argument(
+        "--threshold", type=float, metavar="NATS", help="the gate's threshold, instead of a target rate"
+    )
     parser.add_argument(
         "--reduced", type=int, default=0, metavar="N", help="inner width (default: a quarter of the hidden size)"
     )
     parser.add_argument(
-        "--epochs", type=int, default=40, metavar="N", help="most passes over the training data (default 40)"
+        "--epochs", type=int, default=40, metavar="N", help="maximum number of passes over the data (default 40)"
     )
     parser.add_argument(
-        "--patience", type=int, default=5, metavar="N", help="passes without improvement until the end (default 5)"
+        "--patience", type=int, default=5, metavar="N", help="stop after N passes without improvement (default 5)"
     )
-    parser.add_argument("--batch", type=int, default=512, metavar="N", help="positions a step (default 512)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="X", help="AdamW's (default 0.001)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default 0)")
-    parser.add_argument("--force", action="store_true", help="replace existing output files")
+    parser.add_argument(
+        "--batch-size", dest="batch", type=int, default=512, metavar="N", help="positions per step (default 512)"
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, metavar="X", help="AdamW learning rate (default 0.001)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default 0)")
+    add_force_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..errors import RequestError
     from ..training import train
     from ..training.head import Recipe
+    from ..training.outputs import name_outputs
 
-    if not 0 < args.learning_rate < 1:
-        raise RequestError(f"--learning-rate must be between 0 and 1, got {args.learning_rate}")
     settings = train.Settings(
         text=tuple(map(Path, args.text)),
         out=Path(args.out),
@@ -96,52 +118,34 @@ def run(args: argparse.Namespace) -> int:
         target_rate=args.target_rate,
         max_tokens=args.max_tokens,
         context=args.context,
-        own_texts=args.self_generate,
-        own_tokens=args.self_tokens,
-        own_temperature=args.self_temperature,
+        own_texts=args.own_texts,
+        own_tokens=args.own_tokens,
+        own_temperature=args.own_temperature,
         force=args.force,
     )
     # before the model is loaded
     train.check(settings, args.model)
-    with load_text_model(args, n_ctx=max(args.context, 1024), n_parallel=8) as llm, steps() as progress:
+    with (
+        load_text_model(args, n_ctx=max(args.context, 1024), n_parallel=8) as llm,
+        step_bars({"train": " epochs"}) as progress,
+    ):
         result = train.run(llm, settings, command=_command(args), progress=progress)
     if result["training"]["interrupted"]:
         epoch = result["training"]["best_epoch"] + 1
         print(f"darwin-neg: interrupted; the best head so far, of epoch {epoch}, is written", file=sys.stderr)
     test = result["test"]
     print(
-        f"{shown_path(args.out)}: R² {test['head']['r2']:.3f} on test (previous token's entropy: {test['previous']['r2']:.3f}), "
-        f"threshold {result['head']['threshold']:.3f} nats, active at {test['head']['activation_rate']:.2%}"
+        f"{shown_path(args.out)}: R² {test['head']['r2']:.3f} on test (previous token's entropy: "
+        f"{test['previous']['r2']:.3f}), threshold {result['head']['threshold']:.3f} nats, "
+        f"active at {test['head']['activation_rate']:.2%}"
     )
-    print(f"report: {shown_path(train.outputs(settings.out).markdown)}")
+    print(f"report: {shown_path(name_outputs(settings.out).markdown)}")
     return 0
 
 
-@contextmanager
-def steps() -> Iterator[Any]:
-    """A progress callback (step, done, total) that draws one bar after another."""
-    current: list[Any] = [None, None, None]  # step, context manager, callback
-
-    def close() -> None:
-        if current[1] is not None:
-            current[1].__exit__(None, None, None)
-
-    def progress(step: str, done: int, total: int) -> None:
-        if step != current[0]:
-            close()
-            manager = progress_bar(step, unit=" epochs" if step == "train" else "")
-            current[:] = [step, manager, manager.__enter__()]
-        current[2](done, total)
-
-    try:
-        yield progress
-    finally:
-        close()
-
-
 def _command(args: argparse.Namespace) -> str:
-    """For the report: the command line with files by name, not by the folders of this machine, and few of many texts."""
-    texts = [os.path.basename(one) for one in args.text]
+    """Returns the command line for the report: files without their folders, and a long list of texts as its number."""
+    texts = [os.path.basename(name) for name in args.text]
     given = iter(args.argv[1:])
     words = []
     for word in given:

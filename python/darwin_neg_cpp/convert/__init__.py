@@ -1,5 +1,5 @@
-"""Hugging Face checkpoints of the Qwen3.5 family to GGUF, with numpy and gguf alone: no torch, and no compiled part of ours.
+"""Converts Hugging Face checkpoints of the Qwen3.5 family to GGUF, with numpy and gguf alone: no torch, no engine.
 
-checkpoint: what lies in a folder. qwen35: the family's tensors and keys in GGUF. tokenizer: its vocabulary. plan: all of it
-together, before anything is written. write: the plan to a file, streaming.
+source: a folder or a repository. checkpoint: what lies in a folder. config, tensors, tokenizer, model_card: the parts
+of a model in GGUF. plan: all of it together, before anything is written. rows, write: the plan to a file, streaming.
 """

@@ -1,4 +1,4 @@
-"""A checkpoint folder: its configuration, and where each tensor lies. Nothing of the tensors' data is read here."""
+"""Opens a checkpoint folder: its configuration, and where each tensor lies. No tensor data is read here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SINGLE = "model.safetensors"
 NEG_MODULES = "neg_modules.safetensors"
 SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 MAX_SIZE = 256 << 20  # the largest tokenizer.json known has 33 MB
-# what a conversion reads beside the shards
+# what a conversion reads besides the shards
 READ = (
     "config.json", INDEX, NEG_MODULES, "generation_config.json", "README.md",
     "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json",
@@ -29,7 +29,7 @@ MORE_TEMPLATES = "additional_chat_templates"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """folder, its config.json, and every tensor of its shards by name."""
+    """A folder, its config.json, and every tensor of its shards by name."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -40,14 +40,14 @@ class Checkpoint:
         return str(self.folder / "config.json")
 
     def files(self) -> list[Path]:
-        """Everything that a conversion may read, none of which may be written to."""
+        """All files that a conversion may read, and must not write to."""
         shards = [Path(name) for name in dict.fromkeys(tensor.path for tensor in self.tensors.values())]
         beside = [self.folder / name for name in READ]
         return [*shards, *beside, *sorted((self.folder / MORE_TEMPLATES).glob("*.jinja"))]
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Reads config.json and the headers of all shards. Errors: ModelFileError naming the file and the tensor."""
+    """Reads config.json and the headers of all shards. Raises ModelFileError, which names the file and the tensor."""
     if not folder.is_dir():
         what = "is a file; give the folder that holds it" if folder.exists() else "no such folder; check the path"
         raise ModelFileError(f"{shown_path(folder)}: {what}")
@@ -70,31 +70,35 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object out of a file, or ModelFileError."""
+    """Reads a JSON object from a file, or raises ModelFileError."""
     data = read_bytes(path)
     try:
         value = json.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{shown_path(path)}: is not valid JSON ({shown(str(error))}); get it again") from None
+        raise ModelFileError(
+            f"{shown_path(path)}: is not valid JSON ({shown(str(error))}); download it again"
+        ) from None
     if not isinstance(value, dict):
-        raise ModelFileError(f"{shown_path(path)}: is not a JSON object; get it again")
+        raise ModelFileError(f"{shown_path(path)}: is not a JSON object; download it again")
     return value
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, or ModelFileError."""
+    """Reads a text file in UTF-8, or raises ModelFileError."""
     try:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ModelFileError(f"{shown_path(path)}: is not text in UTF-8 ({error}); get it again") from None
+        raise ModelFileError(f"{shown_path(path)}: is not text in UTF-8 ({error}); download it again") from None
 
 
 def read_bytes(path: Path) -> bytes:
-    """A whole file of reasonable size, or ModelFileError."""
+    """Reads a whole file of at most MAX_SIZE bytes, or raises ModelFileError."""
     with open_input(path, ModelFileError) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_SIZE:
-            raise ModelFileError(f"{shown_path(path)}: has {size} bytes, which is no reasonable size; get it again")
+            raise ModelFileError(
+                f"{shown_path(path)}: has {size} bytes, more than the limit of {MAX_SIZE}; download it again"
+            )
         try:
             return file.read()
         except OSError as error:
@@ -102,7 +106,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def is_text(value: object) -> bool:
-    """Whether it is a text that can be written down: JSON and YAML can hold halves of surrogate pairs."""
+    """Whether it is a string that UTF-8 can encode: JSON and YAML can hold lone surrogates."""
     if not isinstance(value, str):
         return False
     try:
@@ -113,17 +117,17 @@ def is_text(value: object) -> bool:
 
 
 def weight_map(folder: Path) -> dict[str, str] | None:
-    """The file that each tensor is in, as the index says; None without an index."""
+    """Reads from the index which file each tensor is in; None without an index."""
     path = folder / INDEX
     if not os.path.lexists(path):
         return None
     files = read_json(path).get("weight_map")
     if not isinstance(files, dict) or not files:
-        raise ModelFileError(f"{shown_path(path)}: weight_map is missing or empty; get it again")
+        raise ModelFileError(f"{shown_path(path)}: weight_map is missing or empty; download it again")
     for name, file in files.items():
         if not isinstance(file, str) or not file.endswith(".safetensors"):
             raise ModelFileError(
-                f"{shown_path(path)}: {shown(name)}: {shown(str(file))} is no safetensors file; get it again"
+                f"{shown_path(path)}: {shown(name)}: {shown(str(file))} is not a safetensors file; download it again"
             )
     return files
 
@@ -138,16 +142,17 @@ def _shards(folder: Path, index: Mapping[str, str] | None) -> Iterable[str]:
         raise ModelFileError(f"{shown_path(folder / INDEX)}: is missing beside {found[0]}; download it too")
     if any(name.endswith((".bin", ".pt", ".pth")) for name in os.listdir(folder)):
         raise ModelFileError(
-            f"{shown_path(folder)}: holds pickled weights, which may run code and are never loaded; get the safetensors files"
+            f"{shown_path(folder)}: holds pickled weights, which may run code and are never loaded; "
+            "download the safetensors files"
         )
     raise ModelFileError(f"{shown_path(folder)}: holds neither {SINGLE} nor {INDEX}; give a checkpoint's folder")
 
 
 def _inside(folder: Path, name: str, *, indexed: bool) -> Path:
-    """The path of a shard, which must lie in the folder itself (or where the hub's cache keeps the folder's files)."""
+    """Returns the path of a shard, which must lie in the folder itself, or where the hub's cache keeps its files."""
     path = folder / name
     if indexed:
-        refused = f"{shown_path(folder / INDEX)}: {shown(name)} leads out of the folder; get the index again"
+        refused = f"{shown_path(folder / INDEX)}: {shown(name)} leads out of the folder; download the index again"
         missing = f"{shown_path(path)}: no such file, but {INDEX} names it; download it too"
     else:
         refused = f"{shown_path(path)}: is a link that leads out of the folder; put the file itself there"
@@ -158,7 +163,7 @@ def _inside(folder: Path, name: str, *, indexed: bool) -> Path:
     roots = [root]
     if root.parent.name == "snapshots":
         roots.append(root.parent.parent / "blobs")
-    if not any(real.is_relative_to(one) for one in roots):
+    if not any(real.is_relative_to(root) for root in roots):
         raise ModelFileError(refused)
     if not os.path.exists(path):  # false also for a name that is too long
         raise ModelFileError(missing)
@@ -169,8 +174,10 @@ def _check_index(folder: Path, files: Mapping[str, str], tensors: Mapping[str, S
     index = shown_path(folder / INDEX)
     for name, file in files.items():
         if name not in tensors or os.path.basename(tensors[name].path) != os.path.basename(file):
-            raise ModelFileError(f"{index}: {shown(name)}: is not in {shown(file)}, where it should be; get both again")
+            raise ModelFileError(
+                f"{index}: {shown(name)}: is not in {shown(file)}, where it should be; download both again"
+            )
     if extra := sorted(tensors.keys() - files.keys()):
         raise ModelFileError(
-            f"{shown_path(tensors[extra[0]].path)}: {shown(extra[0])}: is not in {INDEX}; get both again"
+            f"{shown_path(tensors[extra[0]].path)}: {shown(extra[0])}: is not in {INDEX}; download both again"
         )

@@ -1,8 +1,7 @@
-"""What a file says about its model: names, authors, licence, tags, sampler settings. From the model card, generation_config.json and
-the name of the repository or the folder.
+"""Reads metadata of a model: from the model card, generation_config.json and the repository's or folder's name.
 
-People write these by hand. What is of another kind than it is meant to be is left out with a note; it never stands in the way of
-the weights.
+People write these by hand. A value of a wrong type is left out with a note; it never keeps the weights from being
+converted.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from gguf import Metadata, size_label
 from ..errors import ModelFileError
 from ..files.input_file import shown, shown_path
 from .checkpoint import is_text, read_json
-from .qwen35 import MAX_F32, MAX_SIZE
+from .config import MAX_F32, MAX_SIZE
 
 MAX_CARD = 16 << 20
 MAX_DEPTH = 100  # of brackets; what YAML takes for them grows with their square
 
 # the keys of a model card that the library looks at
 _NAMES = (
-    "name", "author", "version", "organization", "description", "finetune", "basename", "size_label", "url", "doi", "uuid", "repo_url",
+    "name", "author", "version", "organization", "description", "finetune", "basename", "size_label",
+    "url", "doi", "uuid", "repo_url",
 )  # fmt: skip
 TEXTS = {*_NAMES, *("model_" + name for name in _NAMES), "model_creator", "model_type", "license_name", "license_link"}
 LISTS = {"license", "tags", "pipeline_tag", "language", "languages"}
@@ -55,8 +55,8 @@ def read_metadata(
 ) -> tuple[Metadata, list[str]]:
     """The general.* keys, and notes on what was left out.
 
-    counts: (parameters, those outside experts, those of one expert, experts). repository: the name that takes the place of the
-    folder's; a download's folder is named after a commit.
+    counts: (parameters, those outside experts, those of one expert, experts). repository: the name that takes the
+    place of the folder's; a download's folder is named after a commit.
     """
     notes: list[str] = []
     total = counts[0]
@@ -78,7 +78,7 @@ def read_metadata(
 
 
 def _from_repository(metadata: Metadata, repository: str, total: int) -> None:
-    """What the card does not say, out of a name such as lab/Model-9B-it."""
+    """Fills in what the card does not say from a name such as lab/Model-9B-it."""
     name, organization, basename, finetune, version, label = Metadata.get_model_id_components(repository, total)
     found = {
         "name": name,
@@ -94,12 +94,12 @@ def _from_repository(metadata: Metadata, repository: str, total: int) -> None:
 
 
 def read_card(path: Path, notes: list[str]) -> dict[str, Any]:
-    """The front matter of a model card, as far as it is what it should be."""
+    """Reads the front matter of a model card, without values of the wrong type."""
     if not path.is_file():
         return {}
     try:
         if path.stat().st_size > MAX_CARD or _depth(path) > MAX_DEPTH:
-            raise ValueError("no reasonable size")
+            raise ValueError("too large")
         card = Metadata.load_model_card(path.parent)
     except OSError as error:
         raise ModelFileError(f"{shown_path(path)}: cannot be read ({error.strerror}); check the disk") from error
@@ -116,7 +116,7 @@ def read_card(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _depth(path: Path) -> int:
-    """How deeply brackets are nested in the front matter, or look as if they were."""
+    """How deeply brackets are nested in the front matter, or appear to be."""
     front = path.read_text("utf-8").partition("\n---\n")[0]
     depth = deepest = 0
     for c in re.findall(r"[\[\]{}]", front):
@@ -126,7 +126,7 @@ def _depth(path: Path) -> int:
 
 
 def _kept(path: Path, key: object, value: Any, notes: list[str]) -> Any:
-    """The value of a key of the card without what does not belong there; None for nothing."""
+    """Returns the value of a key of the card without parts of the wrong type; None when nothing is left."""
     if key in TEXTS:
         return _checked(path, f"{key}", value, str, notes)
     if key not in LISTS and key not in SOURCES:
@@ -172,7 +172,7 @@ def _sampling(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _checked(path: Path, key: str, value: Any, kind: type, notes: list[str]) -> Any:
-    """The value, or None and a note when it is not of its kind."""
+    """Returns the value, or None and a note when it is of the wrong type."""
     if kind is str:
         fits = is_text(value)
     elif kind is int:
@@ -182,8 +182,8 @@ def _checked(path: Path, key: str, value: Any, kind: type, notes: list[str]) -> 
     if fits:
         return value
     try:
-        said = shown(repr(value))
+        text = shown(repr(value))
     except ValueError:  # a number of more digits than Python writes
-        said = "a number beyond all measure"
-    notes.append(f"{shown_path(path)}: {shown(key)} is {said}, which is no {_MEANT[kind]}; it is left out")
+        text = "a number with too many digits"
+    notes.append(f"{shown_path(path)}: {shown(key)} is {text}, which is not a {_MEANT[kind]}; it is left out")
     return None

@@ -1,9 +1,8 @@
-"""All that a conversion will write, worked out before anything is written."""
+"""Works out all that a conversion will write, before anything is written."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import struct
@@ -21,12 +20,12 @@ from ..files.input_file import shown, shown_path
 from ..files.safetensors_header import StoredTensor
 from ..gguf_file import encode as gguf_encode
 from ..gguf_file.header import TensorInfo
-from ..neg import formats as neg_format
-from ..neg.formats import NegHead
-from . import qwen35
-from .checkpoint import NEG_MODULES, Checkpoint
+from ..neg.head import NegHead
+from .checkpoint import Checkpoint
+from .config import Config, Shape, add_keys
+from .head import head_in_shards, split_head, without
 from .model_card import read_metadata
-from .qwen35 import Config, Output, Shape
+from .tensors import Output, Planner, language_tensors, mtp_blocks
 from .tokenizer import Vocabulary, read_vocabulary
 
 OUT_TYPES = {
@@ -47,8 +46,12 @@ class Placed:
 
 @dataclass(frozen=True)
 class Plan:
-    """header: the file's bytes up to the data. tensors: in file order. head: the checkpoint's, also when it is not to be in the file;
-    head_tensors: the NEG tensors behind the others, with their place."""
+    """A file to be written.
+
+    header: its bytes up to the data. tensors: in file order. head: the checkpoint's, also when the file is not to
+    hold it. head_tensors: the NEG tensors after the others, with their places. sources: the files that are read.
+    notes: for the user.
+    """
 
     outtype: str
     arch: str
@@ -62,12 +65,12 @@ class Plan:
 
     @property
     def infos(self) -> list[TensorInfo]:
-        """Of all tensors, the head's behind the others."""
+        """The places of all tensors, the head's after the others."""
         return [placed.info for placed in self.tensors] + [info for info, _ in self.head_tensors]
 
     @property
     def data_size(self) -> int:
-        """Bytes of the data section, padding included."""
+        """Size of the data section in bytes, with padding."""
         return max((gguf_encode.aligned(info.offset + info.size) for info in self.infos), default=0)
 
     @property
@@ -91,27 +94,29 @@ def make_plan(
 ) -> Plan:
     """Maps a checkpoint to a file.
 
-    outtype: f32, f16, bf16, q8_0, or auto (the type of the weights; f16 for weights in F32). neg: a file with the head; by default the
-    checkpoint's own; embed: put it into the file. mtp: keep the multi-token-prediction block if there is one. name: general.name and what follows from it, by
-    default from the model card and the folder's name. Errors: ModelFileError, NegHeadError, RequestError.
+    outtype: f32, f16, bf16, q8_0, or auto (the type of the weights; f16 for weights in F32). neg: a file with the
+    head, by default the checkpoint's own. embed: put the head into the file. mtp: keep the block for multi-token
+    prediction if there is one. name: of the model, by default from the model card and the folder's name. Errors:
+    ModelFileError, NegHeadError, RequestError.
     """
     config = Config(checkpoint.config_path, checkpoint.config)
     backbone, head = split_head(checkpoint, neg, without_neg)
-    language = qwen35.language_tensors(backbone, mtp=mtp)
-    shape = config.shape(n_mtp=qwen35.mtp_blocks(config, language))
+    language = language_tensors(backbone, mtp=mtp)
+    shape = config.shape(n_mtp=mtp_blocks(config, language))
     if head is not None and head.n_embd != shape.hidden:
         raise NegHeadError(
-            f"{head.source}: is a head for hidden size {head.n_embd}, the checkpoint has {shape.hidden}; use the head that was trained on it"
+            f"{head.source}: is a head for hidden size {head.n_embd}, the checkpoint has {shape.hidden}; "
+            "use the head that was trained on it"
         )
     if outtype == "auto":
         outtype = _stored_type(language)
     if outtype not in OUT_TYPES:
         raise RequestError(f"outtype must be one of {', '.join(OUT_TYPES)} or auto, got {outtype!r}")
-    outputs = qwen35.Planner(checkpoint.folder, language, shape, OUT_TYPES[outtype][1]).outputs()
+    outputs = Planner(checkpoint.folder, language, shape, OUT_TYPES[outtype][1]).outputs()
     tensors, end = _place(outputs)
 
     notes: list[str] = []
-    with _heard(notes):
+    with _collect_warnings(notes):
         metadata, left_out = read_metadata(checkpoint.folder, checkpoint.config, _counts(outputs), name)
         writer = _keys(metadata, config, shape, outtype, read_vocabulary(checkpoint.folder, shape.vocab))
     entries = [(key, entry.type, entry.value, entry.sub_type) for key, entry in writer.kv_data[0].items()]
@@ -131,11 +136,11 @@ def make_plan(
 
 
 def _keys(metadata: Metadata, config: Config, shape: Shape, outtype: str, vocabulary: Vocabulary) -> GGUFWriter:
-    """A writer that holds all keys but the head's, and writes nothing."""
+    """Collects all keys but the head's in a writer that writes nothing."""
     writer = GGUFWriter(None, shape.arch)
     writer.add_type(GGUFType.MODEL)
     metadata.set_gguf_meta_model(writer)
-    qwen35.add_keys(writer, config, shape)
+    add_keys(writer, config, shape)
     writer.add_file_type(OUT_TYPES[outtype][0])
     writer.add_quantization_version(GGML_QUANT_VERSION)
     vocabulary.add_to(writer)
@@ -143,7 +148,7 @@ def _keys(metadata: Metadata, config: Config, shape: Shape, outtype: str, vocabu
 
 
 def _encoded(checkpoint: Checkpoint, key: str, kind: GGUFValueType, value: Any, element: GGUFValueType | None) -> bytes:
-    """The bytes of a key; what GGUF cannot hold is an error that names it."""
+    """Encodes a key. Raises ModelFileError, which names the key, for a value that GGUF cannot hold."""
     try:
         return gguf_encode.key(key, kind, value, element)
     except (struct.error, ValueError, OverflowError, TypeError, AttributeError) as error:
@@ -154,8 +159,8 @@ def _encoded(checkpoint: Checkpoint, key: str, kind: GGUFValueType, value: Any, 
 
 
 @contextlib.contextmanager
-def _heard(notes: list[str]) -> Iterator[None]:
-    """What the library would say on standard error, as notes."""
+def _collect_warnings(notes: list[str]) -> Iterator[None]:
+    """Turns warnings that the gguf package would print into notes."""
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -175,67 +180,10 @@ def _heard(notes: list[str]) -> Iterator[None]:
             logger.removeHandler(listener)
 
 
-def split_head(
-    checkpoint: Checkpoint, neg: Path | NegHead | None, without_neg: bool
-) -> tuple[Checkpoint, NegHead | None]:
-    """The checkpoint without NEG tensors, and the head from where it is: the argument, a file beside the shards, the shards."""
-    inside = head_in_shards(checkpoint)
-    backbone = _without(checkpoint, inside)
-    if without_neg:
-        if neg is not None:
-            raise RequestError("a NEG head is given and left out at the same time; drop one of the two options")
-        return backbone, None
-    if isinstance(neg, NegHead):
-        return backbone, neg
-    if neg is not None:
-        return backbone, neg_format.read_head(neg)
-    beside = checkpoint.folder / NEG_MODULES
-    if beside.exists():
-        if inside:
-            stored = next(iter(inside.values()))
-            raise NegHeadError(
-                f"{shown_path(beside)}: {shown_path(stored.path)} holds a head too; say which with --neg, or remove one"
-            )
-        return backbone, neg_format.read_head(beside)
-    if inside:
-        path = next(iter(inside.values())).path
-        digest = hashlib.sha256(b"".join(_read(stored) for _, stored in sorted(inside.items()))).hexdigest()
-        return backbone, neg_format.head_of_stored(inside, path, f"{Path(path).name} tensors sha256:{digest}")
-    raise NegHeadError(
-        f"{shown_path(checkpoint.folder)}: holds no NEG head ({NEG_MODULES}); give one with --neg FILE, or convert without it with --no-neg"
-    )
-
-
-def _without(checkpoint: Checkpoint, head: Mapping[str, StoredTensor]) -> Checkpoint:
-    names = {stored.name for stored in head.values()}
-    rest = {name: stored for name, stored in checkpoint.tensors.items() if name not in names}
-    return Checkpoint(checkpoint.folder, checkpoint.config, rest)
-
-
-def head_in_shards(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
-    """NEG tensors among the shards' own by their released names, whatever stands before these."""
-    found: dict[str, StoredTensor] = {}
-    for name, stored in checkpoint.tensors.items():
-        for released in neg_format.RELEASED_NAMES:
-            if name == released or name.endswith(("neg." + released, "neg_modules." + released)):
-                if released in found:
-                    raise NegHeadError(
-                        f"{shown_path(stored.path)}: {shown(name)}: is a second {released}; remove one of the heads"
-                    )
-                found[released] = stored
-    return found
-
-
-def _read(stored: StoredTensor) -> bytes:
-    with open(stored.path, "rb") as file:
-        file.seek(stored.offset)
-        return file.read(stored.size)
-
-
 def _stored_type(language: Mapping[str, StoredTensor]) -> str:
-    """As llama.cpp's converter guesses it: from the first matrix that is not F32, by shard and name."""
+    """Guesses the stored type like llama.cpp's converter: from the first matrix that is not F32, by shard and name."""
     shards = list(dict.fromkeys(stored.path for stored in language.values()))
-    for stored in sorted(language.values(), key=lambda one: (shards.index(one.path), one.name)):
+    for stored in sorted(language.values(), key=lambda tensor: (shards.index(tensor.path), tensor.name)):
         if len(stored.shape) >= 2 and stored.dtype in ("BF16", "F16"):
             return stored.dtype.lower()
     return "f16"
@@ -243,7 +191,7 @@ def _stored_type(language: Mapping[str, StoredTensor]) -> str:
 
 def lossless_type(checkpoint: Checkpoint) -> str:
     """The smallest type that holds every matrix as it is stored, for quantizing from."""
-    language = qwen35.language_tensors(_without(checkpoint, head_in_shards(checkpoint)), mtp=True)
+    language = language_tensors(without(checkpoint, head_in_shards(checkpoint)), mtp=True)
     kinds = {stored.dtype for stored in language.values() if len(stored.shape) >= 2}
     return {frozenset(("BF16",)): "bf16", frozenset(("F16",)): "f16"}.get(frozenset(kinds), "f32")
 
@@ -255,7 +203,7 @@ def _place(outputs: Sequence[Output]) -> tuple[list[Placed], int]:
         kind = output.type
         block, _ = GGML_QUANT_SIZES[kind]
         if output.shape[-1] % block != 0:
-            kind = Type.F16  # rows that blocks do not divide, as llama.cpp's converter does it
+            kind = Type.F16  # as llama.cpp's converter does for rows that are not a multiple of the block
         size = tensor_bytes(output.shape, kind)
         placed.append(Placed(output, TensorInfo(output.name, output.shape[::-1], kind, end, size)))
         end = gguf_encode.aligned(end + size)
@@ -268,7 +216,7 @@ def tensor_bytes(shape: tuple[int, ...], kind: Type) -> int:
 
 
 def _counts(outputs: Sequence[Output]) -> tuple[int, int, int, int]:
-    """(parameters, those outside experts, those of one expert, experts), as GGUF's size label counts them."""
+    """Returns (parameters, those outside experts, those of one expert, experts), as GGUF's size label counts them."""
     sizes = {output.name: math.prod(output.shape) for output in outputs}
     experts = [output for output in outputs if "_exps." in output.name]
     n = experts[0].shape[0] if experts else 0

@@ -1,36 +1,41 @@
-"""Quantizing through llama.cpp's own quantizer. The NEG head stays F32, bit for bit."""
+"""Quantizes a model with llama.cpp's own quantizer. The NEG head stays F32, bit for bit."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from gguf import GGML_QUANT_SIZES, LlamaFileType
 from gguf import GGMLQuantizationType as Type
 
-from ..errors import DarwinNegError, ModelFileError, RequestError
-from ..files.input_file import open_input, shown_path
-from ..files.output_file import OutputError, check_output, naming, replacing
+from ..errors import DarwinNegError, ModelFileError, OutputError, RequestError
+from ..files.input_file import PathLike, open_input, shown_path
+from ..files.output_file import check_output, rename_in_errors, replacing
+from ..files.progress import Progress, no_progress
 from ..gguf_file.header import Header, TensorInfo, read_header
 from ..gguf_file.preflight import check_loadable
-from ..neg import formats as neg_format
+from ..neg.formats import has_neg, head_of
 
-Progress = Callable[[int, int], None]
-PathLike = str | os.PathLike[str]
-
-# By the names that llama-quantize takes. It makes no NVFP4, and of Q2_0 it makes what only later versions of the library can read.
+# by llama-quantize's names. It does not make NVFP4, and makes a Q2_0 that only later versions of the gguf package can
+# read
 TYPES = {
     kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").lower(): int(kind)
     for kind in LlamaFileType
     if kind.name != "GUESSED" and "SOME_F16" not in kind.name and "NVFP4" not in kind.name
 } | ({"q2_0": 41} if "Q2_0" in Type.__members__ else {})
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
-# which type most tensors get, where the name does not say it
+# the type that most tensors get, where the name does not say so
 MIXTURES = {
     "iq2_s": Type.IQ2_XS, "iq2_m": Type.IQ2_S, "iq3_xs": Type.IQ3_S, "iq3_m": Type.IQ3_S,
 }  # fmt: skip
+# the logger that a loaded model's log goes to as well; the converter does without the engine's room
+_llama_log = logging.getLogger("darwin_neg_cpp.llama")
+_llama_log.addHandler(logging.NullHandler())
+
 POLL_SECONDS = 0.1
 MAX_THREADS = 1024
 
@@ -48,9 +53,10 @@ def quantize(
 ) -> None:
     """Writes `out`: `model` with its weights in another type.
 
-    kind: q4_k_m, q6_k, ... (TYPES). imatrix: an importance matrix, as llama-imatrix writes it; the types below two and a half
-    bits need one. allow_requantize: `model` may be quantized already, at a loss. threads: 0 for all. progress: tensors done and in
-    all. Errors: RequestError, ModelFileError, OutputError; then `out` is as it was before.
+    kind: q4_k_m, q6_k, ... (TYPES). imatrix: an importance matrix, as llama-imatrix writes it; the types below two
+    and a half bits need one. allow_requantize: `model` may be quantized already, at a loss. threads: 0 for all.
+    progress: called with tensors done and tensors in total. Errors: RequestError, ModelFileError, OutputError; then
+    `out` is as it was before.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise RequestError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
@@ -60,13 +66,13 @@ def quantize(
     check_loadable(header)
     inputs = [Path(model)] if imatrix is None else [Path(model), Path(imatrix)]
     check_output(Path(out), inputs, force=force)
-    with replacing(Path(out)) as (_, temp), naming(temp, Path(out)):
-        _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or (lambda _d, _t: None))
+    with replacing(Path(out)) as (_, temp), rename_in_errors(temp, Path(out)):
+        _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or no_progress)
         _check(header, read_header(temp))
 
 
 def check_ready(kind: str, imatrix: PathLike | None = None) -> None:
-    """Refuses what cannot come to a good end whatever the model is: an unknown type, a missing file, no compiled engine."""
+    """Raises an error for what fails with any model: an unknown type, a missing imatrix, no compiled engine."""
     type_number(kind)
     if imatrix is not None:
         open_input(imatrix, ModelFileError).close()
@@ -82,7 +88,7 @@ def type_number(kind: str) -> int:
 
 
 def about_bytes(tensors: Iterable[TensorInfo], kind: str) -> int:
-    """About what the tensors take in type `kind`: as if every matrix got the type that most get."""
+    """Estimates the size of the tensors in type `kind`, as if every matrix got the type that most get."""
     name = _full_name(kind)
     experts = _main_type(name)
     others = Type.Q8_0 if name == "mxfp4_moe" else experts
@@ -108,19 +114,19 @@ def _main_type(name: str) -> Type:
     return known.get(name, Type.F16)
 
 
-def _core() -> object:
+def _core() -> Any:
     try:
         from .. import _core
     except ImportError as error:
         raise DarwinNegError(
-            f"quantizing needs the compiled engine, which cannot be loaded ({error}); install the package with `pip install .`, "
-            "or choose f32, f16, bf16 or q8_0"
+            f"quantizing needs the compiled engine, which cannot be loaded ({error}); install the package with "
+            "`pip install .`, or choose f32, f16, bf16 or q8_0"
         ) from None
     return _core
 
 
 def _run(
-    core: object,
+    core: Any,
     model: str,
     temp: Path,
     number: int,
@@ -129,14 +135,12 @@ def _run(
     threads: int,
     progress: Progress,
 ) -> None:
-    from ..engine import log
-
-    state = core.QuantizeProgress()  # type: ignore[attr-defined]
+    state = core.QuantizeProgress()
     failed: list[BaseException] = []
 
     def work() -> None:
         try:
-            core.quantize(  # type: ignore[attr-defined]
+            core.quantize(
                 model,
                 str(temp),
                 number,
@@ -161,18 +165,22 @@ def _run(
         thread.join()
         raise
     finally:
-        log.forward()
+        for level, line in core.drain_log():
+            _llama_log.log(level, "%s", line)
     if not failed:
         progress(max(1, state.total), max(1, state.total))
         return
-    _blame_disk(temp, failed[0])
+    _raise_disk_error(temp, failed[0])
     if isinstance(failed[0], RequestError):
-        raise RequestError(f"{model}: {' '.join(str(failed[0]).split())}; see the options imatrix and allow_requantize")
+        raise RequestError(
+            f"{shown_path(model)}: {' '.join(str(failed[0]).split())}; "
+            "pass imatrix=FILE or allow_requantize=True if it asks for that"
+        )
     raise failed[0]
 
 
-def _blame_disk(temp: Path, error: BaseException) -> None:
-    """The quantizer reports a full disk as a failed stream; the operating system says more."""
+def _raise_disk_error(temp: Path, error: BaseException) -> None:
+    """Raises the operating system's error when the disk is full; the quantizer only reports a failed stream."""
     if "iostream" not in str(error):
         return
     with temp.open("ab") as file:
@@ -187,13 +195,15 @@ def _blame_disk(temp: Path, error: BaseException) -> None:
 
 def _check(source: Header, written: Header) -> None:
     def wrong(what: str) -> OutputError:
-        return OutputError(f"{written.path}: was not written correctly ({what}); check the disk and try again")
+        return OutputError(
+            f"{shown_path(written.path)}: was not written correctly ({what}); check the disk and try again"
+        )
 
     if set(source.tensors) != set(written.tensors):
-        raise wrong("tensors are missing")
-    if not neg_format.has_neg(source):
+        raise wrong("the tensors are not those of the model")
+    if not has_neg(source):
         return
-    before, after = neg_format.head_of(source), neg_format.head_of(written)
+    before, after = head_of(source), head_of(written)
     for name, data in before.tensors().items():
         if data.tobytes() != after.tensors()[name].tobytes():
             raise wrong(name)

@@ -1,4 +1,4 @@
-"""The vocabulary of a checkpoint, from tokenizer.json, as llama.cpp reads it: byte-level BPE with the family's pre-tokenizer."""
+"""Reads a checkpoint's vocabulary from tokenizer.json: byte-level BPE with one of the family's pre-tokenizers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from ..errors import ModelFileError
 from ..files.input_file import shown, shown_path
 from .checkpoint import MORE_TEMPLATES, is_text, read_json, read_text
 
-# The pre-tokenizer expressions of tokenizer.json, under the name by which llama.cpp knows each.
+# the pre-tokenizer expressions of tokenizer.json, with llama.cpp's name of each
 PRE_TOKENIZERS = {
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen35",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"
+    r"|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen35",
 }
 SPACE = chr(ord(" ") + 256)  # the character that stands for a space in byte-level BPE
 DEFAULT = "default"
@@ -25,8 +27,9 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """tokens and types by id, as many as the embedding has rows; pre: the pre-tokenizer's name; special: ids and merges.
+    """A tokenizer as GGUF stores it.
 
+    tokens, types: by id, as many as the embedding has rows. pre: the pre-tokenizer's name. special: ids and merges.
     templates: chat templates by name, the usual one as "default".
     """
 
@@ -42,7 +45,7 @@ class Vocabulary:
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
         self.special.add_to_gguf(writer, quiet=True)
-        # in the order of their names, which the library leaves to chance
+        # sorted by name; the library's order changes from run to run
         others = sorted(self.templates.keys() - {DEFAULT})
         for name in others:
             writer.add_string(Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), self.templates[name])
@@ -53,7 +56,7 @@ class Vocabulary:
 
 
 def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
-    """Reads tokenizer.json, tokenizer_config.json and the chat template. Errors: ModelFileError naming the file."""
+    """Reads tokenizer.json, tokenizer_config.json and the chat template. Raises ModelFileError."""
     path = folder / "tokenizer.json"
     data = read_json(path)
     reader = _TokenizerJson(path, data)
@@ -72,7 +75,7 @@ class _TokenizerJson:
         self._data = data
 
     def wrong(self, what: str) -> ModelFileError:
-        return ModelFileError(f"{shown_path(self._path)}: {what}; get it again")
+        return ModelFileError(f"{shown_path(self._path)}: {what}; download it again")
 
     def tokens(self, n_vocab: int) -> tuple[list[str], list[int]]:
         model = self._data.get("model")
@@ -98,7 +101,7 @@ class _TokenizerJson:
         return tokens, types
 
     def merges(self) -> list[str]:
-        """As GGUF has them: two parts with a space between them, a space within a part in its byte-level form."""
+        """Reads the merges as GGUF stores them: two parts with a space between; spaces within them are escaped."""
         merges = self._data["model"].get("merges")
         if not isinstance(merges, list):
             raise self.wrong("model.merges is not a list of pairs")
@@ -111,10 +114,10 @@ class _TokenizerJson:
                 left, right = merge
                 out.append(f"{left.replace(' ', SPACE)} {right.replace(' ', SPACE)}")
             except (AttributeError, TypeError, ValueError):
-                raise self.wrong(f"model.merges holds {shown(repr(merge))}, which is no pair of texts") from None
+                raise self.wrong(f"model.merges holds {shown(repr(merge))}, which is not a pair of texts") from None
         if not is_text("".join(out)):
             broken = next(merge for merge in out if not is_text(merge))
-            raise self.wrong(f"model.merges holds {shown(repr(broken))}, which is no text")
+            raise self.wrong(f"model.merges holds {shown(repr(broken))}, which is not valid text")
         return out
 
     def _place(
@@ -124,12 +127,13 @@ class _TokenizerJson:
             raise self.wrong(f"token {shown(token)} has no id")
         if i >= len(tokens):
             raise ModelFileError(
-                f"{shown_path(self._path)}: token {shown(token)} has id {i}, the embedding has {len(tokens)} rows; get both again"
+                f"{shown_path(self._path)}: token {shown(token)} has id {i}, "
+                f"the embedding has {len(tokens)} rows; download both again"
             )
         if unused and types[i] != TokenType.UNUSED:
             raise self.wrong(f"tokens {shown(tokens[i])} and {shown(token)} have the same id {i}")
         if not is_text(token):
-            raise self.wrong(f"token {i} is no text: {shown(token)}")
+            raise self.wrong(f"token {i} is not valid text: {shown(token)}")
         tokens[i], types[i] = token, int(kind)
 
     def pre_tokenizer(self) -> str:
@@ -141,21 +145,24 @@ class _TokenizerJson:
             if expression in PRE_TOKENIZERS:
                 return PRE_TOKENIZERS[expression]
         raise ModelFileError(
-            f"{shown_path(self._path)}: its pre-tokenizer is not one of this family ({', '.join(PRE_TOKENIZERS.values())}); "
+            f"{shown_path(self._path)}: its pre-tokenizer is not one of this family "
+            f"({', '.join(PRE_TOKENIZERS.values())}); "
             "convert with llama.cpp's convert_hf_to_gguf.py and join the head with `darwin-neg neg attach`"
         )
 
 
 def chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates by name, from where transformers puts them: tokenizer_config.json, else chat_template.jinja with
-    additional_chat_templates/, else chat_template.json."""
+    """Reads the chat templates by name, from where transformers keeps them.
+
+    tokenizer_config.json, else chat_template.jinja with additional_chat_templates/, else chat_template.json.
+    """
     path = folder / "tokenizer_config.json"
     found = config.get("chat_template")
     if found is None and (folder / "chat_template.jinja").exists():
         path = folder / "chat_template.jinja"
         more = sorted((folder / MORE_TEMPLATES).glob("*.jinja"))
         found = [{"name": DEFAULT, "template": read_text(path)}]
-        found += [{"name": one.stem, "template": read_text(one)} for one in more]
+        found += [{"name": other.stem, "template": read_text(other)} for other in more]
     elif found is None and (folder / "chat_template.json").exists():
         path = folder / "chat_template.json"
         found = read_json(path).get("chat_template")
@@ -167,7 +174,8 @@ def chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
         name, template = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None)
         if not isinstance(name, str) or not is_text(template):
             raise ModelFileError(
-                f"{shown_path(path)}: chat_template is neither a text nor a list of texts with names; get the file again"
+                f"{shown_path(path)}: chat_template is neither a text nor a list of texts with names; "
+                "download the file again"
             )
         # names become part of a key
         out["".join(c if c in ascii_letters + digits else "_" for c in name)] = str(template)
@@ -181,8 +189,8 @@ def _special(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> Specia
         raise
     except Exception as error:  # whatever a malformed file leads to in the library
         raise ModelFileError(
-            f"{shown_path(folder)}: tokenizer.json, tokenizer_config.json and config.json name special tokens that cannot be read "
-            f"({shown(repr(error))}); get them again"
+            f"{shown_path(folder)}: tokenizer.json, tokenizer_config.json and config.json name special tokens "
+            f"that cannot be read ({shown(repr(error))}); download them again"
         ) from None
     special.chat_template = None  # see chat_templates
     processor = tokenizer.get("post_processor")
@@ -195,6 +203,6 @@ def _special(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> Specia
         if token >= n_vocab:
             raise ModelFileError(
                 f"{shown_path(folder)}: the {kind} token of tokenizer_config.json or config.json has id {token}, "
-                f"the embedding has {n_vocab} rows; get them again"
+                f"the embedding has {n_vocab} rows; download them again"
             )
     return special

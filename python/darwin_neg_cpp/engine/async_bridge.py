@@ -1,116 +1,98 @@
-"""asyncio on top of the engine: one thread waits for news of all requests and wakes whoever waits for them."""
+"""asyncio on top of the engine: one thread waits for news and hands it to the event loops."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..errors import DarwinNegError, one_line
 from ..results import Chunk, Generation
-from ..sampling import SamplingParams, submit_arguments
-from . import updates
-from .stream import release
+from ..sampling import SamplingParams
+from . import log, updates
+from .requests import NotifyName, submit
 
 if TYPE_CHECKING:
-    from .._core import Engine, Update
+    import asyncio
 
-WAIT_SECONDS = 0.2
+    from .._core import Engine, Requests, Update
+
+    Queues = dict[int, asyncio.Queue[Update]]  # by request
 
 
 class AsyncBridge:
-    """Owned by one DarwinNEG. Any number of event loops and requests share its one thread."""
+    """Belongs to one session. Any number of event loops and requests share its one thread.
+
+    A loop's queues are read and changed in that loop's own thread alone. An update goes to every loop, and the one that
+    has the request's queue keeps it: one may come before `submit` has returned, but its loop cannot run before that.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()  # guards _waiting
-        self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="darwin-neg-async", daemon=True)
+        self._inbox = engine.inbox()
+        self._loops: dict[asyncio.AbstractEventLoop, Queues] = {}
+        self._thread = threading.Thread(target=self._hand_out, name="darwin-neg-async", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread; requests that still run raise DarwinNegError in their tasks."""
-        self._closed.set()
+        """Hands out what has come and ends the thread. To be called after the engine has been closed."""
+        self._inbox.close()
         self._thread.join()
-        self._wake(None)
 
     async def gather(
         self, prompts: list[list[int]], params: SamplingParams, model: str
     ) -> list[Generation | list[Generation]]:
         """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
-        requests = self._submit(prompts, params, stream=False)
-        tasks = [asyncio.ensure_future(self._one(request, params, model)) for request in requests]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._release(requests)
+        with self._submitted(prompts, params, "request") as (requests, queue):
+            done: dict[int, Generation | list[Generation]] = {}
+            while len(done) < len(requests.ids):
+                update = await queue.get()
+                done[update["request"]] = updates.generations(update, params.n, model)
+            return [done[request] for request in requests.ids]
 
     async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncGenerator[Chunk, None]:
-        requests = self._submit([tokens], params, stream=True)
-        try:
-            async with contextlib.aclosing(self._updates(requests[0])) as news:
-                async for update in news:
-                    for chunk in updates.chunks(update):
-                        yield chunk
-                    if update["finished"]:
-                        return
-        finally:
-            self._release(requests)
-        raise DarwinNegError("the model was closed while a request ran")
+        """The chunks of one request. Closing the generator cancels it."""
+        with self._submitted([tokens], params, "token") as (_, queue):
+            finished = False
+            while not finished:
+                update = await queue.get()
+                finished = update["finished"]
+                for chunk in updates.chunks(update):
+                    yield chunk
 
-    async def _one(self, request: int, params: SamplingParams, model: str) -> Generation | list[Generation]:
-        async with contextlib.aclosing(self._updates(request)) as news:
-            async for update in news:
-                done = [updates.generation([chunk], update, model) for chunk in updates.chunks(update)]
-                return done[0] if params.n == 1 else done
-        raise DarwinNegError("the model was closed while a request ran")
+    @contextmanager
+    def _submitted(
+        self, prompts: list[list[int]], params: SamplingParams, notify: NotifyName
+    ) -> Iterator[tuple[Requests, asyncio.Queue[Update]]]:
+        """Requests that live as long as the block, and the queue of their updates."""
+        import asyncio
 
-    def _submit(self, prompts: list[list[int]], params: SamplingParams, *, stream: bool) -> list[int]:
-        with one_line():
-            requests = self._engine.submit(prompts, **submit_arguments(params, stream=stream))
         loop = asyncio.get_running_loop()
-        with self._lock:
-            self._waiting.update((request, (loop, asyncio.Event())) for request in requests)
-        return requests
+        queues = self._loops.setdefault(loop, {})
+        queue: asyncio.Queue[Update] = asyncio.Queue()
+        requests = None
+        try:
+            requests = submit(self._engine, prompts, params, self._inbox, notify)
+            queues.update(dict.fromkeys(requests.ids, queue))
+            yield requests, queue
+        finally:
+            if requests is not None:
+                requests.release()
+                for request in requests.ids:
+                    queues.pop(request, None)
+            if not queues:
+                self._loops.pop(loop, None)
+            log.forward()
 
-    def _release(self, requests: list[int]) -> None:
-        with self._lock:
-            for request in requests:
-                self._waiting.pop(request, None)
-        for request in requests:
-            release(self._engine, request)
+    def _hand_out(self) -> None:
+        while (update := self._inbox.wait()) is not None:
+            for loop, queues in list(self._loops.items()):
+                try:
+                    loop.call_soon_threadsafe(_deliver, queues, update)
+                except RuntimeError:  # a loop that has ended
+                    self._loops.pop(loop, None)
 
-    async def _updates(self, request: int) -> AsyncGenerator[Update, None]:
-        event = self._waiting[request][1]
-        while not self._closed.is_set():
-            # looked at before waiting: news may have come between submit and registration
-            update = self._engine.wait(request, 0.0)
-            if update is None:
-                await event.wait()
-                event.clear()
-                continue
-            yield update
-            if update["finished"]:
-                return
 
-    def _watch(self) -> None:
-        while not self._closed.is_set():
-            try:
-                fresh = self._engine.wait_any(WAIT_SECONDS)
-            except DarwinNegError:  # closed
-                return
-            self._wake(set(fresh))
-
-    def _wake(self, requests: set[int] | None) -> None:
-        """Wakes the tasks that wait for these requests, or all."""
-        with self._lock:
-            woken = [waiting for request, waiting in self._waiting.items() if requests is None or request in requests]
-        for loop, event in woken:
-            with contextlib.suppress(RuntimeError):  # a loop that has ended
-                loop.call_soon_threadsafe(event.set)
+def _deliver(queues: Queues, update: Update) -> None:
+    if update["request"] in queues:
+        queues[update["request"]].put_nowait(update)

@@ -1,24 +1,94 @@
-"""Conversations: checking messages, and splitting an answer into reasoning, text and tool calls."""
+"""Conversations: rendering messages as a prompt, and splitting an answer into reasoning, text and tool calls."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from ..errors import RequestError
+from ..checks import check_flag, check_text, json_text
+from ..errors import RequestError, one_line
 from ..results import ChatChunk, ChatReply, Chunk, Generation, ToolCall
-from ..sampling import json_text
+from ..sampling import SampleOptions
 from .stream import Stream
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .._core import ChatPrompt, Engine
 
 Message = Mapping[str, Any]
 
 
+class TemplateOptions(TypedDict, total=False):
+    """Options of a chat template.
+
+    enable_thinking: for templates that know the switch; True unless given. tools: OpenAI's list of functions.
+    tool_choice: "auto" unless given. chat_template_kwargs: more variables of the template.
+    """
+
+    enable_thinking: bool
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str
+    chat_template_kwargs: Mapping[str, Any] | None
+
+
+class ChatOptions(TemplateOptions, SampleOptions, total=False):
+    """The keyword arguments of a chat request, without `n`."""
+
+
+class StreamSplitter:
+    """Splits one streamed answer as it comes, and remembers what has been shown of it."""
+
+    def __init__(self, engine: Engine, prompt: ChatPrompt) -> None:
+        self._engine = engine
+        self._prompt = prompt
+        self._raw = ""
+        self._reasoning = ""
+        self._text = ""
+
+    def add(self, chunk: Chunk) -> ChatChunk:
+        """What the chunk's text added to the reasoning and to the visible text."""
+        self._raw += chunk.text
+        partial = chunk.finish_reason in (None, "length", "cancelled")
+        reasoning, text, calls = split(self._engine, self._prompt, self._raw, partial=partial)
+        new_reasoning, self._reasoning = _added(self._reasoning, reasoning)
+        new_text, self._text = _added(self._text, text)
+        done = calls if chunk.finish_reason is not None else ()
+        return ChatChunk(text=new_text, reasoning=new_reasoning, chunk=chunk, tool_calls=done)
+
+
+def split_options(options: ChatOptions) -> tuple[TemplateOptions, dict[str, Any]]:
+    """The options of the template, and those of sampling."""
+    sampling: dict[str, Any] = {**options}
+    template = {name: sampling.pop(name) for name in TemplateOptions.__annotations__ if name in sampling}
+    return cast("TemplateOptions", template), sampling
+
+
+def render(
+    engine: Engine,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = True,
+    json_schema: str = "",
+    **options: Unpack[TemplateOptions],
+) -> ChatPrompt:
+    """Puts a conversation into the model's template. json_schema: for the answer; it acts after the reasoning."""
+    check_messages(messages)
+    with one_line():
+        return engine.apply_chat_template(
+            json_text("messages", list(messages)),
+            tools_json=tools_json(options.get("tools")),
+            tool_choice=check_text("tool_choice", options.get("tool_choice", "auto")),
+            enable_thinking=check_flag("enable_thinking", options.get("enable_thinking", True)),
+            add_generation_prompt=check_flag("add_generation_prompt", add_generation_prompt),
+            template_kwargs_json=kwargs_json(options.get("chat_template_kwargs")),
+            json_schema=json_schema,
+        )
+
+
 def kwargs_json(kwargs: Mapping[str, Any] | None) -> str:
-    """Extra variables of the template, as JSON for the engine."""
+    """More variables of the template, as JSON for the engine."""
     if not kwargs:
         return ""
     if not isinstance(kwargs, Mapping):
@@ -36,7 +106,7 @@ def tools_json(tools: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """OpenAI's shape: a list of {"role": ..., "content": ...}."""
+    """Refuses what does not have OpenAI's shape: a list of {"role": ..., "content": ...}."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence) or not messages:
         raise RequestError('messages must be a non-empty list like [{"role": "user", "content": "Hello"}]')
     for i, message in enumerate(messages):
@@ -50,7 +120,7 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 
 def split(engine: Engine, prompt: ChatPrompt, text: str, *, partial: bool) -> tuple[str, str, tuple[ToolCall, ...]]:
-    """(reasoning, visible text, tool calls) of an answer, or of the beginning of one."""
+    """Splits an answer, or the beginning of one, into reasoning, visible text and tool calls."""
     parsed = json.loads(engine.parse_chat(text, prompt, partial))
     calls = tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in parsed["tool_calls"])
     return parsed["reasoning_content"], parsed["content"], calls
@@ -63,35 +133,15 @@ def reply(engine: Engine, prompt: ChatPrompt, generation: Generation) -> ChatRep
 
 
 def stream(engine: Engine, prompt: ChatPrompt, chunks: Stream) -> Generator[ChatChunk, None, None]:
-    """Splits a stream as it comes: each chunk carries what its text added to the reasoning and to the visible text."""
+    """Splits a stream as it comes."""
     splitter = StreamSplitter(engine, prompt)
     with chunks:
         for chunk in chunks:
             yield splitter.add(chunk)
 
 
-class StreamSplitter:
-    """Remembers what has been shown of one streamed answer."""
-
-    def __init__(self, engine: Engine, prompt: ChatPrompt) -> None:
-        self._engine = engine
-        self._prompt = prompt
-        self._raw = ""
-        self._reasoning = ""
-        self._text = ""
-
-    def add(self, chunk: Chunk) -> ChatChunk:
-        self._raw += chunk.text
-        partial = chunk.finish_reason in (None, "length", "cancelled")
-        reasoning, text, calls = split(self._engine, self._prompt, self._raw, partial=partial)
-        new_reasoning, self._reasoning = _added(self._reasoning, reasoning)
-        new_text, self._text = _added(self._text, text)
-        done = calls if chunk.finish_reason is not None else ()
-        return ChatChunk(text=new_text, reasoning=new_reasoning, chunk=chunk, tool_calls=done)
-
-
 def _added(shown: str, now: str) -> tuple[str, str]:
-    """What to show next. The parser may take back trailing whitespace; what is out stays out."""
+    """What to show next, and what is shown then. The parser may take back whitespace at the end, but not the output."""
     if now.startswith(shown):
         return now[len(shown) :], now
     return "", shown

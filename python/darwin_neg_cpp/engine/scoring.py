@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import RequestError
-from ..results import Evaluation, NegTrace
+from ..errors import RequestError, one_line
+from ..results import NegTrace, Scores
 
 if TYPE_CHECKING:
     from .._core import Engine
 
-# Tokens of one call into the engine, which sets up a context of its own each time. What comes back is held whole: a row of 4096 floats a token.
+# Tokens of one call into the engine, which sets up a context of its own each time. Its results are held whole: a row
+# of 4096 floats a token.
 TOKENS_AT_ONCE = 8192
 
 
@@ -31,26 +32,30 @@ def groups(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
         yield group
 
 
-def evaluate(
+def check_texts(texts: Sequence[Sequence[int]]) -> None:
+    if not all(len(text) for text in texts):
+        raise RequestError("a text has no tokens; give at least one token")
+
+
+def score(
     engine: Engine, texts: Sequence[Sequence[int]], *, threshold: float | None, hidden: bool, top: int
-) -> Iterator[Evaluation]:
-    """threshold: of the gate, None for a model without a head. See DarwinNEG.evaluate."""
-    for text in texts:
-        if not len(text):
-            raise RequestError("a text has no tokens; give at least one token")
+) -> Generator[Scores, None, None]:
+    """See DarwinNEG.score. threshold: of the gate, None for a model without a head."""
     for group in groups(texts):
-        out = engine.evaluate(group, hidden=hidden, top=top)
+        with one_line():
+            out = engine.score(group, hidden=hidden, top=top)
         begin = 0
         for text in group:
             rows = slice(begin, begin + len(text))
             begin += len(text)
-            yield _one(text, {key: None if value is None else value[rows] for key, value in out.items()}, threshold)
+            values = {name: None if value is None else value[rows] for name, value in out.items()}
+            yield _scores(text, values, threshold)
 
 
-def _one(text: Sequence[int], out: dict[str, Any], threshold: float | None) -> Evaluation:
+def _scores(text: Sequence[int], out: dict[str, Any], threshold: float | None) -> Scores:
     predicted = out["predicted_entropy"]
     none = (len(text), 0)
-    return Evaluation(
+    return Scores(
         token_ids=np.asarray(text, np.int32),
         entropy=out["true_entropy"],
         neg=None if predicted is None else NegTrace(predicted, predicted > np.float32(threshold or 0)),

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
 
 def chunks(update: Update) -> list[Chunk]:
-    """The new part of every sample in an update that has one; raises when a sample failed."""
+    """The new part of every sample that has one. Raises when a sample failed."""
     return [_chunk(sample, update) for sample in update["samples"] if _has_news(sample)]
+
+
+def generations(update: Update, n: int, model: str) -> Generation | list[Generation]:
+    """The samples of a request that has ended, in one update; one sample is not put into a list."""
+    whole = [generation([chunk], update, model) for chunk in chunks(update)]
+    return whole[0] if n == 1 else whole
 
 
 def _has_news(sample: SampleUpdate) -> bool:
@@ -24,7 +30,7 @@ def _has_news(sample: SampleUpdate) -> bool:
 
 def _chunk(sample: SampleUpdate, update: Update) -> Chunk:
     if sample["error"] is not None:
-        refused = sample["finish_reason"] == "refused"  # the request is at fault: its grammar, mostly
+        refused = sample["finish_reason"] == "refused"  # the request is at fault, mostly its grammar
         raise (RequestError if refused else DarwinNegError)(sample["error"])
     entropy, active = sample["entropy"], sample["active"]
     neg = NegTrace(entropy, active) if entropy is not None and active is not None else None
@@ -55,7 +61,7 @@ def _logprobs(sample: SampleUpdate) -> TokenLogprobs | None:
 
 
 def generation(parts: list[Chunk], update: Update, model: str) -> Generation:
-    """One sample's chunks, in order, as a whole. `update` is the request's last."""
+    """Joins one sample's chunks, which are in order. `update` is the request's last."""
     last = parts[-1]
     negs = [part.neg for part in parts if part.neg is not None]
     logprobs = [part.logprobs for part in parts if part.logprobs is not None]

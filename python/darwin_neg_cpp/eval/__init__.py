@@ -1,5 +1,7 @@
 """Measuring the decoding modes on multiple-choice questions.
 
-csv_rows, data: question files of several forms, checked. gpqa_hub: GPQA from the hub. settings: what results depend on. ledger: every answer on disk, so that a
-run goes on where it was. run: the questions through the modes. statistics, summary: figures. claims: the card's. report, report_page: for people to read.
+questions, data: question files in several formats, checked. gpqa_hub: GPQA from the hub. settings: what results depend
+on. ledger, ledger_lines: every answer on disk, so that a run can be resumed. plans: which protocols are run. run, kept:
+the questions through the protocols. statistics, summary: figures. claims: the card's. report_tables, report,
+report_page: reports for people to read. evaluate: all of it in one call.
 """

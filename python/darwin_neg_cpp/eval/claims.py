@@ -1,8 +1,10 @@
-"""What the model card claims for GPQA Diamond, with how it describes the modes. Claims, not measurements of ours."""
+"""Figures that the model card claims for GPQA Diamond, by decoding mode. They are claims, not our measurements."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from ..protocols.protocol import Protocol
 
 SOURCE = "model card of FINAL-Bench/Darwin-9B-NEG"
 ACTIVATION_RATE = 0.0436  # share of steps with an active gate, "across the 198-question greedy run"
@@ -16,10 +18,10 @@ class Claim:
     cost: str
 
 
-# by protocol of ours; that ours is what the card ran is certain for none of them
+# by our protocol of that name; whether ours is what the card ran is not certain for any of them
 CLAIMS = {
-    "mode 0": Claim(0.5101, "1x"),
-    "mode 1": Claim(0.6364, "1x"),
-    "mode 2": Claim(0.7626, "4x"),
-    "mode 3": Claim(0.8434, "about 20x"),
+    Protocol("mode", 0): Claim(0.5101, "1x"),
+    Protocol("mode", 1): Claim(0.6364, "1x"),
+    Protocol("mode", 2): Claim(0.7626, "4x"),
+    Protocol("mode", 3): Claim(0.8434, "about 20x"),
 }

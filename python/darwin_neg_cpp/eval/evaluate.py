@@ -1,14 +1,16 @@
-"""An evaluation as one call: a model, a question set and a folder in, a report out."""
+"""Evaluates a model on a question set in one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NegHeadError, RequestError
+from ..checks import check_integer
+from ..errors import NegHeadError, OutputError
 from ..files.input_file import shown_path
-from ..files.output_file import OutputError
+from ..files.progress import Progress, no_progress
 from ..protocols.modes import MODES, ModeConfig
 from ..protocols.sampler import EngineSampler
 from . import ledger, plans, report, run, settings
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
     from ..llm import DarwinNEG
 
 IGNORED = "ledger*.jsonl"
-GITIGNORE = (
-    f"# holds what the model said, which quotes the questions; those of a gated set must not be published\n{IGNORED}\n"
-)
+GITIGNORE = f"""\
+# holds the model's answers, which quote the questions; those of a gated dataset must not be published
+{IGNORED}
+"""
 
 
 def evaluate(
@@ -40,34 +43,37 @@ def evaluate(
     machine: Mapping[str, Any] | None = None,
     command: str = "",
     force: bool = False,
-    hashing: Callable[[int, int], None] = lambda _done, _total: None,
+    hashing: Progress = no_progress,
     progress: run.Progress = lambda _done, _total, _right: None,
 ) -> dict[str, Any]:
-    """Answers the questions under each mode, goes on where an earlier call stopped, writes ledger and report into `folder`; returns the report.
+    """Answers the questions under each mode, or resumes that, and writes ledger and report to `folder`.
 
-    side_car: the file of the model's head, where that is not inside. controls: also run plain self-consistency for modes 2 and 3. early_stop: see
-    protocols. limit: first so many questions. in_flight: questions at once. engine: options of the model that change
-    what it says, machine: what does not; both are only written down. force: begin anew, the old ledger is kept under a number. hashing: (bytes, of bytes).
-    Errors: RequestError, NegHeadError, ContextFullError, OutputError.
+    side_car: the file of the model's head, if it is not in the model file. controls: also run plain self-consistency
+        for modes 2 and 3. early_stop: see protocols. limit: evaluate only the first N questions. in_flight: number of
+        questions worked on at once.
+    engine: options of the model that change its output. machine: what does not. Both are only written to the ledger.
+    force: start again; the old ledger is kept under a number. hashing: called with (bytes so far, bytes in total).
+
+    Returns the report. Errors: RequestError, NegHeadError, ContextFullError, OutputError.
     """
     config = config or ModeConfig()
-    chosen = plans.plans(modes, config, controls=controls)
-    if llm.neg is None and any(one.neg for one in chosen):
+    chosen = plans.choose(modes, config, controls=controls)
+    if llm.neg is None and any(plan.neg for plan in chosen):
         raise NegHeadError(
-            f"{shown_path(llm.path)}: has no NEG head, which modes 1, 2 and 3 gate with; give a side-car, or switch the gate off (gate=False, --no-gate)"
+            f"{shown_path(llm.path)}: has no NEG head, which modes 1, 2 and 3 gate with; add a side-car, or switch the "
+            "gate off with gate=False"
         )
-    if limit is not None and limit < 1:
-        raise RequestError(f"limit must be at least 1, got {limit}")
-    if in_flight is not None and in_flight < 1:
-        raise RequestError(f"in_flight must be at least 1, got {in_flight}")
+    limit = None if limit is None else check_integer("limit", limit, low=1)
+    in_flight = None if in_flight is None else check_integer("in_flight", in_flight, low=1)
     items = data.items[:limit]
-    run.check_fits(llm, items, chosen, config)
-    in_flight = in_flight or plans.in_flight(chosen, llm.info["n_parallel"])
-    model, names = settings.of_model(llm.path, side_car, progress=hashing)
+    with contextlib.closing(EngineSampler(llm.session)) as sampler:
+        run.check_fits(sampler, llm.info["n_ctx"], items, chosen, config)
+    in_flight = in_flight or plans.choose_in_flight(chosen, llm.info["n_parallel"])
+    model, names = settings.describe_model(llm.path, side_car, progress=hashing)
     sizes = {key: llm.info[key] for key in ("n_ctx", "n_parallel")}
-    the_settings = settings.of_run(model, data, config, early_stop=early_stop, engine={**sizes, **(engine or {})})
-    _make(folder)
-    with ledger.opened(
+    the_settings = settings.describe_run(model, data, config, early_stop=early_stop, engine={**sizes, **(engine or {})})
+    _prepare(folder)
+    with ledger.open_ledger(
         folder / ledger.NAME,
         the_settings,
         {**names, "data": data.file, "diamond": data.is_diamond},
@@ -76,7 +82,7 @@ def evaluate(
         force=force,
     ) as opened:
         run.run(
-            EngineSampler(llm),
+            EngineSampler(llm.session),
             items,
             chosen,
             config,
@@ -89,20 +95,21 @@ def evaluate(
 
 
 def make_report(folder: Path) -> dict[str, Any]:
-    """Writes the report of a folder anew, from its ledger alone; returns it. Errors: RequestError, OutputError."""
-    found = summarize(ledger.read(folder / ledger.NAME))
-    report.write(folder, found)
-    return found
+    """Writes the report of a folder, from its ledger alone; returns it. Errors: RequestError, OutputError."""
+    summary = summarize(ledger.read(folder / ledger.NAME))
+    report.write(folder, summary)
+    return summary
 
 
-def _make(folder: Path) -> None:
+def _prepare(folder: Path) -> None:
+    """Makes the folder, and keeps git from taking the ledger in."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ignore = folder / ".gitignore"
-        there = ignore.read_bytes() if ignore.exists() else b""
-        if IGNORED not in there.decode("utf-8", "replace").splitlines():
-            with ignore.open("ab") as file:  # what may stand there is somebody's own, and stays
-                file.write((("" if not there or there.endswith(b"\n") else "\n") + GITIGNORE).encode())
+        content = ignore.read_bytes() if ignore.exists() else b""
+        if IGNORED not in content.decode("utf-8", "replace").splitlines():
+            with ignore.open("ab") as file:  # lines that are there already belong to somebody, and stay
+                file.write((("" if not content or content.endswith(b"\n") else "\n") + GITIGNORE).encode())
     except FileExistsError:
         raise OutputError(f"{shown_path(folder)}: is a file; give a folder for the results") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Finished calls of answers that are not settled yet: a run that goes on takes them from the ledger and generates the others."""
+"""Takes finished calls of unsettled answers from the ledger, so that a resumed run generates only the others."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ..protocols.sampler import Job, Output, Sampler
-from .ledger import CallKey, Ledger
+from .ledger import Ledger
+from .ledger_lines import CallKey
 
 
 @dataclass
 class _Part:
-    """What a job of the inner sampler is of ours. kept: whether its outputs go into the ledger. running: samples that have not ended."""
+    """A job of the inner sampler, which is one of our jobs or a single sample of it.
+
+    handle: of our job. kept: whether its outputs go into the ledger. running: number of samples that have not ended.
+    """
 
     handle: int
     job: Job
@@ -22,36 +26,37 @@ class _Part:
 
 
 class KeptSampler:
-    """Another sampler, before which the ledger is asked. Jobs have keys (number of the question, name of the protocol).
+    """A sampler in front of another: calls that the ledger holds are taken from there.
 
-    The calls that an earlier process finished come out of wait() first, in the order in which they ended there.
+    Jobs have keys (number of the question, protocol). Calls that an earlier process finished come out of wait() first,
+    in the order in which they ended there.
     """
 
     def __init__(self, sampler: Sampler, ledger: Ledger) -> None:
         self._sampler = sampler
         self._ledger = ledger
         self._next = 0
-        self._parts: dict[int, _Part] = {}  # of what runs, by handle of the inner sampler
+        self._parts: dict[int, _Part] = {}  # those that run, by handle of the inner sampler
         self._ready: deque[tuple[int, int, Output]] = deque()
 
     def start(self, jobs: Sequence[Job]) -> list[int]:
         handles = list(range(self._next, self._next + len(jobs)))
         self._next += len(jobs)
-        # where there is one call only, its answer follows at once
+        # the answer of a single call is written at once, so the call itself need not be
         keep = sum(len(job.temperatures) for job in jobs) > 1
         ready: list[tuple[int, tuple[int, int, Output]]] = []
         parts: list[_Part] = []
         for handle, job in zip(handles, jobs, strict=True):
             known = {}
             for k in range(len(job.temperatures)):
-                if (found := self._ledger.kept(key_of(job, k), digest(job.prompt))) is not None:
-                    known[k] = found
+                if (call := self._ledger.find_call(make_key(job, k), hash_prompt(job.prompt))) is not None:
+                    known[k] = call
             ready += [(place, (handle, k, output)) for k, (place, output) in known.items()]
-            parts += _missing(handle, job, known.keys(), keep)
+            parts += _find_missing(handle, job, known.keys(), keep)
         # together, so that they share a batch
         for inner, part in zip(self._sampler.start([part.job for part in parts]), parts, strict=True):
             self._parts[inner] = part
-        self._ready.extend(one for _, one in sorted(ready, key=lambda one: one[0]))
+        self._ready.extend(call for _, call in sorted(ready, key=lambda place_and_call: place_and_call[0]))
         return handles
 
     def wait(self) -> list[tuple[int, int, Output]]:
@@ -65,7 +70,7 @@ class KeptSampler:
                 del self._parts[inner]
             k = index if part.job.only is None else part.job.only
             if part.kept and output.finish_reason != "cancelled":
-                self._ledger.keep(key_of(part.job, k), digest(part.job.prompt), output)
+                self._ledger.add_call(make_key(part.job, k), hash_prompt(part.job.prompt), output)
             ended.append((part.handle, k, output))
         return ended
 
@@ -78,19 +83,20 @@ class KeptSampler:
         self._sampler.close()
 
 
-def key_of(job: Job, k: int) -> CallKey:
+def make_key(job: Job, k: int) -> CallKey:
+    """Names sample k of a job in the ledger."""
     number, protocol = job.key
-    assert isinstance(number, int)
+    assert isinstance(number, int) and protocol is not None
     return CallKey(number, protocol, job.seed, k)
 
 
-def digest(prompt: str) -> str:
-    """That a kept call was made with this very prompt."""
+def hash_prompt(prompt: str) -> str:
+    """Hashes a prompt, so that a kept call is used only for the prompt it was made with."""
     return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _missing(handle: int, job: Job, known: Collection[int], keep: bool) -> list[_Part]:
-    """Of a job, what the ledger does not hold: the whole, with its prompt decoded once, or sample by sample."""
+def _find_missing(handle: int, job: Job, known: Collection[int], keep: bool) -> list[_Part]:
+    """Returns what the ledger lacks of a job: all of it, with its prompt decoded once, or its samples one by one."""
     if not known:
         return [_Part(handle, job, keep, len(job.temperatures))]
     return [

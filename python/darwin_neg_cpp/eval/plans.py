@@ -1,59 +1,83 @@
-"""Which protocols an evaluation runs: the modes asked for, and for those that vote a control with as many samples."""
+"""Chooses the protocols that an evaluation runs: the modes asked for, and controls for those that vote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import RequestError
 from ..protocols.modes import ModeConfig, Plan, control, plan
+from ..protocols.protocol import MAX_SAMPLES, Protocol
 
-VOTING_MODES = (2, 3)
 
-
-def plans(modes: Sequence[int], config: ModeConfig, *, controls: bool = True) -> list[Plan]:
-    """Modes in ascending order, then their controls."""
-    if not modes or len(set(modes)) < len(modes):
+def choose(modes: Iterable[int], config: ModeConfig, *, controls: bool = True) -> list[Plan]:
+    """Returns the plans of the modes in ascending order, then those of their controls. Errors: RequestError."""
+    if isinstance(modes, str) or not isinstance(modes, Iterable):
+        raise RequestError(f"modes must be a list of numbers from 0 to 3, got {type(modes).__name__}")
+    protocols = sorted(Protocol("mode", mode) for mode in modes)
+    if not protocols or len(set(protocols)) < len(protocols):
         raise RequestError("modes must be one or more of 0, 1, 2 and 3, each once")
-    chosen = [plan(mode, config) for mode in sorted(modes)]
+    chosen = [plan(protocol.number, config) for protocol in protocols]
     if controls:
-        chosen += [control(control_samples(mode, config), config) for mode in sorted(modes) if mode in VOTING_MODES]
+        chosen += [_plan_control(protocol, config) for protocol in protocols if protocol.votes]
     # with unusual settings both controls may be the same
-    return list({one.name: one for one in chosen}.values())
+    return list({chosen_plan.protocol: chosen_plan for chosen_plan in chosen}.values())
 
 
-def control_samples(mode: int, config: ModeConfig) -> int:
-    """As many as the mode runs; of mode 3 with all its second opinions, so that the control never has fewer."""
-    the_plan = plan(mode, config)
-    return the_plan.candidates + the_plan.second_opinions
+def find_control(mode: Protocol, config: ModeConfig) -> Protocol | None:
+    """Returns the control of a mode that votes, None when it would need more samples than a control can have.
+
+    It has as many samples as the mode has candidates, those of mode 3 including all its second opinions, so that the
+    control never has fewer.
+    """
+    samples = _inferences(mode, config)
+    return Protocol("self-consistency", samples) if samples <= MAX_SAMPLES else None
 
 
-def in_flight(chosen: Sequence[Plan], n_parallel: int) -> int:
-    """Questions to work on at once: enough to keep n_parallel places taken while one ends, and no more, because early stopping saves
-    less the more candidates of other questions run in between.
+def choose_in_flight(chosen: Sequence[Plan], n_parallel: int) -> int:
+    """Returns how many questions to work on at once.
+
+    Enough to keep n_parallel places occupied while one question ends, and no more, because early stopping saves less
+    the more candidates of other questions run in between.
     """
     if n_parallel == 1:
         return 1
-    mean = sum(one.candidates for one in chosen) / len(chosen)
+    mean = sum(chosen_plan.candidates for chosen_plan in chosen) / len(chosen)
     return 1 + max(1, round(n_parallel / mean))
 
 
-def has_gate(name: str, config: ModeConfig) -> bool:
+def has_gate(protocol: Protocol, config: ModeConfig) -> bool:
     """Whether NEG is on in a protocol."""
-    return config.gate and name.startswith("mode ") and name != "mode 0"
+    return config.gate and protocol.is_mode and protocol.number != 0
 
 
-def described(name: str, config: ModeConfig) -> str:
-    """What a protocol does, in a few words."""
+def describe(protocol: Protocol, config: ModeConfig) -> str:
+    """Says what a protocol does, in a few words."""
     neg = "NEG" if config.gate else "NEG off"
-    if name == "mode 0":
+    if not protocol.is_mode:
+        return "control: one ordering, sampled, NEG off, majority"
+    if protocol.number == 0:
         return "greedy, NEG off"
-    if name == "mode 1":
+    if protocol.number == 1:
         return f"greedy, {neg}"
-    if name == "mode 2":
+    if protocol.number == 2:
         return f"{config.orderings} orderings, greedy, {neg}, majority"
-    if name == "mode 3":
-        return (
-            f"{config.orderings} orderings, each greedy and {config.samples} samples, {neg}, "
-            f"then up to {config.second_opinions} second opinions"
+    return (
+        f"{config.orderings} orderings, each greedy and {config.samples} samples, {neg}, "
+        f"then up to {config.second_opinions} second opinions"
+    )
+
+
+def _plan_control(mode: Protocol, config: ModeConfig) -> Plan:
+    found = find_control(mode, config)
+    if found is None:
+        raise RequestError(
+            f"{mode.name} runs up to {_inferences(mode, config)} inferences a question (orderings={config.orderings}, "
+            f"samples={config.samples}, second_opinions={config.second_opinions}), and its control can have at most "
+            f"{MAX_SAMPLES} samples; lower these numbers, or leave the controls out with controls=False"
         )
-    return "control: one ordering, sampled, NEG off, majority"
+    return control(found.number, config)
+
+
+def _inferences(mode: Protocol, config: ModeConfig) -> int:
+    the_plan = plan(mode.number, config)
+    return the_plan.candidates + the_plan.second_opinions

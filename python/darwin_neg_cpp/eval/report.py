@@ -1,12 +1,12 @@
-"""A report as Markdown, and the files of a report together."""
+"""Writes a report as JSON, as Markdown and as a page."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from ..files.input_file import escaped
 from ..files.output_file import replacing
+from ..files.shown_text import escape_line, escape_markdown
 from .ledger import NAME as LEDGER
 from .report_page import page
 from .report_tables import Report, Table, tables, title
@@ -15,7 +15,7 @@ JSON, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 
 
 def write(folder: Path, report: Report) -> None:
-    """report.json, report.md and report.html; each appears whole or not at all."""
+    """Writes report.json, report.md and report.html; each appears whole or not at all."""
     for name, text in (
         (JSON, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
         (MARKDOWN, markdown(report)),
@@ -26,40 +26,33 @@ def write(folder: Path, report: Report) -> None:
 
 
 def markdown(report: Report) -> str:
-    lines = [f"# {_text(title(report))}", ""]
+    """Writes a report as Markdown."""
+    lines = [f"# {escape_markdown(title(report))}", ""]
     for table in tables(report):
         lines += [f"## {table.title}", ""]
         if table.title == "To repeat it":
-            lines += ["```", *(_code(one) for one in table.notes), "```", ""] if table.notes else []
+            lines += ["```", *(_code(note) for note in table.notes), "```", ""] if table.notes else []
         else:
             for note in table.notes:
-                lines += [_text(note), ""]
+                lines += [escape_markdown(note), ""]
         if table.rows:
             lines += [*_rows(table), ""]
     lines.append(
-        f"Figures question by question: `{JSON}`. What the model said: `{LEDGER}`, which quotes the questions; keep that of a gated set to yourself."
+        f"Figures for each question: `{JSON}`. The model's answers: `{LEDGER}`, which quotes the questions; do not "
+        "publish that of a gated dataset."
     )
     return "\n".join([*lines, ""])
 
 
 def _rows(table: Table) -> list[str]:
-    # figures to the right, but for the words of a title or a setting
+    # figures to the right, words to the left
     words = {"", "protocol", "domain", "setting", "value", "95 % interval"}
     align = ["---" if name in words else "---:" for name in table.header]
-    return ["| " + " | ".join(_cell(one) for one in row) + " |" for row in (table.header, tuple(align), *table.rows)]
-
-
-def _text(text: str) -> str:
-    """Plain text: nothing in a file's or a domain's name is Markdown or HTML."""
-    out = escaped(text)
-    for mark, instead in (("&", "&amp;"), ("<", "&lt;"), ("*", "\\*"), ("_", "\\_"), ("[", "\\["), ("`", "\\`")):
-        out = out.replace(mark, instead)
-    return out
-
-
-def _cell(text: str) -> str:
-    return _text(text).replace("|", "\\|")
+    return [
+        "| " + " | ".join(escape_markdown(cell) for cell in row) + " |"
+        for row in (table.header, tuple(align), *table.rows)
+    ]
 
 
 def _code(text: str) -> str:
-    return escaped(text).replace("```", "` ` `")
+    return escape_line(text).replace("```", "` ` `")

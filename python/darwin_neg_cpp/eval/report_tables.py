@@ -1,4 +1,4 @@
-"""What a report says, as tables and sentences; report.py and report_page.py only dress them."""
+"""The contents of a report as tables and sentences; report.py and report_page.py only format them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .plans import VOTING_MODES
+from ..protocols.protocol import Protocol
 
 Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Table:
-    """header and rows: cells as text; the first column names the row. notes: sentences under the title."""
+    """A part of a report.
+
+    header, rows: cells as text; the first column names the row. notes: sentences under the title.
+    """
 
     title: str
     header: tuple[str, ...]
@@ -22,7 +25,7 @@ class Table:
 
 
 def tables(report: Report) -> list[Table]:
-    """All of a report in reading order; parts without data are left out. The last two are about time and about repeating it."""
+    """Returns all of a report in reading order, without empty parts. The last two are about time and repeating it."""
     parts = [
         _accuracy(report),
         _comparisons(report),
@@ -34,7 +37,7 @@ def tables(report: Report) -> list[Table]:
         _timing(report),
         _settings(report),
     ]
-    return [one for one in parts if one is not None and (one.rows or one.notes)]
+    return [part for part in parts if part is not None and (part.rows or part.notes)]
 
 
 def title(report: Report) -> str:
@@ -50,7 +53,7 @@ def number(value: float | None, form: str) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of shares, in percentage points."""
+    """Writes a difference of shares in percentage points."""
     return f"{100 * value:+.1f}"
 
 
@@ -66,14 +69,14 @@ def _accuracy(report: Report) -> Table:
     claims = report["claims"]
     header = ["", "protocol", "right", "accuracy", "95 % interval", "cost"]
     rows = []
-    for name, one in report["protocols"].items():
+    for name, figures in report["protocols"].items():
         row = [
             name,
-            one["title"],
-            f"{one['right']} of {one['questions']}",
-            percent(one["accuracy"]),
-            _interval(one["interval"]),
-            "–" if one["cost_multiple"] is None else f"{one['cost_multiple']:.2f}x",
+            figures["title"],
+            f"{figures['right']} of {figures['questions']}",
+            percent(figures["accuracy"]),
+            _interval(figures["interval"]),
+            "–" if figures["cost_multiple"] is None else f"{figures['cost_multiple']:.2f}x",
         ]
         if claims:
             claim = claims["protocols"].get(name)
@@ -88,20 +91,22 @@ def _accuracy_notes(report: Report) -> list[str]:
     chance, protocols = report["chance"], report["protocols"]
     notes = ["Interval: Wilson, 95 %. Cost: completion tokens against those of mode 0 on the same questions."]
     if chance is not None:
-        near = [name for name, one in protocols.items() if one["interval"][0] <= chance <= one["interval"][1]]
+        near = [
+            name for name, figures in protocols.items() if figures["interval"][0] <= chance <= figures["interval"][1]
+        ]
         notes.append(f"Guessing would get {percent(chance)}.")
         if near:
             notes.append(f"Not told apart from guessing by these questions: {', '.join(near)}.")
     asked = report["settings"].get("data", {}).get("questions", 0)
-    short = [f"{name} {one['questions']}" for name, one in protocols.items() if one["questions"] != asked]
+    short = [f"{name} {figures['questions']}" for name, figures in protocols.items() if figures["questions"] != asked]
     if short:
-        notes.append(f"Of the file's {asked} questions, answered are: {', '.join(short)}.")
+        notes.append(f"Answered so far, of the file's {asked} questions: {', '.join(short)}.")
     if skipped := report["settings"].get("data", {}).get("skipped", 0):
         notes.append(f"{skipped} questions of the file were left out because they could not be used.")
     if report["claims"]:
         notes.append(
-            f"The card's columns are claims of the {report['claims']['source']}, not measurements made here; its prompts and the details "
-            "of its modes 2 and 3 are unpublished, so that equal names do not mean equal protocols."
+            f"The card's columns are claims of the {report['claims']['source']}, not measurements made here; its "
+            "prompts and the details of its modes 2 and 3 are unpublished, so equal names do not mean equal protocols."
         )
     return notes
 
@@ -109,21 +114,22 @@ def _accuracy_notes(report: Report) -> list[str]:
 def _comparisons(report: Report) -> Table:
     rows = tuple(
         (
-            f"{one['a']} against {one['b']}",
-            str(one["questions"]),
-            str(one["only_a"]),
-            str(one["only_b"]),
-            points(one["difference"]),
-            f"{points(one['interval'][0])} to {points(one['interval'][1])}",
-            p_value(one["p"]),
+            f"{comparison['a']} against {comparison['b']}",
+            str(comparison["questions"]),
+            str(comparison["only_a"]),
+            str(comparison["only_b"]),
+            points(comparison["difference"]),
+            f"{points(comparison['interval'][0])} to {points(comparison['interval'][1])}",
+            p_value(comparison["p"]),
         )
-        for one in report["comparisons"]
-        if one["questions"]
+        for comparison in report["comparisons"]
+        if comparison["questions"]
     )
     header = ("", "questions", "only the first right", "only the second right", "points", "95 % interval", "p")
     note = (
-        "On the questions that both answered. Points: accuracy of the first minus that of the second, in percentage points, with a paired bootstrap over questions. "
-        "p: exact McNemar test, two-sided, not corrected for the number of comparisons."
+        "On the questions that both answered. Points: accuracy of the first minus that of the second, in percentage "
+        "points, with a paired bootstrap over questions. p: exact McNemar test, two-sided, not corrected for the "
+        "number of comparisons."
     )
     return Table("Modes compared", header, rows, (note,) if rows else ())
 
@@ -132,13 +138,13 @@ def _cost(report: Report) -> Table:
     rows = tuple(
         (
             name,
-            *(f"{one['inferences'][key]:,}" for key in ("planned", "started", "finished", "saved")),
-            f"{one['tokens']['prompt']:,}",
-            f"{one['tokens']['completion']:,}",
-            number(one["tokens"]["completion_per_question"], ",.1f"),
-            "–" if one["cost_multiple"] is None else f"{one['cost_multiple']:.2f}x",
+            *(f"{figures['inferences'][key]:,}" for key in ("planned", "started", "finished", "saved")),
+            f"{figures['tokens']['prompt']:,}",
+            f"{figures['tokens']['completion']:,}",
+            number(figures["tokens"]["completion_per_question"], ",.1f"),
+            "–" if figures["cost_multiple"] is None else f"{figures['cost_multiple']:.2f}x",
         )
-        for name, one in report["protocols"].items()
+        for name, figures in report["protocols"].items()
     )
     header = (
         "",
@@ -148,36 +154,39 @@ def _cost(report: Report) -> Table:
         "saved",
         "prompt tokens",
         "completion tokens",
-        "a question",
+        "per question",
         "against mode 0",
     )
     early = report["settings"].get("protocol", {}).get("early_stop")
     note = "Planned: inferences of the stages that were reached. Saved: those that did not have to finish" + (
-        ", because nothing they could say would have changed the answer." if early else " (early stopping was off)."
+        ", because they could not have changed the answer." if early else " (early stopping was off)."
     )
-    return Table("Cost", header, rows, (note, "Each distinct prompt is counted once, as it is decoded once."))
+    return Table("Cost", header, rows, (note, "Each distinct prompt is counted once, because it is decoded once."))
 
 
 def _reading(report: Report) -> Table:
     keys = ("unparsed", "truncated", "fallback", "unanswered", "tied", "asked_again")
-    rows = tuple((name, *(percent(one[key]) for key in keys)) for name, one in report["protocols"].items())
+    rows = tuple((name, *(percent(figures[key]) for key in keys)) for name, figures in report["protocols"].items())
     note = (
-        "Of inferences that came to their own end: unparsed (no letter could be read; no vote), truncated (ran into the limit of tokens), fallback (read by the second "
-        "rule). Of questions: unanswered (no vote at all; counts as wrong), tied (equal votes were resolved by the rule), asked again (second opinions)."
+        "Shares of the inferences that were not cancelled: unparsed (no letter could be read; no vote), truncated "
+        "(reached the maximum number of tokens), fallback (read by the second rule). Shares of the questions: "
+        "unanswered (no vote at all; counts as wrong), tied (equal votes were resolved by the rule), asked again (second "
+        "opinions)."
     )
     header = ("", "unparsed", "truncated", "fallback", "unanswered", "tied", "asked again")
     return Table("How answers were read", header, rows, (note,))
 
 
 def _neg(report: Report) -> Table | None:
-    seen = {name: one["gate"] for name, one in report["protocols"].items() if one["gate"] is not None}
+    seen = {name: figures["gate"] for name, figures in report["protocols"].items() if figures["gate"] is not None}
     rows = tuple(
-        (name, percent(one["activation_rate"], 2), f"{one['mean_predicted_entropy']:.3f}") for name, one in seen.items()
+        (name, percent(figures["activation_rate"], 2), f"{figures['mean_predicted_entropy']:.3f}")
+        for name, figures in seen.items()
     )
     notes = []
     if rows:
         notes.append(
-            "Share of generated tokens at which the gate was active, where NEG is on, and the mean of the predicted entropies."
+            "Share of generated tokens at which the gate was active, if NEG is on, and mean predicted entropy."
         )
     if report["claims"]:
         notes.append(f"The card claims {percent(report['claims']['activation_rate'], 2)} for its greedy run.")
@@ -191,42 +200,39 @@ def _neg(report: Report) -> Table | None:
 def _greedy(greedy: Mapping[str, int]) -> str:
     if not greedy["tokens_that_differ"]:
         return (
-            f"Modes 0 and 1 generated the same {greedy['tokens']:,} tokens on all {greedy['questions']} questions, as they must: the gate keeps the likeliest tokens, "
-            "so it cannot change a greedy choice."
+            f"Modes 0 and 1 generated the same {greedy['tokens']:,} tokens on all {greedy['questions']} questions, as "
+            "they must: the gate keeps the most likely tokens, so it cannot change a greedy choice."
         )
     return (
-        f"Modes 0 and 1 differ in {greedy['tokens_that_differ']:,} of {greedy['tokens']:,} tokens, on {greedy['questions_that_differ']} of {greedy['questions']} questions. "
-        "The gate cannot change a greedy choice; what can is rounding, which depends on what else is in the batch. With --n-parallel 1 the number is 0."
+        f"Modes 0 and 1 differ in {greedy['tokens_that_differ']:,} of {greedy['tokens']:,} tokens, on "
+        f"{greedy['questions_that_differ']} of {greedy['questions']} questions. The gate cannot change a greedy "
+        "choice, but rounding can, and it depends on what else is in the batch. With --n-parallel 1 no token differs."
     )
 
 
 def _margins(report: Report) -> Table:
-    voting = [name for name, one in report["protocols"].items() if _votes(name)]
-    by_name = {name: {one["margin"]: one for one in report["protocols"][name]["by_margin"]} for name in voting}
-    margins = sorted({margin for one in by_name.values() for margin in one})
+    voting = [name for name in report["protocols"] if Protocol.parse(name).votes]
+    by_name = {name: {group["margin"]: group for group in report["protocols"][name]["by_margin"]} for name in voting}
+    margins = sorted({margin for groups in by_name.values() for margin in groups})
     rows = tuple((str(margin), *(_right(by_name[name].get(margin)) for name in voting)) for margin in margins)
     early = report["settings"].get("protocol", {}).get("early_stop")
     note = "Margin: votes of the winner minus those of the second" + (
-        ", when the answer was certain; the rest was not asked." if early else "."
+        ", at the time when the answer was certain." if early else "."
     )
     return Table("Accuracy by margin of votes", ("margin", *voting), rows, (note,) if rows else ())
 
 
-def _votes(name: str) -> bool:
-    return name in {f"mode {mode}" for mode in VOTING_MODES} or not name.startswith("mode ")
-
-
-def _right(one: Mapping[str, Any] | None) -> str:
-    if not one or not one["questions"]:
+def _right(figures: Mapping[str, Any] | None) -> str:
+    if not figures or not figures["questions"]:
         return "–"
-    return f"{one['right']} of {one['questions']} ({percent(one['accuracy'], 0)})"
+    return f"{figures['right']} of {figures['questions']} ({percent(figures['accuracy'], 0)})"
 
 
 def _domains(report: Report) -> Table:
     names = list(report["protocols"])
     rows = tuple(
-        (one["domain"] or "(none)", *(_right(one["protocols"].get(name)) for name in names))
-        for one in report["domains"]
+        (domain["domain"] or "(none)", *(_right(domain["protocols"].get(name)) for name in names))
+        for domain in report["domains"]
     )
     return Table("By domain", ("domain", *names), rows)
 
@@ -234,16 +240,19 @@ def _domains(report: Report) -> Table:
 def _timing(report: Report) -> Table:
     timing = report["timing"]
     rows = tuple(
-        (name, f"{one['mean']:.2f}", f"{one['median']:.2f}") for name, one in timing["seconds_per_question"].items()
+        (name, f"{seconds['mean']:.2f}", f"{seconds['median']:.2f}")
+        for name, seconds in timing["seconds_per_question"].items()
     )
     sessions = timing["sessions"]
     notes = [
-        f"{timing['seconds']:.0f} s in {len(sessions)} session{'' if len(sessions) == 1 else 's'}. Seconds from a question's start to its answer; questions that run side by "
-        "side share the machine, so these do not add up. --in-flight 1 measures one at a time."
+        f"{timing['seconds']:.0f} s in {len(sessions)} session{'' if len(sessions) == 1 else 's'}. Seconds from a "
+        "question's start to its answer; questions that run side by side share the machine, so these do not add up. "
+        "--in-flight 1 measures one at a time."
     ]
-    for one in sessions:
-        machine = ", ".join(f"{key} {value}" for key, value in one["machine"].items())
-        notes.append(f"Session of {one['started']}: {one['answers']} answers in {one['seconds']:.0f} s; {machine}.")
+    for session in sessions:
+        machine = ", ".join(f"{key} {value}" for key, value in session["machine"].items())
+        work = f"{session['answers']} answers in {session['seconds']:.0f} s"
+        notes.append(f"Session of {session['started']}: {work}; {machine}.")
     return Table("Time", ("", "mean seconds", "median seconds"), rows, tuple(notes))
 
 
@@ -254,5 +263,5 @@ def _settings(report: Report) -> Table:
 
 def _flat(value: Any, path: str) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
-        return [row for key, one in value.items() for row in _flat(one, f"{path}.{key}" if path else str(key))]
+        return [row for key, child in value.items() for row in _flat(child, f"{path}.{key}" if path else str(key))]
     return [(path, "–" if value is None else str(value))]

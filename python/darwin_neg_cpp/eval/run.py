@@ -1,10 +1,9 @@
-"""Questions through protocols, with every answer in the ledger before the next is waited for."""
+"""Answers questions under protocols, and writes every answer to the ledger before it waits for the next."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from ..errors import ContextFullError
 from ..protocols import runner
@@ -16,10 +15,7 @@ from .data import Item
 from .kept import KeptSampler
 from .ledger import Ledger
 
-if TYPE_CHECKING:
-    from ..llm import DarwinNEG
-
-# (answers in the ledger, of so many, right and answered so far by protocol)
+# (answers in the ledger, answers in total, (right, answered) so far by name of the protocol)
 Progress = Callable[[int, int, dict[str, tuple[int, int]]], None]
 
 
@@ -34,57 +30,57 @@ def run(
     in_flight: int = 1,
     progress: Progress = lambda _done, _total, _right: None,
 ) -> None:
-    """Answers what the ledger lacks, with the calls that it holds already: question by question, each under all plans, so that an unfinished run compares the same questions.
+    """Answers what the ledger lacks, using the calls that it already holds.
 
+    Works question by question, each under all plans, so that an unfinished run compares the same questions.
     Errors: those of the sampler; what is in the ledger stays there.
     """
-    names = [plan.name for plan in plans]
     total = len(items) * len(plans)
-    done = sum((i, name) in ledger.done for i in range(len(items)) for name in names)
+    done = sum((i, plan.protocol) in ledger.done for i in range(len(items)) for plan in plans)
 
-    def tell() -> None:
-        progress(done, total, {name: ledger.right.get(name, (0, 0)) for name in names})
+    def report_progress() -> None:
+        progress(done, total, {plan.name: ledger.right.get(plan.protocol, (0, 0)) for plan in plans})
 
-    tell()
-    tasks = _tasks(items, plans, ledger)
+    report_progress()
+    tasks = _open_tasks(items, plans, ledger)
     kept = KeptSampler(sampler, ledger)
     with contextlib.closing(runner.run(kept, tasks, config, early_stop=early_stop, in_flight=in_flight)) as settled:
         for key, answer in settled:
             assert isinstance(key, int)
             ledger.add(key, items[key].domain, items[key].right, answer)
             done += 1
-            tell()
+            report_progress()
 
 
-def _tasks(items: Sequence[Item], plans: Sequence[Plan], ledger: Ledger) -> Iterator[runner.Task]:
+def _open_tasks(items: Sequence[Item], plans: Sequence[Plan], ledger: Ledger) -> Iterator[runner.Task]:
     for number, item in enumerate(items):
         for plan in plans:
-            if (number, plan.name) not in ledger.done:
+            if (number, plan.protocol) not in ledger.done:
                 yield runner.Task(item.question, plan, number)
 
 
-def check_fits(llm: DarwinNEG, items: Sequence[Item], plans: Sequence[Plan], config: ModeConfig) -> None:
-    """Refuses, before hours of work, a context in which some question of the set would not fit. Errors: ContextFullError naming the question.
+def check_fits(
+    sampler: EngineSampler, n_ctx: int, items: Sequence[Item], plans: Sequence[Plan], config: ModeConfig
+) -> None:
+    """Refuses, before hours of work, a context in which some question does not fit.
 
-    A second opinion's prompt depends on answers that are not there yet; it is taken without extracts, which are cut until it fits.
+    A second opinion's prompt depends on answers that do not exist yet; it is counted without extracts, which are cut
+    until they fit. Errors: ContextFullError naming the question.
     """
-    sampler = EngineSampler(llm)
-    n_ctx = llm.info["n_ctx"]
+    render = PROMPTS[config.prompt]
     asks_again = any(plan.second_opinions for plan in plans)
     for item in items:
-        need = _tokens(
-            sampler, PROMPTS[config.prompt](item.question, orderings(item.question, 1, config.seed)[0]), config
-        )
+        prompts = [render(item.question, orderings(item.question, 1, config.seed)[0])]
         if asks_again:
-            pair = _longest_pair(item.question)
-            need = max(need, _tokens(sampler, second_opinion(item.question, pair, ["", ""]), config))
+            prompts.append(second_opinion(item.question, _longest_pair(item.question), ["", ""]))
+        need = max(_count_tokens(sampler, prompt, config) for prompt in prompts)
         if need >= n_ctx:
             raise ContextFullError(
-                f"question {item.question.id!r}: needs about {need} tokens, the context has {n_ctx}; raise --n-ctx"
+                f"question {item.question.id!r}: needs about {need} tokens, the context has {n_ctx}; raise n_ctx"
             )
 
 
-def _tokens(sampler: EngineSampler, prompt: str, config: ModeConfig) -> int:
+def _count_tokens(sampler: EngineSampler, prompt: str, config: ModeConfig) -> int:
     return len(sampler.prompt_tokens(Job(prompt, (0.0,), 0, False, config)))
 
 

@@ -1,17 +1,23 @@
-"""What results depend on. Two runs with equal settings may share a ledger; everything needed to repeat one is in them."""
+"""Settings that results depend on.
+
+Two runs with equal settings may share a ledger; the settings hold everything needed to repeat a run.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from ..engine.build import build_info
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown_path
-from ..gguf_file.info import ModelInfo, info
-from ..hub import SPLIT
+from ..files.progress import Progress, no_progress
+from ..gguf_file.info import ModelInfo
+from ..gguf_file.parts import part_names
+from ..neg.info import info
 from ..protocols.modes import ModeConfig
 from ..protocols.prompts import fingerprint
 from .data import DataSet
@@ -19,19 +25,22 @@ from .data import DataSet
 Settings = dict[str, Any]
 
 
-def of_model(
-    model: str, side_car: str | None, *, progress: Callable[[int, int], None] = lambda _done, _total: None
+def describe_model(
+    model: str, side_car: str | None, *, progress: Progress = no_progress
 ) -> tuple[Settings, dict[str, str]]:
-    """(what identifies the weights, the files' names). Hashes whole files. progress: (bytes, of bytes). Errors: ModelFileError, NegHeadError."""
+    """Hashes the whole files of a model; returns what identifies its weights, and the files' names.
+
+    progress: called with (bytes so far, bytes in total). Errors: ModelFileError, NegHeadError.
+    """
     about = info(model)
-    parts = _parts(model, about)
-    files = [*parts, *([side_car] if side_car else [])]
-    total = sum(os.path.getsize(one) for one in files)
+    parts = _find_parts(model, about)
+    paths = [*parts, *([side_car] if side_car else [])]
+    total = sum(os.path.getsize(path) for path in paths)
     done = 0
     hashes = []
-    for one in files:
+    for path in paths:
         digest = hashlib.sha256()
-        with open(one, "rb") as file:
+        with open(path, "rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
                 done += len(block)
@@ -42,7 +51,7 @@ def of_model(
         raise NegHeadError(error)
     settings = {
         "sha256": ",".join(hashes[: len(parts)]),
-        "bytes": sum(os.path.getsize(one) for one in parts),
+        "bytes": sum(os.path.getsize(path) for path in parts),
         "architecture": about.architecture,
         "quantization": about.quantization,
         "parameters": about.n_params,
@@ -53,26 +62,26 @@ def of_model(
     return settings, names
 
 
-def _parts(model: str, about: ModelInfo) -> list[str]:
-    split = SPLIT.search(model)
-    if about.split_count < 2 or split is None:
+def _find_parts(model: str, about: ModelInfo) -> list[str]:
+    """Returns all files of a split model, or the one file of another."""
+    if about.split_count < 2:
         return [model]
-    parts = [SPLIT.sub(f"-{k:05d}-of-{split[2]}.gguf", model) for k in range(1, int(split[2]) + 1)]
-    for one in parts:
-        if not os.path.isfile(one):
-            raise ModelFileError(f"{shown_path(one)}: no such file; it is a part of {shown_path(model)}, get it too")
+    parts = part_names(model)
+    for path in parts:
+        if not os.path.isfile(path):
+            raise ModelFileError(f"{shown_path(path)}: no such file; it is a part of {shown_path(model)}, get it too")
     return parts
 
 
-def of_run(
+def describe_run(
     model: Settings, data: DataSet, config: ModeConfig, *, early_stop: bool, engine: Mapping[str, Any]
 ) -> Settings:
-    """engine: options of the model that change what it says, by name."""
+    """Collects everything that results depend on. engine: options of the model that change its output, by name."""
     from .. import __version__
 
     return {
         "version": __version__,
-        "llama_cpp": _build(),
+        "llama_cpp": _describe_build(),
         "model": model,
         "data": {"sha256": data.sha256, "kind": data.kind, "questions": len(data.items), "skipped": len(data.skipped)},
         "prompt": {"name": config.prompt, "fingerprint": fingerprint(config.prompt)},
@@ -81,24 +90,22 @@ def of_run(
     }
 
 
-def _build() -> dict[str, str]:
-    from .. import _core
-
-    build = _core.build_info()
+def _describe_build() -> dict[str, str]:
+    build = build_info()
     return {"commit": build.get("llama_cpp_commit", ""), "patch": build.get("patch_key", "")}
 
 
-def config_of(settings: Mapping[str, Any]) -> ModeConfig:
-    """The configuration in a run's settings."""
+def read_config(settings: Mapping[str, Any]) -> ModeConfig:
+    """Returns the configuration in a run's settings. Errors: RequestError."""
     known = {field.name for field in fields(ModeConfig)}
     return ModeConfig(**{key: value for key, value in settings["protocol"].items() if key in known})
 
 
-def difference(old: Any, new: Any, path: str = "") -> str | None:
-    """The first setting that differs, as "name was x, is y"; None when all are equal."""
+def find_difference(old: Any, new: Any, path: str = "") -> str | None:
+    """Names the first setting that differs, as "name was x, is y"; None when all are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*new, *(key for key in old if key not in new)]:
-            if found := difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key)):
+            if found := find_difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key)):
                 return found
         return None
     return None if old == new else f"{path} was {_short(old)}, is {_short(new)}"

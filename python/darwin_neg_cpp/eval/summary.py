@@ -1,4 +1,4 @@
-"""The report's figures, from a ledger alone. All that depends on when and where it ran is under "timing"."""
+"""Computes the report's figures, from a ledger alone. What depends on when and where it ran is under "timing"."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from statistics import median
 from typing import Any
 
 from ..protocols.modes import ModeConfig
+from ..protocols.protocol import Protocol
 from . import claims, plans
-from .ledger import Call, Contents, Outcome
-from .settings import config_of
+from .ledger_lines import Call, Contents, Outcome
+from .settings import read_config
 from .statistics import paired, wilson
 
 FORMAT = 1
 
-Outcomes = dict[int, Outcome]  # of one protocol, by number of the question
+Outcomes = dict[int, Outcome]  # those of one protocol, by number of the question
+MODE_0, MODE_1 = Protocol("mode", 0), Protocol("mode", 1)
 
 
 def summarize(contents: Contents) -> dict[str, Any]:
-    """The whole report as JSON-ready values. Shares are between 0 and 1, entropies in nats."""
+    """Returns the whole report as JSON-ready values. Shares are between 0 and 1, entropies in nats."""
     settings = contents.settings
-    config = config_of(settings)
-    by_protocol = _by_protocol(contents.outcomes)
-    base = by_protocol.get("mode 0", {})
+    config = read_config(settings)
+    by_protocol = _group_by_protocol(contents.outcomes)
+    base = by_protocol.get(MODE_0, {})
     protocols = {
-        name: {
-            "title": plans.described(name, config),
+        protocol.name: {
+            "title": plans.describe(protocol, config),
             **_accuracy(list(outcomes.values())),
             **_shares(outcomes),
             **_cost(outcomes, base),
-            "gate": _gate([call for one in outcomes.values() for call in one.calls], plans.has_gate(name, config)),
+            "gate": _gate(_calls(outcomes), plans.has_gate(protocol, config)),
             "by_margin": _by_margin(outcomes),
         }
-        for name, outcomes in by_protocol.items()
+        for protocol, outcomes in by_protocol.items()
     }
     return {
         "format": FORMAT,
@@ -43,35 +45,36 @@ def summarize(contents: Contents) -> dict[str, Any]:
         "model": contents.names.get("model", ""),
         "names": dict(contents.names),
         "settings": settings,
-        "commands": list(dict.fromkeys(one.command for one in contents.sessions if one.command)),
+        "commands": list(dict.fromkeys(session.command for session in contents.sessions if session.command)),
         "chance": _chance(contents.outcomes),
         "protocols": protocols,
         "comparisons": [
-            {"a": a, "b": b, **_compared(by_protocol[a], by_protocol[b], config.seed)}
+            {"a": a.name, "b": b.name, **_compare(by_protocol[a], by_protocol[b], config.seed)}
             for a, b in _pairs(list(by_protocol), config)
         ],
         "domains": _domains(by_protocol),
-        "greedy": _greedy(base, by_protocol.get("mode 1", {})),
+        "greedy": _compare_tokens(base, by_protocol.get(MODE_1, {})),
         "claims": _claims() if contents.names.get("diamond") else None,
         "questions": _questions(by_protocol),
         "timing": _timing(contents, by_protocol),
     }
 
 
-def _by_protocol(outcomes: Sequence[Outcome]) -> dict[str, Outcomes]:
-    """Modes first, then controls by size; questions in the order of their file, whenever they were answered."""
+def _group_by_protocol(outcomes: Sequence[Outcome]) -> dict[Protocol, Outcomes]:
+    """Groups outcomes: modes first, then controls by size; questions in the order of their file."""
+    ordered = sorted(outcomes, key=lambda outcome: (outcome.protocol, outcome.number))
+    groups: dict[Protocol, Outcomes] = {}
+    for outcome in ordered:
+        groups.setdefault(outcome.protocol, {})[outcome.number] = outcome
+    return groups
 
-    def place(name: str) -> tuple[bool, int]:
-        kind, _, number = name.rpartition(" ")
-        return kind != "mode", int(number) if number.isdigit() else 0
 
-    names = sorted({one.protocol for one in outcomes}, key=place)
-    ordered = sorted(outcomes, key=lambda one: one.number)
-    return {name: {one.number: one for one in ordered if one.protocol == name} for name in names}
+def _calls(outcomes: Outcomes) -> list[Call]:
+    return [call for outcome in outcomes.values() for call in outcome.calls]
 
 
 def _accuracy(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    right = sum(one.is_right for one in outcomes)
+    right = sum(outcome.is_right for outcome in outcomes)
     return {
         "questions": len(outcomes),
         "right": right,
@@ -84,39 +87,35 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _finished(outcomes: Outcomes) -> list[Call]:
-    return [call for one in outcomes.values() for call in one.calls if call.finish_reason != "cancelled"]
-
-
 def _shares(outcomes: Outcomes) -> dict[str, Any]:
-    """Of candidates that came to their own end: unparsed, truncated, fallback. Of questions: unanswered, tied, asked_again."""
-    calls = _finished(outcomes)
+    """Shares of uncancelled candidates (unparsed, truncated, fallback) and of questions (the other figures)."""
+    calls = [call for call in _calls(outcomes) if call.finish_reason != "cancelled"]
     n = len(outcomes)
     return {
         "unparsed": _share(sum(call.choice is None for call in calls), len(calls)),
         "truncated": _share(sum(call.finish_reason == "length" for call in calls), len(calls)),
         "fallback": _share(sum(call.how == "fallback" for call in calls), len(calls)),
-        "unanswered": _share(sum(one.choice is None for one in outcomes.values()), n),
-        "tied": _share(sum(one.tied for one in outcomes.values()), n),
-        "asked_again": _share(sum(one.second_opinions > 0 for one in outcomes.values()), n),
+        "unanswered": _share(sum(outcome.choice is None for outcome in outcomes.values()), n),
+        "tied": _share(sum(outcome.tied for outcome in outcomes.values()), n),
+        "asked_again": _share(sum(outcome.second_opinions > 0 for outcome in outcomes.values()), n),
     }
 
 
 def _cost(outcomes: Outcomes, base: Outcomes) -> dict[str, Any]:
-    """inferences: planned, started, finished, saved. cost_multiple: completion tokens against mode 0's on the same questions."""
+    """cost_multiple: completion tokens, divided by those of mode 0 (`base`) on the same questions."""
     rows = list(outcomes.values())
-    total = {name: sum(getattr(one, name) for one in rows) for name in ("planned", "started", "finished")}
+    total = {name: sum(getattr(row, name) for row in rows) for name in ("planned", "started", "finished")}
     common = [number for number in outcomes if number in base]
-    own, other = (sum(one[number].completion_tokens for number in common) for one in (outcomes, base))
-    completion = sum(one.completion_tokens for one in rows)
+    own, other = (sum(group[number].completion_tokens for number in common) for group in (outcomes, base))
+    completion = sum(row.completion_tokens for row in rows)
     return {
         "inferences": {
             **total,
             "saved": total["planned"] - total["finished"],
-            "second_opinions": sum(one.second_opinions for one in rows),
+            "second_opinions": sum(row.second_opinions for row in rows),
         },
         "tokens": {
-            "prompt": sum(one.prompt_tokens for one in rows),
+            "prompt": sum(row.prompt_tokens for row in rows),
             "completion": completion,
             "completion_per_question": completion / len(rows) if rows else None,
         },
@@ -125,7 +124,7 @@ def _cost(outcomes: Outcomes, base: Outcomes) -> dict[str, Any]:
 
 
 def _gate(calls: Sequence[Call], on: bool) -> dict[str, float | None] | None:
-    """Means over generated tokens; None without a head. activation_rate: None where NEG was off."""
+    """Averages over generated tokens; None without a head. activation_rate: None if NEG was off."""
     seen = [call for call in calls if call.activation_rate is not None and call.mean_entropy is not None]
     tokens = sum(call.tokens for call in seen)
     if not tokens:
@@ -137,47 +136,53 @@ def _gate(calls: Sequence[Call], on: bool) -> dict[str, float | None] | None:
 
 
 def _by_margin(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Accuracy by the votes between the first and the second choice; questions without an answer are not among them."""
-    answered = [one for one in outcomes.values() if one.choice is not None]
-    margins = sorted({one.margin for one in answered})
-    return [{"margin": margin, **_accuracy([one for one in answered if one.margin == margin])} for margin in margins]
+    """Groups questions by the votes between their first and second choice; those without an answer are left out."""
+    answered = [outcome for outcome in outcomes.values() if outcome.choice is not None]
+    margins = sorted({outcome.margin for outcome in answered})
+    return [
+        {"margin": margin, **_accuracy([outcome for outcome in answered if outcome.margin == margin])}
+        for margin in margins
+    ]
 
 
-def _pairs(names: list[str], config: ModeConfig) -> list[tuple[str, str]]:
-    """Every mode against every lower one, and against its control."""
-    modes = [name for name in names if name.startswith("mode ")]
+def _pairs(protocols: list[Protocol], config: ModeConfig) -> list[tuple[Protocol, Protocol]]:
+    """Pairs every mode with every lower one, and with its control."""
+    modes = [protocol for protocol in protocols if protocol.is_mode]
     pairs = [(b, a) for a, b in combinations(modes, 2)]
-    for mode in plans.VOTING_MODES:
-        control = f"self-consistency {plans.control_samples(mode, config)}"
-        if f"mode {mode}" in names and control in names:
-            pairs.append((f"mode {mode}", control))
+    for mode in modes:
+        control = plans.find_control(mode, config) if mode.votes else None
+        if control in protocols:
+            pairs.append((mode, control))
     return pairs
 
 
-def _compared(a: Outcomes, b: Outcomes, seed: int) -> dict[str, Any]:
+def _compare(a: Outcomes, b: Outcomes, seed: int) -> dict[str, Any]:
     common = [number for number in a if number in b]
-    found = paired([a[number].is_right for number in common], [b[number].is_right for number in common], seed=seed)
-    return {**asdict(found), "interval": list(found.interval)}
+    comparison = paired([a[number].is_right for number in common], [b[number].is_right for number in common], seed=seed)
+    return {**asdict(comparison), "interval": list(comparison.interval)}
 
 
-def _domains(by_protocol: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
-    names = dict.fromkeys(one.domain for outcomes in by_protocol.values() for one in outcomes.values())
-    if len(names) < 2:
+def _domains(by_protocol: Mapping[Protocol, Outcomes]) -> list[dict[str, Any]]:
+    domains = {outcome.domain for outcomes in by_protocol.values() for outcome in outcomes.values()}
+    if len(domains) < 2:
         return []
     return [
         {
             "domain": domain,
             "protocols": {
-                name: _accuracy([one for one in outcomes.values() if one.domain == domain])
-                for name, outcomes in by_protocol.items()
+                protocol.name: _accuracy([outcome for outcome in outcomes.values() if outcome.domain == domain])
+                for protocol, outcomes in by_protocol.items()
             },
         }
-        for domain in sorted(names)
+        for domain in sorted(domains)
     ]
 
 
-def _greedy(off: Outcomes, on: Outcomes) -> dict[str, int] | None:
-    """Tokens of modes 0 and 1 that differ, position by position; a longer answer differs in all it has more. The gate cannot change one."""
+def _compare_tokens(off: Outcomes, on: Outcomes) -> dict[str, int] | None:
+    """Counts the tokens of modes 0 and 1 that differ, position by position; the gate cannot change any.
+
+    All tokens by which one answer is longer than the other differ.
+    """
     common = [number for number in off if number in on]
     if not common:
         return None
@@ -185,7 +190,7 @@ def _greedy(off: Outcomes, on: Outcomes) -> dict[str, int] | None:
     differ = [sum(x != y for x, y in zip(a, b, strict=False)) + abs(len(a) - len(b)) for a, b in texts]
     return {
         "questions": len(common),
-        "questions_that_differ": sum(one > 0 for one in differ),
+        "questions_that_differ": sum(count > 0 for count in differ),
         "tokens": sum(max(len(a), len(b)) for a, b in texts),
         "tokens_that_differ": sum(differ),
     }
@@ -195,47 +200,50 @@ def _claims() -> dict[str, Any]:
     return {
         "source": claims.SOURCE,
         "activation_rate": claims.ACTIVATION_RATE,
-        "protocols": {name: asdict(claim) for name, claim in claims.CLAIMS.items()},
+        "protocols": {protocol.name: asdict(claim) for protocol, claim in claims.CLAIMS.items()},
     }
 
 
 def _chance(outcomes: Sequence[Outcome]) -> float | None:
-    """Expected accuracy of guessing, over the questions answered."""
-    choices = {one.number: one.n_choices for one in outcomes}
+    """Returns the expected accuracy of guessing, over the questions answered."""
+    choices = {outcome.number: outcome.n_choices for outcome in outcomes}
     return sum(1 / n for n in choices.values()) / len(choices) if choices else None
 
 
-def _questions(by_protocol: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
-    """Question by question, by id alone: no text of the set is in a report."""
-    first = {number: one for outcomes in by_protocol.values() for number, one in outcomes.items()}
+def _questions(by_protocol: Mapping[Protocol, Outcomes]) -> list[dict[str, Any]]:
+    """Lists the questions by id alone: no text of the set is in a report."""
+    any_outcome = {number: outcome for outcomes in by_protocol.values() for number, outcome in outcomes.items()}
     return [
         {
-            "id": first[number].question,
-            "domain": first[number].domain,
-            "right": {name: outcomes[number].is_right for name, outcomes in by_protocol.items() if number in outcomes},
+            "id": any_outcome[number].question,
+            "domain": any_outcome[number].domain,
+            "right": {
+                protocol.name: outcomes[number].is_right
+                for protocol, outcomes in by_protocol.items()
+                if number in outcomes
+            },
         }
-        for number in sorted(first)
+        for number in sorted(any_outcome)
     ]
 
 
-def _timing(contents: Contents, by_protocol: Mapping[str, Outcomes]) -> dict[str, Any]:
-    """seconds_per_question: from start to answer; where questions run side by side they wait for each other."""
+def _timing(contents: Contents, by_protocol: Mapping[Protocol, Outcomes]) -> dict[str, Any]:
+    """seconds_per_question: from start to answer; questions that run side by side wait for each other."""
+    seconds = {
+        protocol.name: [outcome.seconds for outcome in outcomes.values()] for protocol, outcomes in by_protocol.items()
+    }
     return {
-        "seconds": sum(one.seconds for one in contents.sessions),
+        "seconds": sum(session.seconds for session in contents.sessions),
         "sessions": [
             {
-                "started": datetime.fromtimestamp(one.started, timezone.utc).isoformat(timespec="seconds"),
-                "seconds": one.seconds,
-                "answers": one.answers,
-                "machine": dict(one.machine),
+                "started": datetime.fromtimestamp(session.started, timezone.utc).isoformat(timespec="seconds"),
+                "seconds": session.seconds,
+                "answers": session.answers,
+                "machine": dict(session.machine),
             }
-            for one in contents.sessions
+            for session in contents.sessions
         ],
         "seconds_per_question": {
-            name: {
-                "mean": sum(one.seconds for one in outcomes.values()) / len(outcomes),
-                "median": median(one.seconds for one in outcomes.values()),
-            }
-            for name, outcomes in by_protocol.items()
+            name: {"mean": sum(values) / len(values), "median": median(values)} for name, values in seconds.items()
         },
     }

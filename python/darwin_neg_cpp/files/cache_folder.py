@@ -1,4 +1,4 @@
-"""Where files that can be rebuilt are kept."""
+"""The folder for files that can be downloaded or made again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """$DARWIN_NEG_CACHE, or the platform's cache folder for this project. May not exist yet."""
+    """Returns $DARWIN_NEG_CACHE, or this project's folder among the platform's caches. It may not exist yet."""
     if value := os.environ.get("DARWIN_NEG_CACHE"):
         return Path(value)
     if value := os.environ.get("XDG_CACHE_HOME"):

@@ -1,32 +1,29 @@
-"""Opens a file that a user named, and says in one line why it cannot be opened."""
+"""Reads a file that a user named; when that fails, one line says why."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from typing import BinaryIO
 
-from darwin_neg_cpp.errors import DarwinNegError
+from ..errors import DarwinNegError
+from .shown_text import escape_line
 
 PathLike = str | os.PathLike[str]
 
 SHOWN_CHARACTERS = 120
 
 
-def escaped(text: str) -> str:
-    """Text on one line that a terminal shows and does not obey: control characters and lone surrogates escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def shown(text: str) -> str:
     """Text out of a file, escaped, and cut to what a line can bear."""
-    line = escaped(text)
+    line = escape_line(text)
     return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 3] + "..."
 
 
 def shown_path(path: PathLike) -> str:
     """A path, escaped; never cut, because the user needs all of it."""
-    return escaped(os.fspath(path))
+    return escape_line(os.fspath(path))
 
 
 def open_input(path: PathLike, error: type[DarwinNegError]) -> BinaryIO:
@@ -38,7 +35,7 @@ def open_input(path: PathLike, error: type[DarwinNegError]) -> BinaryIO:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise error(f"{name}: is a folder; name the file in it")
+            raise error(f"{name}: is a folder; give the file in it")
         if not stat.S_ISREG(mode):
             raise error(f"{name}: is a pipe or device; copy its content to a file first")
         return open(path, "rb", buffering=0)
@@ -47,13 +44,13 @@ def open_input(path: PathLike, error: type[DarwinNegError]) -> BinaryIO:
     except PermissionError:
         raise error(f"{name}: permission denied; make the file readable") from None
     except ValueError:  # a zero byte inside the path
-        raise error(f"{name}: is not a possible file name; check the path") from None
-    except OSError as e:
-        raise error(f"{name}: cannot be opened ({e.strerror}); check the path") from None
+        raise error(f"{name}: is not a valid file name; check the path") from None
+    except OSError as cause:
+        raise error(f"{name}: cannot be opened ({cause.strerror}); check the path") from None
 
 
 def read_exactly(file: BinaryIO, n: int, offset: int, error: type[DarwinNegError], path: PathLike) -> bytearray:
-    """Reads `n` bytes at `offset`; a file that ends early (cut while we read) raises `error`."""
+    """Reads `n` bytes at `offset`. Raises `error` when the file ends before them, also when it is cut meanwhile."""
     data = bytearray(n)
     view = memoryview(data)
     done = 0
@@ -64,6 +61,15 @@ def read_exactly(file: BinaryIO, n: int, offset: int, error: type[DarwinNegError
             if not got:
                 raise error(f"{shown_path(path)}: the file ends too early; download or write it again")
             done += got
-    except OSError as e:
-        raise error(f"{shown_path(path)}: cannot be read ({e.strerror}); check the disk") from None
+    except OSError as cause:
+        raise error(f"{shown_path(path)}: cannot be read ({cause.strerror}); check the disk") from None
     return data
+
+
+def sha256_file(path: PathLike) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

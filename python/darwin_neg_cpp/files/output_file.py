@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
+import platform
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import DarwinNegError
+from ..errors import DarwinNegError, OutputError
 from .input_file import shown_path
 
-
-class OutputError(DarwinNegError):
-    """The output file cannot be written as asked."""
+# no other way of writing helps against these
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
 
 
 def check_output(out: Path, inputs: list[Path], *, force: bool) -> None:
-    """Refuses an output that is one of the inputs (also through links), or exists and may not be replaced."""
+    """Raises OutputError when `out` is an input (also through a link), exists without `force`, or cannot be a file."""
     try:
         os.stat(out)
         exists = True
@@ -28,25 +30,25 @@ def check_output(out: Path, inputs: list[Path], *, force: bool) -> None:
     except NotADirectoryError:
         raise OutputError(f"{shown_path(out)}: its folder is a file; choose another output name") from None
     except (OSError, ValueError):  # too long, or a zero byte in it
-        raise OutputError(f"{shown_path(out)}: is no possible file name; choose another output name") from None
+        raise OutputError(f"{shown_path(out)}: is not a valid file name; choose another output name") from None
     for path in inputs:
         if exists and path.exists() and os.path.samefile(out, path):
-            raise OutputError(f"{out}: output and input are the same file; choose another output name")
+            raise OutputError(f"{shown_path(out)}: output and input are the same file; choose another output name")
     if out.is_dir():
-        raise OutputError(f"{out}: is a folder; give a file name")
+        raise OutputError(f"{shown_path(out)}: is a folder; give a file name")
     if exists and not out.is_file():
-        raise OutputError(f"{out}: is a pipe or a device; give a file name")
+        raise OutputError(f"{shown_path(out)}: is a pipe or a device; give a file name")
     if exists and not force:
-        raise OutputError(f"{out}: exists already; choose another name or replace it with --force")
+        raise OutputError(f"{shown_path(out)}: exists already; choose another name, or pass force=True to replace it")
     if not out.parent.is_dir():
-        raise OutputError(f"{out.parent}: no such folder; create it first")
+        raise OutputError(f"{shown_path(out.parent)}: no such folder; create it first")
 
 
 @contextlib.contextmanager
 def replacing(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A temporary file in the target folder, renamed to `out` when the block ends well and removed when it does not.
+    """Yields a temporary file beside `out`; it is renamed to `out` when the block succeeds, and removed when it fails.
 
-    Whatever stood under `out` stays whole until the rename. Leftovers of killed processes are removed first.
+    A file that was there before stays as it is until the rename. Leftovers of killed processes are removed first.
     """
     with temporary(out) as (file, temp):
         with file:
@@ -59,11 +61,12 @@ def replacing(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 @contextlib.contextmanager
 def temporary(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A file beside `out` that is removed when the block ends; should the process be killed, the next one removes it."""
-    prefix = f".{out.name[:180]}.tmp-"  # with the rest still below the usual limit of 255 bytes
+    """Yields a file beside `out` that is removed when the block ends, or by a later call if the process is killed."""
+    prefix = f".{out.name[:160]}.tmp-"  # with the rest still below the usual limit of 255 bytes
     _remove_stale(out.parent, prefix)
-    # more than the process id: two threads may write the same output
-    temp = out.parent / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
+    # the host: a process id says nothing about the processes of another machine that shares the folder. The random
+    # part: two threads may write the same output
+    temp = out.parent / f"{prefix}{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         file = temp.open("wb+")
     except OSError as error:
@@ -78,8 +81,19 @@ def temporary(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 @contextlib.contextmanager
-def naming(hidden: Path, out: Path) -> Iterator[None]:
-    """Errors about a temporary file, of which the user has never heard, name the one that was asked for."""
+def os_errors_about(out: Path) -> Iterator[None]:
+    """Turns an OSError into an OutputError that names `out`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{shown_path(out)}: cannot be written ({error.strerror or error}); check the disk and its free space"
+        ) from error
+
+
+@contextlib.contextmanager
+def rename_in_errors(hidden: Path, out: Path) -> Iterator[None]:
+    """Replaces the name of a temporary file, which the user has not chosen, by `out` in error messages."""
     try:
         yield
     except DarwinNegError as error:
@@ -102,18 +116,27 @@ def _sync_folder(folder: Path) -> None:
 def _remove_stale(folder: Path, prefix: str) -> None:
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if path.name.startswith(prefix) and not _alive(path.name[len(prefix) :]):
+            if path.name.startswith(prefix) and _is_stale(path.name[len(prefix) :]):
                 path.unlink(missing_ok=True)
 
 
-def _alive(pid: str) -> bool:
-    pid = pid.partition("-")[0]
-    if not pid.isdigit():
-        return False
+def _is_stale(rest: str) -> bool:
+    """Whether a temporary file belongs to a process of this machine that has ended. rest: what follows the prefix."""
+    host, _, process = rest.partition("-")
+    pid = process.partition("-")[0]
+    return host == _host() and pid.isdigit() and not _is_alive(int(pid))
+
+
+def _host() -> str:
+    """This machine's name, as characters that any file system takes."""
+    return hashlib.sha256(platform.node().encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
     if sys.platform == "win32":
         return True  # os.kill would end the process there
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
@@ -121,12 +144,13 @@ def _alive(pid: str) -> bool:
     return True
 
 
-def copy_range(source: BinaryIO, target: BinaryIO, offset: int, size: int, progress: object = None) -> None:
-    """Copies bytes of `source` from `offset` to the end of `target`, inside the kernel where it can.
+def copy_range(
+    source: BinaryIO, target: BinaryIO, offset: int, size: int, count: Callable[[int], None] = lambda _size: None
+) -> None:
+    """Appends `size` bytes of `source`, from `offset` on, to `target`; inside the kernel where that is possible.
 
-    progress: called with the number of bytes of each piece.
+    count: called with the number of bytes of each piece.
     """
-    tell = progress if callable(progress) else (lambda _count: None)
     step = 1 << 24
     source.seek(offset)
     target.flush()
@@ -138,7 +162,7 @@ def copy_range(source: BinaryIO, target: BinaryIO, offset: int, size: int, progr
                 done = os.copy_file_range(source.fileno(), target.fileno(), min(step, size), offset, target.tell())
                 target.seek(done, os.SEEK_CUR)
             except OSError as error:
-                if error.errno in (27, 28, 122):  # EFBIG, ENOSPC, EDQUOT: no other way of copying will help
+                if error.errno in FULL:
                     raise
                 kernel = False
         if done == 0:
@@ -146,9 +170,9 @@ def copy_range(source: BinaryIO, target: BinaryIO, offset: int, size: int, progr
             source.seek(offset)
             block = source.read(min(step, size))
             if not block:
-                raise OutputError(f"{source.name}: became shorter while it was copied; try again")
+                raise OutputError(f"{shown_path(source.name)}: became shorter while it was copied; try again")
             target.write(block)
             done = len(block)
         offset += done
         size -= done
-        tell(done)
+        count(done)

@@ -1,7 +1,7 @@
-"""The header of a safetensors file, checked: nothing that it says is taken on trust.
+"""Reads the header of a safetensors file and checks everything in it against the file.
 
-Format: https://huggingface.co/docs/safetensors. The parsers of other packages take overlapping tensors, a key given twice, or a
-header that claims more than the file holds.
+Format: https://huggingface.co/docs/safetensors. The `safetensors` package checks as much, but does not say where a
+tensor lies in the file and accepts a duplicate key; the reader of the `gguf` package checks nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BYTES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a safetensors file; shape as in NumPy (slowest first), data at `offset` from the start of the file."""
+    """A stored tensor: shape as in NumPy (slowest first), data at `offset` from the start of the file."""
 
     path: str
     name: str
@@ -39,13 +39,16 @@ class StoredTensor:
     size: int
 
 
-DAMAGED = "the file is damaged or no safetensors file, get it again"
+DAMAGED = "the file is damaged or not a safetensors file, download it again"
 
 
 def read_header(
     path: str, error: type[DarwinNegError], *, max_header: int = MAX_HEADER, remedy: str = DAMAGED
 ) -> dict[str, StoredTensor]:
-    """The tensors of a file by name, in the file's order. Raises `error`, naming file, tensor and remedy, for anything amiss."""
+    """Returns the tensors of a file by name, in the file's order.
+
+    Raises `error`, which names the file, the tensor and the remedy, for anything that is wrong.
+    """
     with open_input(path, error) as file:
         return _Reader(path, file, error, remedy).tensors(max_header)
 
@@ -67,7 +70,7 @@ class _Reader:
             raise self.damaged("is empty" if not first else "is too short for a safetensors header")
         length = struct.unpack("<Q", first)[0]
         if length > max_header:
-            raise self.damaged(f"its header claims {length} bytes, more than the {max_header} that may be")
+            raise self.damaged(f"its header claims {length} bytes, more than the limit of {max_header}")
         if length > self._size - 8:
             raise self.damaged(f"its header claims {length} bytes, the file has {self._size}")
         header = self._json(length)
@@ -113,7 +116,7 @@ class _Reader:
     def _check_layout(self, tensors: Mapping[str, StoredTensor], start: int) -> None:
         # the format's own rule: the data has neither gaps nor overlaps, and nothing follows it
         end = start
-        for tensor in sorted(tensors.values(), key=lambda one: (one.offset, one.size)):
+        for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.size)):
             if tensor.offset != end:
                 raise self.damaged(f"{tensor.name}: leaves a gap or overlaps another tensor")
             end = tensor.offset + tensor.size
@@ -124,5 +127,5 @@ class _Reader:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
-        raise ValueError("a key is there twice")
+        raise ValueError("duplicate key")
     return dict(pairs)

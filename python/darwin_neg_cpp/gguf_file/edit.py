@@ -1,8 +1,8 @@
 """Writes a GGUF file with keys and tensors added to, or removed from, an existing one.
 
-Keys are copied byte for byte and tensor data in long runs, so a 6 GB file takes about as long as `cp`, with little memory.
-Samples of what was copied are compared while it is still in the page cache, so that no file is read from the disk twice; comparing
-all of it would take another 0.3 s/GB, half as long as the copy itself.
+Keys are copied byte for byte and tensor data in long runs, so a 6 GB file takes about as long as `cp`, with little
+memory. Samples of what was copied are compared while it is still in the page cache, so that no file is read from the
+disk twice; comparing all of it would take another 0.3 s/GB, half as long as the copy itself.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType
 
-from ..errors import ModelFileError
-from ..files.output_file import OutputError, copy_range, replacing
+from ..errors import ModelFileError, OutputError
+from ..files.input_file import shown_path
+from ..files.output_file import copy_range, replacing
+from ..files.progress import Progress, no_progress
 from . import encode as gguf_encode
 from .header import Header, TensorInfo, read_header
 
-Progress = Callable[[int, int], None]
 Keys = Sequence[tuple[str, GGUFValueType, Any]]  # single values and texts
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
@@ -31,10 +32,10 @@ _SAMPLE = 4096  # bytes compared every _STRIDE, and at both ends of each copied 
 
 
 def write_new(out: Path, keys: Keys, tensors: Tensors) -> None:
-    """A small GGUF from scratch (a side-car)."""
+    """Writes a small GGUF file from scratch (a side-car)."""
     header = Header(str(out), gguf_encode.VERSION, {}, {}, gguf_encode.ALIGNMENT, 0, 0, b"")
     with replacing(out) as (file, temp):
-        _write(file, None, header, keys, tensors, lambda _done, _total: None)
+        _write(file, None, header, keys, tensors, no_progress)
         file.flush()
         _verify(read_header(temp), header, keys, tensors, None)
 
@@ -50,12 +51,14 @@ def write_edited(
 ) -> None:
     """Copies `source` to `out` without the keys and tensors for which `drop(name)` holds, and with new ones.
 
-    Verified before the file gets its name: what was copied, a block every 256 KiB; then, through the header read again, old keys byte
-    for byte, new ones by value, infos, new tensors bit for bit, and both ends of each copied one, for its place.
+    Verified before the file gets its name: a block of every 256 KiB that were copied; then, through the header read
+    again, old keys byte for byte, new keys by value, tensor infos, new tensors bit for bit, and both ends of each
+    copied tensor.
     """
     if (count := source.value("split.count", 1)) not in (0, 1):
         raise ModelFileError(
-            f"{source.path}: is one of {count} parts of a split model; merge them first with llama-gguf-split --merge"
+            f"{shown_path(source.path)}: is one of {count} parts of a split model; "
+            "merge them first with llama-gguf-split --merge"
         )
     kept = replace(
         source,
@@ -64,9 +67,9 @@ def write_edited(
     )
     tensors = add_tensors or {}
     if clash := [name for name in tensors if name in kept.tensors]:
-        raise ModelFileError(f"{source.path}: has a tensor {clash[0]} already; detach it first")
+        raise ModelFileError(f"{shown_path(source.path)}: has a tensor {clash[0]} already; detach the head first")
     with open(source.path, "rb") as original, replacing(out) as (file, temp):
-        _write(file, original, kept, add_keys, tensors, progress or (lambda _done, _total: None))
+        _write(file, original, kept, add_keys, tensors, progress or no_progress)
         file.flush()
         _verify(read_header(temp), kept, add_keys, tensors, original)
 
@@ -120,14 +123,14 @@ def _write(
 def _copy(original: BinaryIO, file: BinaryIO, offset: int, size: int, count: Callable[[int], None]) -> None:
     """Appends bytes of `original` to `file` and compares samples of the two, piece by piece."""
     # handles of their own: the ends of `file` and its buffer are not touched
-    with open(original.name, "rb", buffering=0) as one, open(file.name, "rb", buffering=0) as other:
+    with open(original.name, "rb", buffering=0) as before, open(file.name, "rb", buffering=0) as after:
         for at in range(offset, offset + size, _PIECE):
             begin, length = file.tell(), min(_PIECE, offset + size - at)
             copy_range(original, file, at, length, count)
             file.flush()
             for k in range(0, length, _STRIDE):
                 n = min(_SAMPLE, length - k)
-                if len(block := _at(one, at + k, n)) != n or _at(other, begin + k, n) != block:
+                if len(block := _at(before, at + k, n)) != n or _at(after, begin + k, n) != block:
                     raise _wrong(file.name, f"the copy at byte {begin + k}")
 
 
@@ -148,7 +151,7 @@ def _runs(old: list[TensorInfo], new: list[TensorInfo]) -> list[tuple[TensorInfo
 
 
 def _wrong(path: str, what: str) -> OutputError:
-    return OutputError(f"{path}: was not written correctly ({what}); check the disk and try again")
+    return OutputError(f"{shown_path(path)}: was not written correctly ({what}); check the disk and try again")
 
 
 def _verify(written: Header, kept: Header, keys: Keys, tensors: Tensors, original: BinaryIO | None) -> None:

@@ -1,4 +1,4 @@
-"""The bytes of a GGUF header. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md"""
+"""Encodes the header of a GGUF file. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def text(value: str) -> bytes:
 
 
 def key(name: str, kind: GGUFValueType, value: Any, element: GGUFValueType | None = None) -> bytes:
-    """One key with its value. element: the type of an array's elements, found out from the first one when not given."""
+    """Encodes one key with its value. element: the type of an array's elements, by default that of the first one."""
     if kind == GGUFValueType.ARRAY:
         return text(name) + struct.pack("<I", kind) + _array(value, element)
     body = text(value) if kind == GGUFValueType.STRING else struct.pack(_FORMS[kind], value)

@@ -1,18 +1,14 @@
-"""What a GGUF file is and what it will need, from its header alone."""
+"""Describes a GGUF file and the memory it will need, from its header alone."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from gguf import LlamaFileType
 
-from ..errors import NegHeadError
-from ..neg import formats as neg_format
-from ..neg.files import architecture
-from .header import Header, read_header
+from .header import Header, architecture
 
 F16_BYTES = 2
 F32_BYTES = 4
@@ -22,9 +18,9 @@ F32_BYTES = 4
 class Memory:
     """Expected bytes at a context of n_ctx tokens and n_parallel sequences, without compute buffers.
 
-    weights: the tensors' data. kv_cache: 2 (K and V) x attention layers x KV heads x head size x n_ctx x 2 bytes (f16);
-    where the file lists KV heads for each layer, their sum takes the place of layers x heads.
-    recurrent: per sequence (n_parallel + 1) and recurrent layer, the float32 convolution and state (Gated DeltaNet, Mamba).
+    weights: the tensors' data. kv_cache: 2 (K and V) x attention layers x KV heads x head size x n_ctx x 2 bytes
+    (f16); where the file lists KV heads for each layer, their sum replaces layers x heads. recurrent: the float32
+    convolution and state (Gated DeltaNet, Mamba) of each recurrent layer, for each sequence (n_parallel + 1).
     """
 
     n_ctx: int
@@ -40,7 +36,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """`neg` is None without a head; `neg_error` says why a head that is there cannot be used."""
+    """A model file or a side-car. neg: the values of its NEG head, None without one. neg_error: why it cannot be used.
+
+    The header alone says nothing about the head's weights: `neg.info` fills in these two.
+    """
 
     path: str
     size_bytes: int
@@ -56,17 +55,15 @@ class ModelInfo:
     n_vocab: int
     has_chat_template: bool
     split_count: int
-    neg: dict[str, Any] | None
-    neg_error: str | None
     memory: Memory | None
+    neg: dict[str, Any] | None = None
+    neg_error: str | None = None
 
 
-def info(path: str | os.PathLike[str], *, n_ctx: int = 4096, n_parallel: int = 8) -> ModelInfo:
-    """Describes a model file or a side-car. Raises ModelFileError when the header is not sound."""
-    header = read_header(path)
+def describe(header: Header, *, n_ctx: int = 4096, n_parallel: int = 8) -> ModelInfo:
+    """Describes a model file, all but its NEG head."""
     arch = architecture(header)
     types = Counter(tensor.type.name for tensor in header.tensors.values())
-    neg, neg_error = _neg(header)
     embedding = header.tensors.get("token_embd.weight")
     return ModelInfo(
         path=header.path,
@@ -78,14 +75,12 @@ def info(path: str | os.PathLike[str], *, n_ctx: int = 4096, n_parallel: int = 8
         n_tensors=len(header.tensors),
         n_params=sum(tensor.n_elements for tensor in header.tensors.values()),
         n_ctx_train=_number(header, f"{arch}.context_length"),
-        n_embd=_number(header, f"{arch}.embedding_length") or _number(header, "neg.n_embd"),
+        n_embd=_number(header, f"{arch}.embedding_length"),
         n_layer=_number(header, f"{arch}.block_count"),
         n_vocab=header.array_length("tokenizer.ggml.tokens") or (embedding.shape[-1] if embedding else 0),
         has_chat_template="tokenizer.chat_template" in header.keys,
         split_count=_number(header, "split.count") or 1,
-        neg=neg,
-        neg_error=neg_error,
-        memory=None if arch == neg_format.SIDE_CAR_ARCH else _memory(header, arch, n_ctx, n_parallel),
+        memory=_memory(header, arch, n_ctx, n_parallel),
     )
 
 
@@ -100,24 +95,6 @@ def _quantization(header: Header, types: Counter[str]) -> str:
         return str(LlamaFileType(number).name).removeprefix("MOSTLY_").removeprefix("ALL_")
     except ValueError:
         return types.most_common(1)[0][0] if types else "none"
-
-
-def _neg(header: Header) -> tuple[dict[str, Any] | None, str | None]:
-    if not neg_format.has_neg(header):
-        return None, None
-    try:
-        head = neg_format.head_of(header)
-    except NegHeadError as error:
-        return None, str(error)
-    return {
-        "n_embd": head.n_embd,
-        "n_reduced": head.n_reduced,
-        "threshold": head.threshold,
-        "top_k": head.top_k,
-        "temp_scale": head.temp_scale,
-        "temp_enabled": head.temp_enabled,
-        "source": head.source,
-    }, None
 
 
 def _memory(header: Header, arch: str, n_ctx: int, n_parallel: int) -> Memory:

@@ -1,7 +1,7 @@
-"""What llama.cpp asserts of a model's header, checked before it loads the file: a failed assertion ends the process.
+"""Checks, before llama.cpp loads a model, what it asserts about the header: a failed assertion ends the process.
 
-Sources: load_hparams in llama-model.cpp, ggml_backend_cpu_buffer_from_ptr in ggml-backend.cpp, norms and rotations in ggml-cpu/ops.cpp,
-the Gated DeltaNet in models/qwen35.cpp and models/delta-net-base.cpp.
+Sources: load_hparams in llama-model.cpp, ggml_backend_cpu_buffer_from_ptr in ggml-backend.cpp, norms and rotations in
+ggml-cpu/ops.cpp, the Gated DeltaNet in models/qwen35.cpp and models/delta-net-base.cpp.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 from ..errors import ModelFileError, NegHeadError
-from ..files.input_file import escaped, shown, shown_path
+from ..files.input_file import shown, shown_path
+from ..files.shown_text import escape_line
 from .header import Header, read_header
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
@@ -23,7 +24,7 @@ ONE_EXPERT_IS_NONE = ("hunyuan-dense", "hunyuan_vl")
 def check_runnable(path: str, *, use_mmap: bool = True) -> None:
     """Raises ModelFileError for a model that llama.cpp would abort on.
 
-    A header that our reader refuses is left to llama.cpp's, which refuses it too, or knows a type that ours does not.
+    A header that our reader refuses is left to llama.cpp, which refuses it too, or knows a type that ours does not.
     """
     try:
         header = read_header(path)
@@ -38,22 +39,23 @@ def check_runnable(path: str, *, use_mmap: bool = True) -> None:
 
 def check_loadable(header: Header) -> None:
     """Raises ModelFileError for a header that llama.cpp would abort on as it reads it, also when it only quantizes."""
+    _check_architecture(header)
     _check_layers(header)
     _check_experts(header)
     _check_numbers(header)
 
 
-def explained(path: str, error: ModelFileError | NegHeadError) -> ModelFileError | NegHeadError:
-    """`error` on a line that a terminal shows and does not obey: llama.cpp quotes the file as it is.
+def explain(path: str, error: ModelFileError | NegHeadError) -> ModelFileError | NegHeadError:
+    """Returns `error` with control characters escaped: llama.cpp quotes the file as it is.
 
-    Where llama.cpp says of a header only that it failed, what our own reader says.
+    Where llama.cpp only says that a header could not be loaded, returns our own reader's error instead.
     """
     if "failed to load model from" in str(error):
         try:
             read_header(path)
         except ModelFileError as reason:
             return reason
-    return type(error)(escaped(str(error)))
+    return type(error)(escape_line(str(error)))
 
 
 def _wrong(header: Header, what: str) -> ModelFileError:
@@ -69,6 +71,12 @@ def _number(header: Header, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
+def _check_architecture(header: Header) -> None:
+    arch = header.value("general.architecture")
+    if isinstance(arch, str) and "\N{REPLACEMENT CHARACTER}" in arch:
+        raise _wrong(header, f"general.architecture is not UTF-8 ('{shown(arch)}')")
+
+
 def _check_layers(header: Header) -> None:
     key = _key(header, "block_count")
     if key not in header.keys:  # llama.cpp says so itself
@@ -77,7 +85,7 @@ def _check_layers(header: Header) -> None:
     if not 1 <= layers <= MAX_LAYERS:
         raise _wrong(header, f"{shown(key)} is {layers}, expected 1 to {MAX_LAYERS}")
     if not 0 <= extra <= layers:
-        raise _wrong(header, f"{shown(_key(header, 'nextn_predict_layers'))} is {extra}, of {layers} layers in all")
+        raise _wrong(header, f"{shown(_key(header, 'nextn_predict_layers'))} is {extra}, of {layers} layers in total")
 
 
 def _check_experts(header: Header) -> None:
@@ -136,6 +144,6 @@ def _check_places(header: Header) -> None:
     for info in header.tensors.values():
         if (header.data_start + info.offset) % MMAP_ALIGNMENT:
             raise ModelFileError(
-                f"{shown_path(header.path)}: tensor '{shown(info.name)}' is not aligned to {MMAP_ALIGNMENT} bytes; convert the file again, "
-                "or load it with use_mmap=False"
+                f"{shown_path(header.path)}: tensor '{shown(info.name)}' is not aligned to {MMAP_ALIGNMENT} bytes; "
+                "convert the file again, or load it with use_mmap=False"
             )

@@ -1,4 +1,4 @@
-"""Joining a NEG head to a model file, taking it off again, and writing it as a side-car."""
+"""Attaches a NEG head to a model file, detaches it again, and writes it as a side-car."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, dequantize
 
 from ..errors import ModelFileError, NegHeadError
+from ..files.input_file import PathLike, shown_path
 from ..files.output_file import check_output
+from ..files.progress import Progress
 from ..gguf_file import edit as gguf_edit
-from ..gguf_file.edit import Progress
-from ..gguf_file.header import Header, read_header
-from . import formats as neg_format
-from .formats import NegHead
+from ..gguf_file.header import Header, architecture, read_header
+from .formats import SIDE_CAR_ARCH, has_neg, read_head
+from .head import DOWN_W, NegHead, with_backbone
 
-PathLike = str | os.PathLike[str]
+
+@dataclass(frozen=True)
+class NegReport:
+    """A head, and the type of the file that holds it: "safetensors", "side-car" or "model"."""
+
+    path: str
+    form: str
+    head: NegHead
 
 
 def attach(
@@ -32,18 +40,20 @@ def attach(
 ) -> NegHead:
     """Writes `out`: the model with the head inside. The model itself is not changed.
 
-    neg: neg_modules.safetensors, a side-car, a model that carries a head, or a NegHead.
-    force: replace an existing `out`. replace: the model may have a head already, which is dropped.
-    Errors: ModelFileError, NegHeadError (wrong backbone, malformed head), OutputError; then nothing has been written.
+    neg: neg_modules.safetensors, a side-car, a model that carries a head, or a NegHead. force: replace an existing
+    `out`. replace: drop the head that the model may have already. Errors: ModelFileError, NegHeadError (wrong
+    backbone, malformed head), OutputError; then nothing has been written.
     """
     header = read_header(model)
     out_path = Path(out)
     inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
     check_output(out_path, inputs, force=force)
-    head = neg if isinstance(neg, NegHead) else neg_format.read_head(neg)
-    check_backbone(head, "the head" if isinstance(neg, NegHead) else os.fspath(neg), header)
-    if neg_format.has_neg(header) and not replace:
-        raise NegHeadError(f"{header.path}: carries a NEG head already; detach it first or pass --replace")
+    head = neg if isinstance(neg, NegHead) else read_head(neg)
+    check_backbone(head, "the head" if isinstance(neg, NegHead) else shown_path(neg), header)
+    if has_neg(header) and not replace:
+        raise NegHeadError(
+            f"{shown_path(header.path)}: carries a NEG head already; detach it first, or pass replace=True"
+        )
     gguf_edit.write_edited(
         header, out_path, add_keys=head.keys(), add_tensors=head.tensors(), drop=_is_neg, progress=progress
     )
@@ -58,32 +68,34 @@ def detach(
     force: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Writes `out`: the model without its head, and the head as a side-car when asked to."""
+    """Writes `out`: the model without its head. side_car: write the head to this file."""
     header = read_header(model)
     hidden_size(header)  # refuses a side-car, of which nothing would be left
-    if not neg_format.has_neg(header):
-        raise NegHeadError(f"{header.path}: carries no NEG head; there is nothing to detach")
+    if not has_neg(header):
+        raise NegHeadError(
+            f"{shown_path(header.path)}: carries no NEG head, so there is nothing to detach; use the file as it is"
+        )
     check_output(Path(out), [Path(model)], force=force)
     if side_car is not None:
-        # first, so that the head is never lost
+        # first, so that the head cannot be lost
         write_side_car(model, model, side_car, force=force)
     gguf_edit.write_edited(header, Path(out), drop=_is_neg, progress=progress)
 
 
 def write_side_car(neg: PathLike | NegHead, model: PathLike, out: PathLike, *, force: bool = False) -> NegHead:
-    """Writes the head alone, bound to the backbone of `model` by architecture, width and the hash of its output norm."""
+    """Writes the head alone, bound to the backbone of `model` by architecture, width and output norm."""
     header = read_header(model)
     inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
     check_output(Path(out), inputs, force=force)
-    head = neg if isinstance(neg, NegHead) else neg_format.read_head(neg)
-    check_backbone(head, "the head" if isinstance(neg, NegHead) else os.fspath(neg), header)
-    return write_head(neg_format.with_backbone(head, architecture(header), output_norm_sha256(header)), Path(out))
+    head = neg if isinstance(neg, NegHead) else read_head(neg)
+    check_backbone(head, "the head" if isinstance(neg, NegHead) else shown_path(neg), header)
+    return write_head(with_backbone(head, architecture(header), output_norm_sha256(header)), Path(out))
 
 
 def write_head(head: NegHead, out: Path) -> NegHead:
-    """The side-car file of a head that knows its backbone."""
+    """Writes a head that is bound to its backbone as a side-car."""
     keys = [
-        ("general.architecture", GGUFValueType.STRING, neg_format.SIDE_CAR_ARCH),
+        ("general.architecture", GGUFValueType.STRING, SIDE_CAR_ARCH),
         *head.keys(),
         ("neg.n_embd", GGUFValueType.UINT32, head.n_embd),
         ("neg.base_arch", GGUFValueType.STRING, head.base_arch),
@@ -93,46 +105,34 @@ def write_head(head: NegHead, out: Path) -> NegHead:
     return head
 
 
-@dataclass(frozen=True)
-class NegReport:
-    """What `inspect` finds: the head, and the kind of file it is in ("safetensors", "side-car" or "model")."""
-
-    path: str
-    form: str
-    head: NegHead
-
-
 def inspect(path: PathLike) -> NegReport:
-    """Reads and checks the head of any file that can hold one."""
-    head = neg_format.read_head(path)
+    """Reads and checks the head of a file of any type that can hold one."""
+    head = read_head(path)
     name = os.fspath(path)
     with open(name, "rb") as file:
         if file.read(4) != b"GGUF":
             return NegReport(name, "safetensors", head)
-    form = "side-car" if architecture(read_header(name)) == neg_format.SIDE_CAR_ARCH else "model"
+    form = "side-car" if architecture(read_header(name)) == SIDE_CAR_ARCH else "model"
     return NegReport(name, form, head)
-
-
-def architecture(header: Header) -> str:
-    arch = header.value("general.architecture")
-    if not isinstance(arch, str) or not arch:
-        raise ModelFileError(f"{header.path}: general.architecture is missing; this is no model file")
-    return arch
 
 
 def hidden_size(header: Header) -> int:
     """Width of the LM head's input, from <arch>.embedding_length."""
     arch = architecture(header)
-    if arch == neg_format.SIDE_CAR_ARCH:
-        raise ModelFileError(f"{header.path}: is a NEG side-car, not a model; give the backbone's GGUF file")
+    if arch == SIDE_CAR_ARCH:
+        raise ModelFileError(
+            f"{shown_path(header.path)}: is a NEG side-car, not a model; give the backbone's GGUF file"
+        )
     size = header.value(f"{arch}.embedding_length")
     if not isinstance(size, int) or size < 1:
-        raise ModelFileError(f"{header.path}: {arch}.embedding_length is missing; this is no language model")
+        raise ModelFileError(
+            f"{shown_path(header.path)}: {arch}.embedding_length is missing; give the GGUF of a language model"
+        )
     return size
 
 
 def output_norm_sha256(header: Header) -> str:
-    """SHA-256 of output_norm.weight as little-endian float32; "" for a model without one."""
+    """Returns the SHA-256 of output_norm.weight as little-endian float32; "" for a model without it."""
     info = header.tensors.get("output_norm.weight")
     if info is None:
         return ""
@@ -145,12 +145,10 @@ def output_norm_sha256(header: Header) -> str:
 
 
 def check_backbone(head: NegHead, name: str, model: Header) -> None:
-    """Refuses a head that was made for another backbone than `model`."""
+    """Raises NegHeadError for a head that was made for another backbone than `model`."""
     remedy = "use the head that was trained on this backbone"
     if head.n_embd != (hidden := hidden_size(model)):
-        raise NegHeadError(
-            f"{name}: {neg_format.DOWN_W}: is for hidden size {head.n_embd}, {model.path} has {hidden}; {remedy}"
-        )
+        raise NegHeadError(f"{name}: {DOWN_W}: is for hidden size {head.n_embd}, {model.path} has {hidden}; {remedy}")
     if head.base_arch and head.base_arch != (arch := architecture(model)):
         raise NegHeadError(
             f"{name}: neg.base_arch: is for architecture {head.base_arch}, {model.path} is {arch}; {remedy}"
@@ -158,7 +156,8 @@ def check_backbone(head: NegHead, name: str, model: Header) -> None:
     norm = output_norm_sha256(model)
     if head.base_norm_sha256 and norm and head.base_norm_sha256 != norm:
         raise NegHeadError(
-            f"{name}: neg.base_norm_sha256: was made for another backbone than {model.path} (its output norm differs); {remedy}"
+            f"{name}: neg.base_norm_sha256: was made for another backbone than {model.path} (its output norm differs); "
+            f"{remedy}"
         )
 
 

@@ -1,12 +1,16 @@
 """Answering multiple-choice questions in the card's decoding modes 0 to 3.
 
-question: questions and the orders their choices are shown in. prompts: what the model is asked. extract: the letter in an answer. voting: the written rule
-by which votes decide, and when they have. modes: the modes as plans of candidates. sampler: where candidates come from. runner: plans, executed in one batch.
+question: questions, and the orders in which their choices are shown. prompts: what the model is asked. extract: the
+letter in an answer. voting: the written rule by which votes decide, and when they have decided. protocol: names of
+modes and controls. modes: the modes as plans of candidates. sampler: where candidates come from. runner: carries plans
+out in one batch. answer: what comes back.
 """
 
+from .answer import Answer, Candidate, Cost
 from .modes import ModeConfig, Plan, control, plan
+from .protocol import Protocol
 from .question import Question
-from .runner import Answer, Candidate, Cost, Task, answer, answer_many, run
+from .runner import Task, answer, answer_many, run
 
 __all__ = [
     "Answer",
@@ -14,6 +18,7 @@ __all__ = [
     "Cost",
     "ModeConfig",
     "Plan",
+    "Protocol",
     "Question",
     "Task",
     "answer",

@@ -3,58 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from ..checks import check_choice, check_flag, check_integer, check_number
 from ..errors import RequestError
 from .prompts import PROMPTS
+from .protocol import MODES, Protocol
 
-MODES = (0, 1, 2, 3)
-
-
-def plan(mode: int, config: ModeConfig) -> Plan:
-    """0: greedy, gate off. 1: greedy, gate on. 2: greedy over orderings. 3: greedy and sampled over orderings, then second opinions."""
-    if isinstance(mode, bool) or mode not in MODES:
-        raise RequestError(f"mode must be 0, 1, 2 or 3, got {mode!r}")
-    if mode in (0, 1):
-        return Plan(f"mode {mode}", mode == 1 and config.gate, 1, (0.0,))
-    if mode == 2:
-        return Plan("mode 2", config.gate, config.orderings, (0.0,))
-    sampled = (float(config.temperature),) * config.samples
-    return Plan("mode 3", config.gate, config.orderings, (0.0, *sampled), config.second_opinions)
-
-
-def control(samples: int, config: ModeConfig) -> Plan:
-    """Plain self-consistency with the gate off: so many samples of one prompt, the one of modes 0 and 1."""
-    if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= 1000:
-        raise RequestError(f"samples must be a whole number between 1 and 1000, got {samples!r}")
-    return Plan(f"self-consistency {samples}", False, 1, (float(config.temperature),) * samples)
-
-
-def merge(config: ModeConfig | None, options: Mapping[str, Any]) -> ModeConfig:
-    """`config` (or the defaults) with single fields on top."""
-    if config is not None and not isinstance(config, ModeConfig):
-        raise RequestError(f"config must be a ModeConfig object, got {type(config).__name__}; name single options")
-    known = [field.name for field in dataclasses.fields(ModeConfig)]
-    if unknown := sorted(set(options) - set(known)):
-        raise RequestError(f"unknown option {unknown[0]!r}; known are {', '.join(known)}")
-    return dataclasses.replace(config or ModeConfig(), **options)
+__all__ = ["MODES", "ModeConfig", "ModeOptions", "Plan", "control", "merge", "plan"]
 
 
 @dataclass(frozen=True)
 class ModeConfig:
     """Every number of the protocols. The defaults are what the documentation calls modes 0 to 3.
 
-    orderings: of the choices, in modes 2 and 3; at most as many as a question has choices, so that none is asked twice. samples: sampled
-        candidates for each ordering in mode 3, beside its greedy one.
-    temperature, top_p, top_k (0: off), min_p (0: off): of sampled candidates.
-    second_opinions: at most, in mode 3, asked only while as many votes could change the winner; temperature of all but the first for each order.
-    extract_characters: of the reasoning that a second opinion is shown for each side.
-    max_tokens: of each candidate. thinking: switches the chat template's reasoning on, where it has one. prompt: name of the prompt's form.
-    gate: modes 1 to 3 use the NEG gate; False runs them without, and then a model without a head will do.
-    seed: with the question's id, of everything drawn.
+    orderings: of the choices, in modes 2 and 3; at most as many as a question has choices, so that no prompt is asked
+        twice. samples: sampled candidates for each ordering in mode 3, in addition to its greedy one.
+    temperature, top_p, top_k (0: off), min_p (0: off): sampling of candidates.
+    second_opinions: maximum number in mode 3; they are asked for only while as many votes could change the winner.
+    second_opinion_temperature: of all second opinions but the first in each order.
+    extract_characters: characters of the reasoning that a second opinion is shown for each side.
+    max_tokens: maximum number of new tokens of each candidate. thinking: switches the chat template's reasoning on, if
+        it has one. prompt: name of the prompt's form.
+    gate: modes 1 to 3 use the NEG gate; False runs them without it, and on models without a head.
+    seed: random seed, combined with each question's id.
 
     Errors: RequestError.
     """
@@ -84,21 +58,20 @@ class ModeConfig:
             ("max_tokens", 1, 2**31 - 1),
             ("seed", 0, 2**63 - 1),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise RequestError(f"{name} must be a whole number between {low} and {high}, got {value!r}")
+            self._set(name, check_integer(name, getattr(self, name), low=low, high=high))
+        # at 0 every sampled candidate would repeat the greedy one, and its vote
         for name in ("temperature", "second_opinion_temperature"):
-            if not (_is_number(value := getattr(self, name)) and 0 < value < math.inf):
-                # at 0 every sampled candidate would repeat the greedy one, and its vote
-                raise RequestError(f"{name} must be a number above 0, got {value!r}; the greedy candidates come anyway")
+            hint = " (the greedy candidates come anyway)"
+            self._set(name, check_number(name, getattr(self, name), above=0, hint=hint))
         for name in ("top_p", "min_p"):
-            if not (_is_number(value := getattr(self, name)) and 0 <= value <= 1):
-                raise RequestError(f"{name} must be a number between 0 and 1, got {value!r}")
+            self._set(name, check_number(name, getattr(self, name), low=0, high=1))
         for name in ("thinking", "gate"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise RequestError(f"{name} must be True or False, got {value!r}")
-        if self.prompt not in PROMPTS:
-            raise RequestError(f"prompt must be one of {', '.join(PROMPTS)}, got {self.prompt!r}")
+            check_flag(name, getattr(self, name))
+        check_choice("prompt", self.prompt, tuple(PROMPTS))
+
+    def _set(self, name: str, value: object) -> None:
+        """Stores what a check returned: numbers of NumPy could not be written as JSON."""
+        object.__setattr__(self, name, value)
 
 
 class ModeOptions(TypedDict, total=False):
@@ -122,12 +95,13 @@ class ModeOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a mode generates: for each of at most `orderings` orderings one prompt, and for each prompt one candidate per temperature (0: greedy).
+    """What a protocol generates.
 
-    neg: whether the gate is on. second_opinions: at most.
+    One prompt for each of at most `orderings` orderings, and for each prompt one candidate per temperature (0: greedy).
+    neg: whether the gate is on. second_opinions: maximum number.
     """
 
-    name: str
+    protocol: Protocol
     neg: bool
     orderings: int
     temperatures: tuple[float, ...]
@@ -138,20 +112,54 @@ class Plan:
             raise RequestError(f"{self.name}: has no candidates; give at least one ordering and one temperature")
 
     @property
+    def name(self) -> str:
+        return self.protocol.name
+
+    @property
     def candidates(self) -> int:
-        """Without second opinions, for a question with as many choices as there are orderings, or more."""
+        """Number without second opinions, for a question with at least as many choices as there are orderings."""
         return self.orderings * len(self.temperatures)
 
     def most(self, n_choices: int) -> int:
-        """Inferences at most for a question with so many choices, second opinions included."""
+        """Maximum number of inferences for a question with `n_choices` choices, second opinions included."""
         return min(self.orderings, n_choices) * len(self.temperatures) + self.second_opinions
 
     def second_opinion_temperatures(self, config: ModeConfig) -> tuple[tuple[float, ...], ...]:
-        """Of the second opinions, for the leading choice shown first and for it shown second: greedy ones first, the rest sampled."""
+        """Temperatures of the second opinions that show the leading choice first, and of those that show it second.
+
+        The first of each is greedy, the others are sampled.
+        """
         halves = ((self.second_opinions + 1) // 2, self.second_opinions // 2)
-        sampled = float(config.second_opinion_temperature)
+        sampled = config.second_opinion_temperature
         return tuple((0.0, *(sampled,) * (half - 1)) for half in halves if half)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def plan(mode: int, config: ModeConfig) -> Plan:
+    """Plans a decoding mode.
+
+    0: greedy, gate off. 1: greedy, gate on. 2: greedy over orderings. 3: greedy and sampled over orderings, then second
+    opinions. Errors: RequestError.
+    """
+    protocol = Protocol("mode", mode)
+    if mode in (0, 1):
+        return Plan(protocol, mode == 1 and config.gate, 1, (0.0,))
+    if mode == 2:
+        return Plan(protocol, config.gate, config.orderings, (0.0,))
+    sampled = (config.temperature,) * config.samples
+    return Plan(protocol, config.gate, config.orderings, (0.0, *sampled), config.second_opinions)
+
+
+def control(samples: int, config: ModeConfig) -> Plan:
+    """Plans plain self-consistency with the gate off: `samples` samples of the prompt of modes 0 and 1."""
+    protocol = Protocol("self-consistency", samples)
+    return Plan(protocol, False, 1, (config.temperature,) * protocol.number)
+
+
+def merge(config: ModeConfig | None, options: Mapping[str, Any]) -> ModeConfig:
+    """Returns `config` (or the defaults) with single fields replaced."""
+    if config is not None and not isinstance(config, ModeConfig):
+        raise RequestError(f"config must be a ModeConfig object, got {type(config).__name__}; name single options")
+    known = [field.name for field in dataclasses.fields(ModeConfig)]
+    if unknown := sorted(set(options) - set(known)):
+        raise RequestError(f"unknown option {unknown[0]!r}; known are {', '.join(known)}")
+    return dataclasses.replace(config or ModeConfig(), **options)

@@ -1,4 +1,7 @@
-"""What the model is asked. The default is the form of OpenAI's simple-evals, which figures for GPQA are commonly made with."""
+"""What the model is asked.
+
+The default is the form of OpenAI's simple-evals, with which figures for GPQA are commonly made.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +16,44 @@ def _choices(question: Question, ordering: Ordering, mark: str) -> str:
 
 
 def simple_evals(question: Question, ordering: Ordering) -> str:
-    """Word for word QUERY_TEMPLATE_MULTICHOICE of simple-evals (common.py), with as many letters as there are choices."""
+    """QUERY_TEMPLATE_MULTICHOICE of simple-evals (common.py) word for word, with one letter for each choice."""
     return (
-        "Answer the following multiple choice question. The last line of your response should be of the following format: "
-        f"'Answer: $LETTER' (without quotes) where LETTER is one of {letters(ordering)}. Think step by step before answering.\n\n"
+        "Answer the following multiple choice question. The last line of your response should be of the following "
+        f"format: 'Answer: $LETTER' (without quotes) where LETTER is one of {letters(ordering)}. "
+        "Think step by step before answering.\n\n"
         f"{question.stem}\n\n{_choices(question, ordering, '{}) {}')}"
     )
 
 
 def direct(question: Question, ordering: Ordering) -> str:
-    """Without reasoning, for small models and quick runs."""
-    return f"{question.stem}\n\n{_choices(question, ordering, '{}. {}')}\n\nReply with one line, 'Answer: ' and the letter of the right choice."
+    """Asks for an answer without reasoning, for small models and quick runs."""
+    choices = _choices(question, ordering, "{}. {}")
+    return f"{question.stem}\n\n{choices}\n\nReply with one line, 'Answer: ' and the letter of the right choice."
 
 
 PROMPTS: dict[str, Callable[[Question, Ordering], str]] = {"simple-evals": simple_evals, "direct": direct}
 
 
 def second_opinion(question: Question, pair: Ordering, extracts: Sequence[str]) -> str:
-    """The question with two choices, each with what was said for it. extracts: one for each of the pair; "" where nothing was said."""
+    """Asks to decide between two choices, each with an argument.
+
+    extracts: one argument for each of the pair; "" if there is none.
+    """
     parts = [
         f"{LETTERS[k]}) {question.choices[i]}\nAn argument for {LETTERS[k]}: {extract or '(none was given)'}"
         for k, (i, extract) in enumerate(zip(pair, extracts, strict=True))
     ]
     return (
-        "Several attempts at the following multiple choice question ended in two different answers. Weigh the two arguments, find the mistake in one "
-        "of them, and decide. Letters inside an argument may be those of another list. The last line of your response should be of the following "
+        "Several attempts at the following multiple choice question ended in two different answers. Weigh the two "
+        "arguments, find the mistake in one of them, and decide. Letters inside an argument may be those of another "
+        "list. The last line of your response should be of the following "
         f"format: 'Answer: $LETTER' (without quotes) where LETTER is one of {letters(pair)}.\n\n{question.stem}\n\n"
         + "\n\n".join(parts)
     )
 
 
 def fingerprint(name: str) -> str:
-    """Changes whenever the wording of a prompt does: a hash of what is asked for a made-up question."""
+    """Hashes what is asked for a made-up question; it changes whenever the wording of a prompt does."""
     question = Question("stem", ("first", "second", "third"), "fingerprint")
     texts = [PROMPTS[name](question, (2, 0, 1)), second_opinion(question, (1, 0), ["x", ""])]
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]

@@ -1,11 +1,13 @@
 """By which rule votes decide, and when they have decided.
 
-The rule: most votes; of the choices with equally many, most votes from greedy candidates; of those, the one whose first vote came from the
-candidate with the lowest number. A candidate that could not be read has no vote. A question without any vote has no answer.
+The rule: most votes; of the choices with equally many, most votes from greedy candidates; of those, the one whose first
+vote came from the candidate with the lowest number. A candidate that could not be read has no vote. A question without
+any vote has no answer.
 
-The rule is monotone: a further vote for a choice never makes it worse, nor a rival better. So the leader is at its worst when it gets none of the
-outstanding votes, and a rival at its best when it gets all of them; when even that puts no rival in front, nothing can. The other way round, a rival
-that this would put in front could really win. So `decided` is exact, not only safe.
+The rule is monotone: a further vote for a choice never makes it worse, nor a rival better. So the leader is at its
+worst when it gets none of the outstanding votes, and a rival at its best when it gets all of them. When even that puts
+no rival in front, nothing can. Conversely, a rival that this would put in front could really win. So `decided` is
+exact, not only safe.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vote:
-    """number: of the candidate. choice: index, None when nothing could be read. greedy: decoded at temperature 0."""
+    """Candidate `number`'s vote. choice: index, None without a letter. greedy: decoded at temperature 0."""
 
     number: int
     choice: int | None
@@ -37,7 +39,7 @@ NOBODY: Standing = (0, 0, 0)  # without a vote; loses to every standing with one
 
 
 def standings(votes: Iterable[Vote], n_choices: int) -> list[Standing]:
-    """Of each choice. No two choices with votes are equal, since a candidate votes once."""
+    """Returns the standing of each choice. No two choices with votes are equal, since a candidate votes once."""
     table = [NOBODY] * n_choices
     for vote in votes:
         if vote.choice is not None:
@@ -48,19 +50,19 @@ def standings(votes: Iterable[Vote], n_choices: int) -> list[Standing]:
 
 
 def ranking(votes: Iterable[Vote], n_choices: int) -> list[int]:
-    """The choices that have votes, the leader first."""
+    """Returns the choices that have votes, the leader first."""
     table = standings(votes, n_choices)
     return sorted((i for i in range(n_choices) if table[i][0]), key=lambda i: table[i], reverse=True)
 
 
 def winner(votes: Iterable[Vote], n_choices: int) -> int | None:
-    """The choice that the rule names; None without votes."""
+    """Returns the choice that the rule names; None without votes."""
     ranked = ranking(votes, n_choices)
     return ranked[0] if ranked else None
 
 
 def counts(votes: Iterable[Vote], n_choices: int) -> tuple[int, ...]:
-    """Votes of each choice."""
+    """Returns the number of votes for each choice."""
     return tuple(standing[0] for standing in standings(votes, n_choices))
 
 
@@ -71,13 +73,13 @@ def tied(votes: Iterable[Vote], n_choices: int) -> bool:
 
 
 def margin(votes: Iterable[Vote], n_choices: int) -> int:
-    """Votes between the first and the second."""
+    """Returns the number of votes between the first and the second choice."""
     first, second, *_ = sorted(counts(votes, n_choices), reverse=True)
     return first - second
 
 
 def decided(votes: Sequence[Vote], pending: Iterable[Pending], n_choices: int) -> bool:
-    """Whether no votes of the pending candidates, whatever they are, can change the winner."""
+    """Whether the votes of the pending candidates, whatever they are, cannot change the winner."""
     outstanding = list(pending)
     table = standings(votes, n_choices)
     first = max(range(n_choices), key=lambda i: table[i])
@@ -85,8 +87,8 @@ def decided(votes: Sequence[Vote], pending: Iterable[Pending], n_choices: int) -
         return True
     if table[first] == NOBODY:
         return False
-    more, more_greedy = len(outstanding), sum(one.greedy for one in outstanding)
-    earliest = min(one.number for one in outstanding)
+    more, more_greedy = len(outstanding), sum(candidate.greedy for candidate in outstanding)
+    earliest = min(candidate.number for candidate in outstanding)
     for rival in range(n_choices):
         count, greedy, minus_first = table[rival]
         number = min(earliest, -minus_first) if count else earliest

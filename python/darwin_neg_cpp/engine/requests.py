@@ -1,0 +1,56 @@
+"""Requests on their way into the engine, and news of them on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import DarwinNegError, RequestError, one_line
+from ..sampling import SamplingParams, engine_values
+
+if TYPE_CHECKING:
+    from .._core import ChatPrompt as ChatPrompt  # noqa: PLC0414 (rooms above take these types from here)
+    from .._core import Engine, Inbox, RequestParams
+    from .._core import Requests as Requests  # noqa: PLC0414
+    from .._core import Update as Update  # noqa: PLC0414
+
+NotifyName = Literal["token", "sample", "request"]
+
+
+def request_params(params: SamplingParams, notify: NotifyName) -> RequestParams:
+    """The parameters as the engine takes them. notify: what the inbox is told of.
+
+    token: any new token. sample: samples that have ended, each whole. request: one update, when all samples have ended.
+    """
+    from .. import _core
+
+    values = engine_values(params)
+    if "neg_action" in values:
+        values["neg_action"] = _core.NegAction.__members__[values["neg_action"]]
+    return _core.RequestParams(**values, notify=_core.Notify.__members__[notify])
+
+
+def submit(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    inbox: Inbox,
+    notify: NotifyName,
+    chat: ChatPrompt | None = None,
+) -> Requests:
+    """Starts a request for each prompt, or with an error none of them. Dropping what it returns cancels them.
+
+    Bind the result inside the `try` whose `finally` releases it: an exception may come between any two steps of Python.
+    """
+    if chat is None and params.reasoning_budget_tokens is not None:
+        raise RequestError("reasoning_budget_tokens is for chat answers alone; leave it out, or use chat")
+    with one_line():
+        return engine.submit(prompts, request_params(params, notify), inbox, chat)
+
+
+def next_update(inbox: Inbox) -> Update:
+    """Waits for the next update, which comes even if the model is closed. Ctrl-C raises KeyboardInterrupt."""
+    update = inbox.wait()
+    if update is None:  # somebody has closed the inbox
+        raise DarwinNegError("the request was dropped while its answer was waited for")
+    return update

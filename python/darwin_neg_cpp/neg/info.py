@@ -1,0 +1,35 @@
+"""Describes a GGUF file, its NEG head included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..errors import NegHeadError
+from ..files.input_file import PathLike
+from ..gguf_file.header import Header, read_header
+from ..gguf_file.info import ModelInfo, describe
+from .formats import SIDE_CAR_ARCH, has_neg, head_of
+
+
+def info(path: PathLike, *, n_ctx: int = 4096, n_parallel: int = 8) -> ModelInfo:
+    """Describes a model file or a side-car. The head's weights are read and checked; of the model, the header alone.
+
+    n_ctx, n_parallel: what the memory is computed for. Raises ModelFileError when the header is not sound.
+    """
+    header = read_header(path)
+    model = _with_head(describe(header, n_ctx=n_ctx, n_parallel=n_parallel), header)
+    if model.architecture != SIDE_CAR_ARCH:
+        return model
+    width = header.value("neg.n_embd", 0)
+    return replace(model, n_embd=width if type(width) is int else 0, memory=None)
+
+
+def _with_head(model: ModelInfo, header: Header) -> ModelInfo:
+    if not has_neg(header):
+        return model
+    try:
+        head = head_of(header)
+    except NegHeadError as error:
+        return replace(model, neg_error=str(error))
+    names = ("n_embd", "n_reduced", "threshold", "top_k", "temp_scale", "temp_enabled", "source")
+    return replace(model, neg={name: getattr(head, name) for name in names})

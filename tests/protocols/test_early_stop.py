@@ -1,0 +1,76 @@
+"""Stopping early: the answer of the full protocol for fewer inferences."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darwin_neg_cpp.protocols.sampler import Job, Output
+from scripted_candidates import Scripted, answered, question, saying, shown, voters
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from([0.3, 0.5, 0.8, 1.0]), st.sampled_from([2, 3, 3]))
+def test_early_stop_gives_the_full_protocols_answer_in_any_order_of_completion(
+    seed: int, n: int, agreement: float, mode: int
+) -> None:
+    """The same candidates, each text a function of its prompt, seed and number, in other orders and groups, with and without early stop."""
+    asked = question(n)
+
+    def text(job: Job, k: int) -> str:
+        rng = random.Random(f"{seed} {job.prompt} {job.seed} {k}")
+        offered = shown(job.prompt)
+        favourite = min(offered)
+        roll = rng.random()
+        return saying(job, favourite if roll < agreement else None if roll > 0.95 else rng.choice(offered))
+
+    rng = random.Random(seed)
+    full = answered(Scripted(text, rng.random()), mode, asked, early_stop=False)  # type: ignore[arg-type]
+    assert (full.stopped, full.cost.saved) == ("complete", 0)
+    assert full.cost.started == full.cost.finished == full.cost.planned == len(full.candidates)
+    for late, group in ((0.0, 1), (0.0, 5), (0.5, 3)):
+        sampler = Scripted(text, rng.random(), late, group)  # type: ignore[arg-type]
+        early = answered(sampler, mode, asked)
+        assert early.choice == full.choice
+        assert early.second_opinions == full.second_opinions
+        # what would have been run, what was, and what was not
+        assert early.cost.planned == full.cost.planned == len(early.candidates)
+        ended = [one for one in early.candidates if one.finish_reason != "cancelled"]
+        assert early.cost.finished == len(ended) and early.cost.saved == len(early.candidates) - len(ended)
+        assert early.cost.started == sum(one.tokens > 0 for one in early.candidates)
+        assert early.cost.completion_tokens == sum(one.tokens for one in early.candidates)
+        assert (early.stopped == "certain") == bool(sampler.cancelled)
+        for one in ended:
+            same = dataclasses.replace(full.candidates[one.number], counted=one.counted)
+            assert one == same
+        votes = [sum(one.counted and one.choice == choice for one in early.candidates) for choice in range(n)]
+        assert list(early.votes) == votes
+        assert all(one.choice is None for one in early.candidates if one.finish_reason == "cancelled")
+
+
+def test_unanimous_votes_are_certain_after_ten_of_twenty_and_two_of_four() -> None:
+    """16 candidates and 4 second opinions: 10 votes against at most 10, all 4 greedy ones among them."""
+
+    class InOrder(Scripted):
+        def wait(self) -> list[tuple[int, int, Output]]:
+            first = min(self._running, key=lambda one: (one[1], one[0]))  # greedy first
+            self._running.remove(first)
+            return [(*first, self._output(*first))]
+
+    out = answered(InOrder(voters("1" * 16)))
+    assert (out.choice, out.stopped, out.votes) == (1, "certain", (0, 10, 0, 0))
+    assert (out.cost.planned, out.cost.finished, out.cost.saved) == (16, 10, 6)
+    # of 4 orderings two agree, the one with the lowest number among them: it also wins a tie
+    out = answered(InOrder(voters("1" * 4)), 2)
+    assert (out.votes, out.cost.finished, out.cost.saved) == ((0, 2, 0, 0), 2, 2)
+
+
+def test_a_candidate_that_had_ended_when_it_was_cancelled_is_kept_and_not_counted() -> None:
+    out = answered(Scripted(voters("1" * 16), late=1.0))
+    late = [one for one in out.candidates if not one.counted]
+    assert late and all((one.finish_reason, one.choice) == ("stop", 1) for one in late)
+    assert out.stopped == "certain" and out.cost.saved == 0 and out.cost.finished == 16
+    assert out.votes[1] == 16 - len(late)
