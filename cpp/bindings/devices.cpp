@@ -43,7 +43,8 @@ py::list devices() {
 }  // namespace
 
 py::str lenient(const std::string & text) {
-    return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
+    return py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
 }
 
 void bind_devices(py::module_ & m) {

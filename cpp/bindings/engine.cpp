@@ -50,14 +50,16 @@ py::dict sample_dict(const SampleUpdate & s, const Update & update) {
         active.mutable_at(i) = s.active[i] != 0;
     }
     py::dict out;
-    out["index"]         = s.index;
-    out["token_ids"]     = to_array(s.tokens);
-    out["pieces"]        = s.pieces;
-    out["entropy"]       = or_none(update.has_neg, to_array(s.entropy));
-    out["active"]        = or_none(update.has_neg, active);
-    out["logprobs"]      = or_none(logprobs, to_array(s.logprobs));
-    out["top_ids"]       = or_none(logprobs && update.top_count > 0, to_matrix(s.top_ids, logprobs ? m : 0, update.top_count));
-    out["top_logprobs"]  = or_none(logprobs && update.top_count > 0, to_matrix(s.top_logprobs, logprobs ? m : 0, update.top_count));
+    out["index"]     = s.index;
+    out["token_ids"] = to_array(s.tokens);
+    out["pieces"]    = s.pieces;
+    out["entropy"]   = or_none(update.has_neg, to_array(s.entropy));
+    out["active"]    = or_none(update.has_neg, active);
+    out["logprobs"]  = or_none(logprobs, to_array(s.logprobs));
+    out["top_ids"] =
+        or_none(logprobs && update.top_count > 0, to_matrix(s.top_ids, logprobs ? m : 0, update.top_count));
+    out["top_logprobs"] =
+        or_none(logprobs && update.top_count > 0, to_matrix(s.top_logprobs, logprobs ? m : 0, update.top_count));
     out["finish_reason"] = s.finish_reason == nullptr ? py::object(py::none()) : py::object(py::str(s.finish_reason));
     out["stop"]          = s.stop ? py::object(lenient(*s.stop)) : py::object(py::none());
     out["error"]         = s.error ? py::object(lenient(*s.error)) : py::object(py::none());
@@ -98,22 +100,23 @@ py::dict model_info(const Engine & engine) {
     const Model & model       = engine.model();
     const llama_vocab * vocab = model.vocab();
     py::dict out;
-    out["description"]       = lenient(model.description());
-    out["architecture"]      = lenient(model.architecture());
-    out["n_params"]          = llama_model_n_params(model.get());
-    out["size_bytes"]        = llama_model_size(model.get());
-    out["n_ctx_train"]       = llama_model_n_ctx_train(model.get());
-    out["n_ctx"]             = model.n_ctx();
-    out["n_batch"]           = model.params().n_batch;
-    out["n_parallel"]        = model.params().n_parallel;
-    out["n_threads"]         = model.params().n_threads;
-    out["n_embd"]            = llama_model_n_embd(model.get());
-    out["n_layer"]           = llama_model_n_layer(model.get());
-    out["n_vocab"]           = model.n_vocab();
-    out["bos"]               = llama_vocab_bos(vocab);
-    out["eos"]               = llama_vocab_eos(vocab);
-    out["add_bos"]           = llama_vocab_get_add_bos(vocab);
-    out["neg"]               = or_none(model.neg().present, model.neg().present ? py::object(neg_dict(model)) : py::object(py::none()));
+    out["description"]  = lenient(model.description());
+    out["architecture"] = lenient(model.architecture());
+    out["n_params"]     = llama_model_n_params(model.get());
+    out["size_bytes"]   = llama_model_size(model.get());
+    out["n_ctx_train"]  = llama_model_n_ctx_train(model.get());
+    out["n_ctx"]        = model.n_ctx();
+    out["n_batch"]      = model.params().n_batch;
+    out["n_parallel"]   = model.params().n_parallel;
+    out["n_threads"]    = model.params().n_threads;
+    out["n_embd"]       = llama_model_n_embd(model.get());
+    out["n_layer"]      = llama_model_n_layer(model.get());
+    out["n_vocab"]      = model.n_vocab();
+    out["bos"]          = llama_vocab_bos(vocab);
+    out["eos"]          = llama_vocab_eos(vocab);
+    out["add_bos"]      = llama_vocab_get_add_bos(vocab);
+    out["neg"] =
+        or_none(model.neg().present, model.neg().present ? py::object(neg_dict(model)) : py::object(py::none()));
     out["chat_template"]     = or_none(engine.chat_template().available(), lenient(engine.chat_template().source()));
     out["supports_thinking"] = engine.chat_template().supports_thinking();
     return out;
@@ -147,8 +150,8 @@ py::dict scores_dict(const Scores & s, const ScoreParts & parts, bool has_neg) {
     return out;
 }
 
-// Everything Python holds of an engine checks first whether it is in the process that loaded the model. In another one calls throw,
-// and destructors leave what they own alone: it cannot be taken apart there, and the process will end.
+// Everything Python holds of an engine checks first whether it is in the process that loaded the model. In another one
+// calls throw, and destructors leave what they own alone: it cannot be taken apart there, and the process will end.
 template <typename T>
 void leave_alone(T && owned) {
     new std::decay_t<T>(std::forward<T>(owned));  // never freed
@@ -295,8 +298,9 @@ std::unique_ptr<Handle> open_engine(ModelParams params, const std::optional<std:
     return std::make_unique<Handle>(std::move(engine));
 }
 
-std::unique_ptr<RequestsHandle> submit(const Handle & handle, std::vector<std::vector<llama_token>> prompts, const RequestParams & params,
-                                       const InboxHandle & inbox, const std::shared_ptr<ChatPrompt> & chat) {
+std::unique_ptr<RequestsHandle> submit(const Handle & handle, std::vector<std::vector<llama_token>> prompts,
+                                       const RequestParams & params, const InboxHandle & inbox,
+                                       const std::shared_ptr<ChatPrompt> & chat) {
     const auto engine = handle.get();
     std::optional<Requests> requests;
     {
@@ -307,7 +311,8 @@ std::unique_ptr<RequestsHandle> submit(const Handle & handle, std::vector<std::v
 }
 
 // On a thread of its own, so that the calling one can run signal handlers meanwhile.
-py::dict score(const Handle & handle, const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits, int32_t top) {
+py::dict score(const Handle & handle, const std::vector<std::vector<llama_token>> & texts, bool hidden, bool logits,
+               int32_t top) {
     const auto engine      = handle.get();
     const ScoreParts parts = {hidden, logits, top};
     std::atomic<bool> stop = false;
@@ -335,7 +340,8 @@ py::dict score(const Handle & handle, const std::vector<std::vector<llama_token>
 
 void bind_engine(py::module_ & m) {
     m.def(
-        "sample_seed", [](int64_t seed, int32_t index) { return sample_seed(fold_seed(seed), index); }, py::arg("seed"), py::arg("index"));
+        "sample_seed", [](int64_t seed, int32_t index) { return sample_seed(fold_seed(seed), index); }, py::arg("seed"),
+        py::arg("index"));
     py::class_<ChatPrompt, std::shared_ptr<ChatPrompt>>(m, "ChatPrompt")
         .def_property_readonly("prompt", [](const ChatPrompt & p) { return lenient(p.params.prompt); })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
@@ -405,12 +411,13 @@ void bind_engine(py::module_ & m) {
                  }
                  return stats_dict(stats);
              })
-        .def("score", &score, py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false, py::arg("top") = 0)
+        .def("score", &score, py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false,
+             py::arg("top") = 0)
         .def(
             "apply_chat_template",
-            [](const Handle & h, const std::string & messages_json, const std::string & tools_json, const std::string & tool_choice,
-               bool enable_thinking, bool add_generation_prompt, const std::string & template_kwargs_json, const std::string & grammar,
-               const std::string & json_schema) {
+            [](const Handle & h, const std::string & messages_json, const std::string & tools_json,
+               const std::string & tool_choice, bool enable_thinking, bool add_generation_prompt,
+               const std::string & template_kwargs_json, const std::string & grammar, const std::string & json_schema) {
                 ChatRequest r;
                 r.messages_json         = messages_json;
                 r.tools_json            = tools_json;
@@ -425,8 +432,8 @@ void bind_engine(py::module_ & m) {
                 return std::const_pointer_cast<ChatPrompt>(engine->chat_template().apply(r));
             },
             py::arg("messages_json"), py::kw_only(), py::arg("tools_json") = "", py::arg("tool_choice") = "auto",
-            py::arg("enable_thinking") = true, py::arg("add_generation_prompt") = true, py::arg("template_kwargs_json") = "",
-            py::arg("grammar") = "", py::arg("json_schema") = "")
+            py::arg("enable_thinking") = true, py::arg("add_generation_prompt") = true,
+            py::arg("template_kwargs_json") = "", py::arg("grammar") = "", py::arg("json_schema") = "")
         .def(
             "parse_chat",
             [](const Handle &, const std::string & text, const std::shared_ptr<ChatPrompt> & prompt, bool partial) {

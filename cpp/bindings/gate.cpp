@@ -86,7 +86,8 @@ Rows gate_apply_graph(const Rows & logits, const Rows & entropy, float threshold
     ggml_build_forward_expand(graph, io.logits);
     ggml_backend_dev_t found = ggml_backend_dev_by_name(device.c_str());
     if (found == nullptr) {
-        throw RequestError("device '" + device + "' does not exist; darwin_neg_cpp._core.devices() lists those that do");
+        throw RequestError("device '" + device +
+                           "' does not exist; darwin_neg_cpp._core.devices() lists those that do");
     }
     ggml_backend_ptr backend(ggml_backend_dev_init(found, nullptr));
     if (ggml_backend_is_cpu(backend.get())) {
@@ -105,10 +106,12 @@ Rows gate_apply_graph(const Rows & logits, const Rows & entropy, float threshold
 }  // namespace
 
 void bind_gate(py::module_ & m) {
-    m.def("gate_apply", &gate_apply, py::arg("logits"), py::arg("entropy"), py::arg("threshold"), py::arg("top_k"), py::arg("temp_scale"),
+    m.def("gate_apply", &gate_apply, py::arg("logits"), py::arg("entropy"), py::arg("threshold"), py::arg("top_k"),
+          py::arg("temp_scale"),
           "The gate on the host: logits [rows, n], entropy [rows] -> [rows, n] with -inf for dropped tokens.");
-    m.def("gate_apply_graph", &gate_apply_graph, py::arg("logits"), py::arg("entropy"), py::arg("threshold"), py::arg("top_k"),
-          py::arg("temp_scale"), py::arg("device") = "CPU", "The same through the gate's ggml graph on a device, named as devices() does.");
+    m.def("gate_apply_graph", &gate_apply_graph, py::arg("logits"), py::arg("entropy"), py::arg("threshold"),
+          py::arg("top_k"), py::arg("temp_scale"), py::arg("device") = "CPU",
+          "The same through the gate's ggml graph on a device, named as devices() does.");
 }
 
 }  // namespace darwin_neg

@@ -7,8 +7,9 @@
 
 namespace darwin_neg {
 
-// Python's lock is free while this lives. A daemon thread that comes back when the interpreter is ending is parked for good, as
-// Python 3.14 does by itself: older ones end the thread by unwinding it, which C++ answers with std::terminate.
+// Python's lock is free while this lives. A daemon thread that comes back when the interpreter is ending is parked for
+// good, as Python 3.14 does by itself: older ones end the thread by unwinding it, which C++ answers with
+// std::terminate.
 class WithoutGil {
 public:
     WithoutGil() : state_(PyEval_SaveThread()) {}
@@ -33,8 +34,9 @@ private:
     PyThreadState * state_;
 };
 
-// Runs work(slice) without Python's lock until it returns true. On the main thread, signal handlers run every `k_signal_seconds`, so
-// that Ctrl-C comes through; one that raises ends the wait by throwing. Other threads never run handlers and wait in one piece.
+// Runs work(slice) without Python's lock until it returns true. On the main thread, signal handlers run every
+// `k_signal_seconds`, so that Ctrl-C comes through; one that raises ends the wait by throwing. Other threads never run
+// handlers and wait in one piece.
 constexpr double k_signal_seconds = 0.05;
 
 inline bool on_main_thread() {
@@ -44,9 +46,10 @@ inline bool on_main_thread() {
 
 template <typename Work>
 bool wait_with_signals(double timeout, Work && work) {
-    using Clock         = std::chrono::steady_clock;
-    const bool slices   = on_main_thread();
-    const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout));
+    using Clock       = std::chrono::steady_clock;
+    const bool slices = on_main_thread();
+    const auto deadline =
+        Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout));
     while (true) {
         bool done       = false;
         const auto left = std::chrono::duration<double>(deadline - Clock::now()).count();

@@ -15,7 +15,8 @@ namespace darwin_neg {
 
 namespace {
 
-// Sets the fields named in `values`; others keep their defaults. Throws TypeError for a name or a type that does not fit.
+// Sets the fields named in `values`; others keep their defaults. Throws TypeError for a name or a type that does not
+// fit.
 template <typename Params>
 void set_fields(Params & params, const py::kwargs & values) {
     size_t used = 0;
@@ -27,7 +28,8 @@ void set_fields(Params & params, const py::kwargs & values) {
         try {
             field = values[name].template cast<std::decay_t<decltype(field)>>();
         } catch (const py::cast_error &) {
-            throw py::type_error(std::string(name) + " cannot be " + py::repr(values[name]).template cast<std::string>());
+            throw py::type_error(std::string(name) + " cannot be " +
+                                 py::repr(values[name]).template cast<std::string>());
         }
     });
     if (used == values.size()) {
@@ -51,8 +53,14 @@ py::dict field_dict(const Params & params) {
 }  // namespace
 
 void bind_params(py::module_ & m) {
-    py::enum_<NegAction>(m, "NegAction").value("off", NegAction::off).value("mask", NegAction::mask).value("sample", NegAction::sample);
-    py::enum_<Notify>(m, "Notify").value("token", Notify::token).value("sample", Notify::sample).value("request", Notify::request);
+    py::enum_<NegAction>(m, "NegAction")
+        .value("off", NegAction::off)
+        .value("mask", NegAction::mask)
+        .value("sample", NegAction::sample);
+    py::enum_<Notify>(m, "Notify")
+        .value("token", Notify::token)
+        .value("sample", Notify::sample)
+        .value("request", Notify::request);
     py::class_<ModelParams>(m, "ModelParams")
         .def(py::init([](const std::string & model_path, const py::kwargs & values) {
                  ModelParams params;

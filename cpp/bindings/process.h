@@ -12,8 +12,8 @@
 
 namespace darwin_neg {
 
-// The process that loaded a model. A forked child has the memory but not the threads: whatever it asked of the engine would wait for
-// ever, for an answer or for a lock that one of the missing threads holds.
+// The process that loaded a model. A forked child has the memory but not the threads: whatever it asked of the engine
+// would wait for ever, for an answer or for a lock that one of the missing threads holds.
 class Process {
 public:
     bool is_this() const { return id_ == current(); }

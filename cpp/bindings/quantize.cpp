@@ -16,13 +16,13 @@ void bind_quantize(py::module_ & m) {
         .def("cancel", [](QuantizeProgress & p) { p.cancel = true; });
     m.def(
         "quantize",
-        [](const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix, bool allow_requantize,
-           int32_t n_threads, const std::shared_ptr<QuantizeProgress> & progress) {
+        [](const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix,
+           bool allow_requantize, int32_t n_threads, const std::shared_ptr<QuantizeProgress> & progress) {
             const py::gil_scoped_release unlocked;
             quantize(model, out, ftype, imatrix, allow_requantize, n_threads, *progress);
         },
-        py::arg("model"), py::arg("out"), py::arg("ftype"), py::kw_only(), py::arg("imatrix"), py::arg("allow_requantize"),
-        py::arg("n_threads"), py::arg("progress"));
+        py::arg("model"), py::arg("out"), py::arg("ftype"), py::kw_only(), py::arg("imatrix"),
+        py::arg("allow_requantize"), py::arg("n_threads"), py::arg("progress"));
 }
 
 }  // namespace darwin_neg

@@ -42,7 +42,9 @@ bool ChatPrompt::limit_reasoning(const Model & model, int32_t budget, common_par
     if (params.thinking_start_tag.empty() || params.thinking_end_tags.empty()) {
         return false;
     }
-    const auto tokens               = [&model](const std::string & text) { return common_tokenize(model.vocab(), text, false, true); };
+    const auto tokens = [&model](const std::string & text) {
+        return common_tokenize(model.vocab(), text, false, true);
+    };
     sampling.reasoning_budget_start = tokens(params.thinking_start_tag);
     for (const std::string & tag : params.thinking_end_tags) {
         sampling.reasoning_budget_end.push_back(tokens(tag));
@@ -91,7 +93,8 @@ bool ChatTemplate::supports_thinking() const {
 
 std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & request) const {
     if (!available_) {
-        throw RequestError("the model file has no chat template (or none that can be parsed); pass chat_template= or use generate()");
+        throw RequestError(
+            "the model file has no chat template (or none that can be parsed); pass chat_template= or use generate()");
     }
     const common_json messages = parse_json("messages", request.messages_json);
 

@@ -20,7 +20,8 @@ struct ChatPrompt {
     // Tool-call grammar, its triggers and the tokens that must stay visible for the parser.
     void apply_to(const Model & model, common_params_sampling & sampling) const;
 
-    // Ends the reasoning after `budget` tokens. Returns false, and changes nothing, where the template does not mark any.
+    // Ends the reasoning after `budget` tokens. Returns false, and changes nothing, where the template does not mark
+    // any.
     bool limit_reasoning(const Model & model, int32_t budget, common_params_sampling & sampling) const;
 
     // Control tokens that are rendered as text because the parser looks for them.
@@ -56,7 +57,8 @@ private:
     bool available_ = false;
 };
 
-// Splits an answer (or, with `partial`, the beginning of one) into {"content", "reasoning_content", "tool_calls"} as JSON.
+// Splits an answer (or, with `partial`, the beginning of one) into {"content", "reasoning_content", "tool_calls"} as
+// JSON.
 std::string parse_chat(const std::string & text, const ChatPrompt & prompt, bool partial);
 
 }  // namespace darwin_neg

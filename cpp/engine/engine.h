@@ -10,7 +10,8 @@
 
 namespace darwin_neg {
 
-// What the bindings hold: a model, its chat template, the scheduler that runs requests on it, and the scorer of given texts.
+// What the bindings hold: a model, its chat template, the scheduler that runs requests on it, and the scorer of given
+// texts.
 class Engine {
 public:
     Engine(ModelParams params, const std::string & chat_template)

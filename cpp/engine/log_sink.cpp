@@ -23,8 +23,8 @@ struct Ring {
     std::deque<LogLine> lines GUARDED_BY(mutex);
 };
 
-// llama_log_set takes a plain function pointer for the whole process, so the state behind it is process-wide too. It is never
-// destroyed: backends may log while the process ends.
+// llama_log_set takes a plain function pointer for the whole process, so the state behind it is process-wide too. It is
+// never destroyed: backends may log while the process ends.
 Ring & ring() {
     static Ring & instance = *new Ring;
     return instance;
@@ -67,7 +67,8 @@ public:
         return line;
     }
 
-    // Returns the lines that are complete with this message. Pieces of one line come with the same level, or as a continuation.
+    // Returns the lines that are complete with this message. Pieces of one line come with the same level, or as a
+    // continuation.
     std::vector<LogLine> add(std::optional<int> level, const char * message) {
         std::vector<LogLine> complete;
         if (level && (*level != level_ || *level == k_error)) {

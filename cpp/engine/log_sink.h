@@ -7,11 +7,12 @@
 
 namespace darwin_neg {
 
-// llama.cpp logs through one process-wide callback that any of its threads may call. The lines are kept in a bounded ring
-// (oldest dropped first) until somebody drains it; nothing is ever printed and no Python lock is taken from a worker thread.
+// llama.cpp logs through one process-wide callback that any of its threads may call. The lines are kept in a bounded
+// ring (oldest dropped first) until somebody drains it; nothing is ever printed and no Python lock is taken from a
+// worker thread.
 //
-// A line may arrive in pieces. It is put together per thread, so that lines of different threads never mix. It ends with a
-// newline, with a message of another level or an error (some messages lack their newline), or with its thread.
+// A line may arrive in pieces. It is put together per thread, so that lines of different threads never mix. It ends
+// with a newline, with a message of another level or an error (some messages lack their newline), or with its thread.
 
 // Levels are those of Python's `logging`: 10 debug, 20 info, 30 warning, 40 error.
 using LogLine = std::pair<int, std::string>;
@@ -25,9 +26,9 @@ std::vector<LogLine> drain_log();
 // Ends the calling thread's unfinished line, if there is one.
 void end_log_line();
 
-// Shows every complete line that the calling thread logs during the scope's lifetime to `see`, which must not log. An exception
-// from `see` leaves through the llama.cpp function that logs. Scopes may be nested: the inner one sees a line first. A scope must end
-// on the thread that began it.
+// Shows every complete line that the calling thread logs during the scope's lifetime to `see`, which must not log. An
+// exception from `see` leaves through the llama.cpp function that logs. Scopes may be nested: the inner one sees a line
+// first. A scope must end on the thread that began it.
 class LineScope {
 public:
     explicit LineScope(std::function<void(const LogLine &)> see);
@@ -41,8 +42,8 @@ private:
     LineScope * outer_;
 };
 
-// Remembers the error lines that the calling thread logs during its lifetime: llama.cpp reports why a file does not load
-// only in the log.
+// Remembers the error lines that the calling thread logs during its lifetime: llama.cpp reports why a file does not
+// load only in the log.
 class ErrorLineScope {
 public:
     ErrorLineScope();

@@ -9,7 +9,8 @@
 namespace darwin_neg {
 
 float row_max(const float * logits, int32_t n) {
-    // independent lanes, because a single running maximum is one long chain of dependent comparisons that compilers do not vectorise
+    // independent lanes, because a single running maximum is one long chain of dependent comparisons that compilers do
+    // not vectorise
     constexpr int32_t k_lanes = 32;
     float lanes[k_lanes];
     std::fill(lanes, lanes + k_lanes, -INFINITY);

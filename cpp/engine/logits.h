@@ -5,8 +5,8 @@
 
 namespace darwin_neg {
 
-// Arithmetic on one row of logits. A NaN counts as -inf; sums are around the maximum and in float64 over blocks, so that
-// neither large logits nor a large vocabulary lose digits.
+// Arithmetic on one row of logits. A NaN counts as -inf; sums are around the maximum and in float64 over blocks, so
+// that neither large logits nor a large vocabulary lose digits.
 
 // Largest value of the row.
 float row_max(const float * logits, int32_t n);

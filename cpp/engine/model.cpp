@@ -14,7 +14,8 @@ namespace darwin_neg {
 
 namespace {
 
-constexpr uint32_t k_max_parallel = 255;  // llama.cpp's LLAMA_MAX_SEQ is 256, and one sequence holds prompts for later samples
+constexpr uint32_t k_max_parallel =
+    255;  // llama.cpp's LLAMA_MAX_SEQ is 256, and one sequence holds prompts for later samples
 
 void init_backend_once() {
     static std::once_flag once;
@@ -59,7 +60,8 @@ void check_readable_gguf(const std::string & path) {
         }
     }
     std::replace(reason.begin(), reason.end(), '\n', ' ');
-    throw ModelFileError(path + ": cannot be loaded: " + reason + "; the file may be damaged or of an unsupported kind");
+    throw ModelFileError(path + ": cannot be loaded: " + reason +
+                         "; the file may be damaged or of an unsupported kind");
 }
 
 llama_split_mode split_mode(const std::string & name) {
@@ -95,8 +97,9 @@ bool on_progress(float fraction, void * user_data) {
 }  // namespace
 
 ggml_type cache_type(const char * argument, const std::string & name) {
-    constexpr std::array<ggml_type, 9> allowed = {GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0,
-                                                  GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1};
+    constexpr std::array<ggml_type, 9> allowed = {GGML_TYPE_F32,    GGML_TYPE_F16,  GGML_TYPE_BF16,
+                                                  GGML_TYPE_Q8_0,   GGML_TYPE_Q4_0, GGML_TYPE_Q4_1,
+                                                  GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1};
     std::string names;
     for (const ggml_type type : allowed) {
         if (name == ggml_type_name(type)) {
@@ -116,7 +119,8 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     if (params_.n_batch < 1 || params_.n_ubatch < 1) {
         throw RequestError("n_batch and n_ubatch must be at least 1");
     }
-    // a step decodes one token of every running sequence, and llama.cpp wants room for an output of every sequence it has
+    // a step decodes one token of every running sequence, and llama.cpp wants room for an output of every sequence it
+    // has
     params_.n_batch  = std::max(params_.n_batch, params_.n_parallel + 1);
     params_.n_ubatch = std::min(params_.n_ubatch, params_.n_batch);
     if (params_.n_threads <= 0) {
@@ -133,7 +137,9 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     load.n_gpu_layers       = params_.n_gpu_layers;
     load.main_gpu           = params_.main_gpu;
     load.split_mode         = split_mode(params_.split_mode);
-    load.load_mode          = params_.use_mlock ? LLAMA_LOAD_MODE_MLOCK : params_.use_mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+    load.load_mode          = params_.use_mlock  ? LLAMA_LOAD_MODE_MLOCK
+                              : params_.use_mmap ? LLAMA_LOAD_MODE_MMAP
+                                                 : LLAMA_LOAD_MODE_NONE;
     if (params_.progress) {
         load.progress_callback           = on_progress;
         load.progress_callback_user_data = &params_.progress;
@@ -155,7 +161,8 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
         }
     }
     params_.progress = nullptr;  // it may refer to what ends with the load
-    if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get()) || llama_model_is_diffusion(model_.get())) {
+    if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get()) ||
+        llama_model_is_diffusion(model_.get())) {
         throw ModelFileError(params_.model_path + ": architecture '" + architecture() +
                              "' does not generate text token by token; give a decoder-only language model");
     }
@@ -175,14 +182,16 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
             if (line.rfind("neg: ", 0) == 0) {
                 line.erase(0, 5);
             }
-            throw NegHeadError(line.find(*params_.neg_path) == std::string::npos ? *params_.neg_path + ": " + line : line);
+            throw NegHeadError(line.find(*params_.neg_path) == std::string::npos ? *params_.neg_path + ": " + line
+                                                                                 : line);
         }
         neg_        = llama_model_neg_info(model_.get());
         neg_origin_ = NegOrigin::side_car;
     }
 }
 
-LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq, bool embeddings) const {
+LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
+                                    bool embeddings) const {
     llama_context_params p = llama_context_default_params();
     // llama.cpp cuts the batch to the context, and asserts on a batch smaller than the number of sequences
     p.n_ctx           = std::max(n_ctx, n_seq);
@@ -214,7 +223,8 @@ LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n
                              "; try a smaller n_ctx or n_parallel, or another type_k/type_v");
     }
     if (llama_get_memory(context.get()) == nullptr) {
-        throw ModelFileError(params_.model_path + ": architecture '" + architecture() + "' has no decoder memory; give a language model");
+        throw ModelFileError(params_.model_path + ": architecture '" + architecture() +
+                             "' has no decoder memory; give a language model");
     }
     return context;
 }
@@ -244,8 +254,10 @@ std::map<std::string, std::string> Model::metadata() const {
         return text;
     };
     for (int32_t i = 0; i < llama_model_meta_count(model_.get()); ++i) {
-        const std::string key = read([&](char * buf, size_t size) { return llama_model_meta_key_by_index(model_.get(), i, buf, size); });
-        out[key] = read([&](char * buf, size_t size) { return llama_model_meta_val_str_by_index(model_.get(), i, buf, size); });
+        const std::string key =
+            read([&](char * buf, size_t size) { return llama_model_meta_key_by_index(model_.get(), i, buf, size); });
+        out[key] = read(
+            [&](char * buf, size_t size) { return llama_model_meta_val_str_by_index(model_.get(), i, buf, size); });
     }
     return out;
 }
@@ -257,7 +269,8 @@ std::vector<llama_token> Model::tokenize(const std::string & text, bool add_spec
 std::string Model::detokenize(const std::vector<llama_token> & tokens, bool special) const {
     for (const llama_token token : tokens) {
         if (token < 0 || token >= n_vocab_) {
-            throw RequestError("token " + std::to_string(token) + " is outside the vocabulary of " + std::to_string(n_vocab_));
+            throw RequestError("token " + std::to_string(token) + " is outside the vocabulary of " +
+                               std::to_string(n_vocab_));
         }
     }
     return common_detokenize(vocab_, tokens, special);

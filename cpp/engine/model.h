@@ -26,8 +26,8 @@ using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
 struct ModelParams {
     std::string model_path;
     std::optional<std::string> neg_path;  // side-car; not set: the head in the model file, if any
-    uint32_t n_ctx          = 4096;       // tokens of all sequences together, and at most of one; 0: what the model was trained for
-    uint32_t n_batch        = 512;        // tokens decoded in one step
+    uint32_t n_ctx   = 4096;  // tokens of all sequences together, and at most of one; 0: what the model was trained for
+    uint32_t n_batch = 512;   // tokens decoded in one step
     uint32_t n_ubatch       = 512;
     uint32_t n_parallel     = 8;  // sequences that generate side by side
     int32_t n_threads       = 0;
@@ -85,8 +85,10 @@ public:
     // n_ctx of ModelParams with 0 resolved
     uint32_t n_ctx() const { return n_ctx_; }
 
-    // A context for `n_seq` sequences in one unified cache. With `embeddings`, every output row also yields the LM head's input.
-    LlamaContextPtr make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq, bool embeddings) const;
+    // A context for `n_seq` sequences in one unified cache. With `embeddings`, every output row also yields the LM
+    // head's input.
+    LlamaContextPtr make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
+                                 bool embeddings) const;
 
     std::string description() const;
     std::string architecture() const;

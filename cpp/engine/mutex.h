@@ -4,11 +4,11 @@
 #include <condition_variable>
 #include <mutex>
 
-// A mutex whose rules clang checks: declare what it guards with GUARDED_BY, and what a function expects of it with REQUIRES
-// (the caller holds it) or EXCLUDES (the caller must not). `make tidy` turns every violation into an error.
+// A mutex whose rules clang checks: declare what it guards with GUARDED_BY, and what a function expects of it with
+// REQUIRES (the caller holds it) or EXCLUDES (the caller must not). `make tidy` turns every violation into an error.
 //
-// C++17 has no attribute for this that every compiler takes, so these are macros, the only ones in our own headers. They are
-// empty for compilers other than clang.
+// C++17 has no attribute for this that every compiler takes, so these are macros, the only ones in our own headers.
+// They are empty for compilers other than clang.
 #if defined(__clang__)
 #define DARWIN_NEG_ATTRIBUTE(x) __attribute__((x))
 #else

@@ -51,9 +51,9 @@ void parallel_for(int32_t n, int32_t n_threads, const std::function<void(int32_t
     }
     Guarded guarded(work);
 #ifdef _OPENMP
-    // The very team on which ggml has just computed the graph: its threads spin for a while after each graph, and threads of
-    // our own would compete with them for the same cores. Always the same number of threads: libgomp ends the surplus of a team
-    // that shrinks, and starts new ones for the next graph.
+    // The very team on which ggml has just computed the graph: its threads spin for a while after each graph, and
+    // threads of our own would compete with them for the same cores. Always the same number of threads: libgomp ends
+    // the surplus of a team that shrinks, and starts new ones for the next graph.
 #pragma omp parallel for schedule(dynamic) num_threads(n_threads)
     for (int32_t i = 0; i < n; ++i) {
         guarded.call(i);

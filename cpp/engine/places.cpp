@@ -4,7 +4,8 @@
 
 namespace darwin_neg {
 
-Places::Places(llama_memory_t memory, int32_t n_parallel, int64_t n_cells) : memory_(memory), n_parallel_(n_parallel), n_cells_(n_cells) {
+Places::Places(llama_memory_t memory, int32_t n_parallel, int64_t n_cells)
+    : memory_(memory), n_parallel_(n_parallel), n_cells_(n_cells) {
     free_.reserve(static_cast<size_t>(n_parallel));
     clear();
 }
@@ -43,7 +44,8 @@ void Places::admit(const Queue & queue, int64_t n_finished) {
     }
 }
 
-// A request with several samples may only start while no other one still has samples to place: one prompt is held at a time.
+// A request with several samples may only start while no other one still has samples to place: one prompt is held at a
+// time.
 bool Places::another_prompt_in_the_way(const Request & request, const Queue & queue) const {
     if (request.samples.size() == 1) {
         return false;
@@ -59,9 +61,9 @@ bool Places::place(Sample & sample, const Queue & queue, int64_t n_finished) {
     const bool copy         = holder_ == &request && sample.generated.size() == 1;
     const bool alone        = free_.size() == static_cast<size_t>(n_parallel_);
     if (!alone) {
-        // Everything it has so far must be decoded beside what runs; a copy of the held prompt takes no cells but the next token's. One
-        // that had to give way waits until somebody is done, whatever the count says: the memory may be fuller than the count where an
-        // architecture pads or splits its cache.
+        // Everything it has so far must be decoded beside what runs; a copy of the held prompt takes no cells but the
+        // next token's. One that had to give way waits until somebody is done, whatever the count says: the memory may
+        // be fuller than the count where an architecture pads or splits its cache.
         const int64_t needed = copy ? 1 : request.n_tokens(sample) + 1;
         if (cells_used(queue, true) + needed > n_cells_ || sample.preempted_at == n_finished) {
             return false;

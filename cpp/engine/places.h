@@ -15,8 +15,9 @@ using Queue = std::list<std::shared_ptr<Request>>;  // not finished, by arrival
 
 // The sequences of a context's memory: which sample holds which, and how much room is left.
 //
-// A prompt with n samples is decoded by its first sample and then held in sequence `n_parallel`, one more than can generate, until its
-// last sample has been placed: each takes a copy (attention cells and recurrent state alike) when a place becomes free.
+// A prompt with n samples is decoded by its first sample and then held in sequence `n_parallel`, one more than can
+// generate, until its last sample has been placed: each takes a copy (attention cells and recurrent state alike) when a
+// place becomes free.
 class Places {
 public:
     // n_cells: tokens that the memory holds, of all sequences together.
@@ -43,7 +44,8 @@ public:
     Room make_room(const Queue & queue, int64_t n_finished);
 
     int64_t n_used() const;
-    // Cells that hold tokens; `with_pending` adds what the placed sequences will need for their prompts and for their next token.
+    // Cells that hold tokens; `with_pending` adds what the placed sequences will need for their prompts and for their
+    // next token.
     int64_t cells_used(const Queue & queue, bool with_pending) const;
 
     // Forgets everything, in the memory too. The samples' own state is the caller's.

@@ -39,10 +39,11 @@ std::map<std::string, std::vector<float>> read_imatrix(const std::string & path)
 
 }  // namespace
 
-void quantize(const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix, bool allow_requantize,
-              int32_t n_threads, QuantizeProgress & progress) {
+void quantize(const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix,
+              bool allow_requantize, int32_t n_threads, QuantizeProgress & progress) {
     install_log_sink();
-    const std::map<std::string, std::vector<float>> importance = imatrix.empty() ? decltype(importance){} : read_imatrix(imatrix);
+    const std::map<std::string, std::vector<float>> importance =
+        imatrix.empty() ? decltype(importance){} : read_imatrix(imatrix);
     std::vector<llama_model_imatrix_data> entries;
     entries.reserve(importance.size() + 1);
     for (const auto & [name, values] : importance) {

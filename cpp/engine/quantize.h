@@ -16,7 +16,7 @@ struct QuantizeProgress {
 // Writes `out` with llama.cpp's quantizer, over any file that is there; it is complete when this returns. ftype: an
 // llama_ftype. imatrix: a file made by llama-imatrix, or empty. n_threads <= 0: all. Throws ModelFileError for an input
 // that cannot be read, RequestError for a type that the input cannot be converted to, Error when cancelled.
-void quantize(const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix, bool allow_requantize,
-              int32_t n_threads, QuantizeProgress & progress);
+void quantize(const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix,
+              bool allow_requantize, int32_t n_threads, QuantizeProgress & progress);
 
 }  // namespace darwin_neg

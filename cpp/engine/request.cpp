@@ -11,7 +11,8 @@ namespace darwin_neg {
 
 namespace {
 
-// Recursive descent in the grammar and schema parsers uses the C stack; deeper nesting than this does not come from honest input.
+// Recursive descent in the grammar and schema parsers uses the C stack; deeper nesting than this does not come from
+// honest input.
 constexpr int k_max_nesting         = 200;
 constexpr size_t k_max_grammar_size = 1 << 20;
 constexpr int k_max_samples         = 4096;
@@ -42,15 +43,15 @@ void require_range(const char * name, float value, float low, float high) {
     if (value >= low && value <= high) {
         return;
     }
-    const std::string bounds =
-        high < k_unbounded ? "between " + std::to_string(low) + " and " + std::to_string(high) : "at least " + std::to_string(low);
+    const std::string bounds = high < k_unbounded ? "between " + std::to_string(low) + " and " + std::to_string(high)
+                                                  : "at least " + std::to_string(low);
     refuse(std::string(name) + " must be " + bounds + ", got " + std::to_string(value));
 }
 
 void require_at_least(const char * name, std::optional<int32_t> value, int32_t low) {
     if (value && *value < low) {
-        refuse(std::string(name) + " must be at least " + std::to_string(low) + (low < 0 ? " (which means the whole context)" : "") +
-               ", got " + std::to_string(*value));
+        refuse(std::string(name) + " must be at least " + std::to_string(low) +
+               (low < 0 ? " (which means the whole context)" : "") + ", got " + std::to_string(*value));
     }
 }
 
@@ -70,7 +71,8 @@ void check_nesting(const char * name, const std::string & text) {
     for (const char c : text) {
         if (c == '(' || c == '[' || c == '{') {
             if (++depth > k_max_nesting) {
-                refuse(std::string(name) + " is nested deeper than " + std::to_string(k_max_nesting) + " levels; flatten it");
+                refuse(std::string(name) + " is nested deeper than " + std::to_string(k_max_nesting) +
+                       " levels; flatten it");
             }
         } else if (c == ')' || c == ']' || c == '}') {
             depth = std::max(0, depth - 1);
@@ -78,7 +80,8 @@ void check_nesting(const char * name, const std::string & text) {
     }
 }
 
-// splitmix64, public domain (Sebastiano Vigna): a bijective mixer, so different indices cannot share a seed by structure
+// splitmix64, public domain (Sebastiano Vigna): a bijective mixer, so different indices cannot share a seed by
+// structure
 uint64_t mix(uint64_t x) {
     x += 0x9e3779b97f4a7c15ULL;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
@@ -127,12 +130,14 @@ void validate_request(const RequestParams & p, int32_t n_vocab) {
     require_at_least("reasoning_budget_tokens", p.reasoning_budget_tokens, 0);
     require_at_least("logprobs", p.logprobs, 0);
     if (p.logprobs && *p.logprobs > n_vocab) {
-        refuse("logprobs must be between 0 and the vocabulary size " + std::to_string(n_vocab) + ", got " + std::to_string(*p.logprobs));
+        refuse("logprobs must be between 0 and the vocabulary size " + std::to_string(n_vocab) + ", got " +
+               std::to_string(*p.logprobs));
     }
     require_no_empty("stop", p.stop, "which would end every answer at once");
     for (const auto & [token, bias] : p.logit_bias) {
         if (token < 0 || token >= n_vocab) {
-            refuse("logit_bias names token " + std::to_string(token) + ", outside the vocabulary of " + std::to_string(n_vocab));
+            refuse("logit_bias names token " + std::to_string(token) + ", outside the vocabulary of " +
+                   std::to_string(n_vocab));
         }
         if (std::isnan(bias) || bias == std::numeric_limits<float>::infinity()) {
             refuse("logit_bias of token " + std::to_string(token) + " must be a number or -inf");

@@ -15,9 +15,9 @@ enum class NegAction { off, mask, sample };
 // What the inbox of a request hears of: every token, the end of each sample, or the end of all of them.
 enum class Notify { token, sample, request };
 
-// What one call of generate asks for. Values are validated by `validate_request` before anything is evaluated. An optional that is
-// not set leaves the choice to the model, or switches the feature off where its comment says so. Names are those of
-// darwin_neg_cpp.SamplingParams, and of llama.cpp's server where that has them.
+// What one call of generate asks for. Values are validated by `validate_request` before anything is evaluated. An
+// optional that is not set leaves the choice to the model, or switches the feature off where its comment says so. Names
+// are those of darwin_neg_cpp.SamplingParams, and of llama.cpp's server where that has them.
 struct RequestParams {
     int32_t n = 1;                      // samples of the one prompt
     std::optional<int32_t> max_tokens;  // of each sample; not set: to the end of the answer or of the context
@@ -65,7 +65,8 @@ struct RequestParams {
 
     Notify notify = Notify::request;
 
-    // Calls visit(name, value) for every field of `params`, so that what converts or checks all of them needs no list of its own.
+    // Calls visit(name, value) for every field of `params`, so that what converts or checks all of them needs no list
+    // of its own.
     template <typename Params, typename Visit>
     static void visit_fields(Params & params, Visit && visit) {
         visit("n", params.n);

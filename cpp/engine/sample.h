@@ -20,8 +20,8 @@ namespace darwin_neg {
 class Inbox;
 struct Request;
 
-// One of a request's n samples, as the scheduler keeps it. Written by the worker with the scheduler's lock held; the worker may read
-// without it.
+// One of a request's n samples, as the scheduler keeps it. Written by the worker with the scheduler's lock held; the
+// worker may read without it.
 struct Sample {
     enum class Phase { waiting, prefill, generating, done };
 
@@ -70,7 +70,9 @@ struct Request {
         return out;
     }
 
-    int32_t n_tokens(const Sample & sample) const { return static_cast<int32_t>(prompt.size() + sample.generated.size()); }
+    int32_t n_tokens(const Sample & sample) const {
+        return static_cast<int32_t>(prompt.size() + sample.generated.size());
+    }
 
     llama_token token_at(const Sample & sample, int32_t pos) const {
         const auto n = static_cast<int32_t>(prompt.size());
@@ -79,8 +81,9 @@ struct Request {
 
     // Whether samples have drawn their first token but never had a place.
     bool has_unplaced() const {
-        return std::any_of(samples.begin(), samples.end(),
-                           [](const auto & sample) { return sample->phase == Sample::Phase::waiting && sample->n_past == 0; });
+        return std::any_of(samples.begin(), samples.end(), [](const auto & sample) {
+            return sample->phase == Sample::Phase::waiting && sample->n_past == 0;
+        });
     }
 };
 

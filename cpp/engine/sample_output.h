@@ -9,15 +9,15 @@
 
 namespace darwin_neg {
 
-// What one sample has produced: tokens with their records, held back until their text is certain (see TextStream), then ready to be
-// taken. Tokens, text and records always come out together.
+// What one sample has produced: tokens with their records, held back until their text is certain (see TextStream), then
+// ready to be taken. Tokens, text and records always come out together.
 class SampleOutput {
 public:
     // n_top: alternatives recorded for each token.
     SampleOutput(int32_t index, std::vector<std::string> stops, size_t n_top);
 
-    // Adds a token and the bytes it shows. Returns true when a stop string is now complete; nothing may be added after that.
-    // has_neg, has_logprobs: which records the token carries.
+    // Adds a token and the bytes it shows. Returns true when a stop string is now complete; nothing may be added after
+    // that. has_neg, has_logprobs: which records the token carries.
     bool add(const Drawn & drawn, const std::string & piece, bool has_neg, bool has_logprobs);
 
     // No more tokens will come: releases what was held back. `reason` is a literal.

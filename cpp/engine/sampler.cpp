@@ -72,9 +72,10 @@ std::vector<common_sampler_type> sampler_order(const std::vector<std::string> & 
         // common leaves out a name it does not know, with a line in the log
         const std::vector<common_sampler_type> types = common_sampler_types_from_names({name});
         if (types.empty()) {
-            throw RequestError("samplers names '" + name +
-                               "', which does not exist; known are penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc and "
-                               "temperature");
+            throw RequestError(
+                "samplers names '" + name +
+                "', which does not exist; known are penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc and "
+                "temperature");
         }
         out.push_back(types.front());
     }
@@ -139,9 +140,11 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
         }
     }
     if (!s.grammar.empty() && !s.grammar_lazy) {
-        // tried on its own first: common_sampler_init would lose the chain it has begun when the grammar cannot be parsed
+        // tried on its own first: common_sampler_init would lose the chain it has begun when the grammar cannot be
+        // parsed
         const ErrorLineScope errors;
-        llama_sampler * trial = llama_sampler_init_grammar(model.vocab(), common_grammar_value(s.grammar).c_str(), "root");
+        llama_sampler * trial =
+            llama_sampler_init_grammar(model.vocab(), common_grammar_value(s.grammar).c_str(), "root");
         if (trial == nullptr) {
             throw RequestError("grammar cannot be parsed" + parser_reason(errors.lines()) +
                                " (GBNF with a rule `root` is expected, without left recursion)");
@@ -172,15 +175,16 @@ size_t tokens_looked_at(const common_params_sampling & s) {
     return static_cast<size_t>(std::max({penalties, dry, 0}));
 }
 
-// Temperature 0 takes the largest logit whatever truncates the candidates before it, as long as nothing reorders them, and nothing
-// drops the largest, as typical sampling and XTC do.
+// Temperature 0 takes the largest logit whatever truncates the candidates before it, as long as nothing reorders them,
+// and nothing drops the largest, as typical sampling and XTC do.
 bool is_greedy(const common_params_sampling & s) {
     const auto in_chain = [&s](common_sampler_type type) {
         return std::find(s.samplers.begin(), s.samplers.end(), type) != s.samplers.end();
     };
-    const bool coldest = s.temp <= 0.0f && s.dynatemp_range <= 0.0f && s.mirostat == 0 && in_chain(COMMON_SAMPLER_TYPE_TEMPERATURE);
-    const bool reorders =
-        has_penalties(s) || s.dry_multiplier > 0.0f || in_chain(COMMON_SAMPLER_TYPE_INFILL) || in_chain(COMMON_SAMPLER_TYPE_ADAPTIVE_P);
+    const bool coldest =
+        s.temp <= 0.0f && s.dynatemp_range <= 0.0f && s.mirostat == 0 && in_chain(COMMON_SAMPLER_TYPE_TEMPERATURE);
+    const bool reorders = has_penalties(s) || s.dry_multiplier > 0.0f || in_chain(COMMON_SAMPLER_TYPE_INFILL) ||
+                          in_chain(COMMON_SAMPLER_TYPE_ADAPTIVE_P);
     const bool drops_largest = s.typ_p < 1.0f || s.xtc_probability > 0.0f;
     const bool budget        = s.reasoning_budget_tokens >= 0 || s.reasoning_control;
     return coldest && !reorders && !drops_largest && !budget && s.grammar.empty() && s.neg.action != LLAMA_NEG_SAMPLE;
@@ -201,13 +205,15 @@ std::vector<std::pair<llama_token, float>> all_biases(const Model & model, const
 
 }  // namespace
 
-Sampler::Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index, const std::vector<llama_token> & prompt)
+Sampler::Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index,
+                 const std::vector<llama_token> & prompt)
     : model_(model), greedy_(is_greedy(base)) {
     base.seed = sample_seed(seed, index);
     try {
         chain_.reset(common_sampler_init(model.get(), base));
     } catch (const std::exception & e) {
-        throw RequestError(std::string(base.grammar.empty() ? "sampling parameters" : "grammar") + " refused: " + one_line(e.what()));
+        throw RequestError(std::string(base.grammar.empty() ? "sampling parameters" : "grammar") +
+                           " refused: " + one_line(e.what()));
     }
     // penalties look back into the prompt too
     const size_t seen = std::min(prompt.size(), tokens_looked_at(base));
@@ -247,16 +253,21 @@ llama_token Sampler::best(const float * logits) const {
 
 RequestError Sampler::nothing_left() const {
     if (neg_.current.active) {
-        return RequestError("no token can be chosen: the grammar or logit_bias excludes every token that the NEG gate kept (its top_k is " +
-                            std::to_string(neg_.gate.top_k) + "; raise it, or the threshold)");
+        return RequestError(
+            "no token can be chosen: the grammar or logit_bias excludes every token that the NEG gate kept (its top_k "
+            "is " +
+            std::to_string(neg_.gate.top_k) + "; raise it, or the threshold)");
     }
-    return RequestError("no token can be chosen: the grammar or logit_bias excludes every token (or the model's logits are not numbers)");
+    return RequestError(
+        "no token can be chosen: the grammar or logit_bias excludes every token (or the model's logits are not "
+        "numbers)");
 }
 
 Drawn Sampler::draw(const Row & row, std::optional<int32_t> n_logprobs) {
     Drawn out;
     neg_.observe(row.entropy, nullptr);
-    // An active gate keeps the largest logit, so it changes nothing here, unless a bias lifts a token that the gate has dropped.
+    // An active gate keeps the largest logit, so it changes nothing here, unless a bias lifts a token that the gate has
+    // dropped.
     if (greedy_ && (biases_.empty() || !neg_.current.active)) {
         out.token = best(row.logits);
         if (out.token == LLAMA_TOKEN_NULL) {
@@ -266,7 +277,7 @@ Drawn Sampler::draw(const Row & row, std::optional<int32_t> n_logprobs) {
         out.token = common_sampler_sample_row(chain_.get(), row.logits, row.entropy);
         // When a grammar (or NaN logits) leaves nothing, the chain still "chooses" one of the tokens at -inf.
         const llama_token_data_array * candidates = common_sampler_get_candidates(chain_.get(), false);
-        const float logit                         = candidates->selected >= 0 ? candidates->data[candidates->selected].logit : -INFINITY;
+        const float logit = candidates->selected >= 0 ? candidates->data[candidates->selected].logit : -INFINITY;
         if (!(logit > -INFINITY)) {
             throw nothing_left();
         }

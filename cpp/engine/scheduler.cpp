@@ -11,7 +11,8 @@ namespace darwin_neg {
 
 namespace {
 
-// While others generate, a waiting prompt gets at most this many tokens of a step, so that it does not stall their output.
+// While others generate, a waiting prompt gets at most this many tokens of a step, so that it does not stall their
+// output.
 constexpr int32_t k_prefill_beside_generation = 128;
 
 double seconds_between(Request::Clock::time_point from, Request::Clock::time_point to) {
@@ -32,7 +33,8 @@ Scheduler::Scheduler(const Model & model)
       context_(make_context(model)),
       batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),
       n_batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),  // may be less than asked for in a small context
-      places_(llama_get_memory(context_.get()), static_cast<int32_t>(model.params().n_parallel), static_cast<int64_t>(model.n_ctx())) {
+      places_(llama_get_memory(context_.get()), static_cast<int32_t>(model.params().n_parallel),
+              static_cast<int64_t>(model.n_ctx())) {
     llama_set_abort_callback(
         context_.get(), [](void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(); }, &abort_decode_);
     thread_ = std::thread([this] { run(); });
@@ -95,7 +97,8 @@ std::shared_ptr<Request> Scheduler::make_request(std::vector<llama_token> prompt
         request->samples.push_back(std::make_unique<Sample>(*request, i, stops, n_top));
     }
     // the first sampler is made here, so that a grammar that cannot be parsed is refused before anything is queued
-    request->samples.front()->sampler = std::make_unique<Sampler>(model_, request->sampling_of(0), request->seed, 0, request->prompt);
+    request->samples.front()->sampler =
+        std::make_unique<Sampler>(model_, request->sampling_of(0), request->seed, 0, request->prompt);
     return request;
 }
 
@@ -154,7 +157,8 @@ Requests Scheduler::submit(std::vector<std::vector<llama_token>> prompts, const 
 }
 
 std::optional<Update> Scheduler::wait(Inbox & inbox, std::chrono::duration<double> timeout) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(timeout);
+    const auto deadline =
+        std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(timeout);
     Lock lock(mutex_);
     while (inbox.ready.empty()) {
         if (inbox.closed || (!inbox.news.wait_until(lock, deadline) && inbox.ready.empty())) {
@@ -229,7 +233,8 @@ void Scheduler::ask_to_stop_locked(Request & request) {
     }
     request.cancelled = true;
     // a long prompt need not be decoded to its end when nobody waits for anything any more
-    abort_decode_ = closing_ || std::all_of(queue_.begin(), queue_.end(), [](const auto & other) { return other->cancelled; });
+    abort_decode_ =
+        closing_ || std::all_of(queue_.begin(), queue_.end(), [](const auto & other) { return other->cancelled; });
     work_.notify_all();
 }
 
@@ -395,8 +400,8 @@ void Scheduler::make_room_locked() {
     }
 }
 
-// Draws are made in parallel, since each costs at least a look at the whole vocabulary; what they chose is taken over one by one.
-// The context is read before, so that no thread but this one touches it.
+// Draws are made in parallel, since each costs at least a look at the whole vocabulary; what they chose is taken over
+// one by one. The context is read before, so that no thread but this one touches it.
 void Scheduler::sample_rows() {
     struct Job {
         Sample * sample;
@@ -428,8 +433,8 @@ void Scheduler::sample_rows() {
         Request & request = sample.request;
         try {
             if (!sample.sampler) {
-                sample.sampler =
-                    std::make_unique<Sampler>(model_, request.sampling_of(sample.index), request.seed, sample.index, request.prompt);
+                sample.sampler = std::make_unique<Sampler>(model_, request.sampling_of(sample.index), request.seed,
+                                                           sample.index, request.prompt);
             }
             job.drawn = sample.sampler->draw(job.row, request.params.logprobs);
         } catch (const RequestError & e) {

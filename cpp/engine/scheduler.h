@@ -37,13 +37,13 @@ struct Stats {
 
 // Continuous batching over one llama_context, which the worker thread alone touches.
 //
-// A step decodes one token of every generating sequence and, in what is left of the batch, pieces of the prompts that wait. A prompt
-// with n samples is decoded by its first sample; at its last token the first token of all n samples is drawn from the same row. How
-// the samples then come to their sequences is told in places.h.
+// A step decodes one token of every generating sequence and, in what is left of the batch, pieces of the prompts that
+// wait. A prompt with n samples is decoded by its first sample; at its last token the first token of all n samples is
+// drawn from the same row. How the samples then come to their sequences is told in places.h.
 class Scheduler : public std::enable_shared_from_this<Scheduler> {
 public:
-    // Held by a shared_ptr, since Requests keep it alive. The model must live until close(). Throws ModelFileError when no context of
-    // that size can be made.
+    // Held by a shared_ptr, since Requests keep it alive. The model must live until close(). Throws ModelFileError when
+    // no context of that size can be made.
     explicit Scheduler(const Model & model);
     ~Scheduler();
     Scheduler(const Scheduler &)             = delete;
@@ -51,13 +51,14 @@ public:
 
     std::shared_ptr<Inbox> inbox() const;
 
-    // A request for each prompt, all queued at once, so that they begin in the same step. chat: what the prompts came from, or null.
-    // Everything is checked before anything is queued. Throws RequestError, ContextFullError or NegHeadError.
-    Requests submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params, const std::shared_ptr<Inbox> & inbox,
-                    const ChatPrompt * chat = nullptr) EXCLUDES(mutex_);
+    // A request for each prompt, all queued at once, so that they begin in the same step. chat: what the prompts came
+    // from, or null. Everything is checked before anything is queued. Throws RequestError, ContextFullError or
+    // NegHeadError.
+    Requests submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params,
+                    const std::shared_ptr<Inbox> & inbox, const ChatPrompt * chat = nullptr) EXCLUDES(mutex_);
 
-    // The next news of a request of this inbox, as its `notify` asks for; nothing after `timeout`, or when the inbox is closed and
-    // empty. Several threads may wait on one inbox; each piece of news goes to one of them.
+    // The next news of a request of this inbox, as its `notify` asks for; nothing after `timeout`, or when the inbox is
+    // closed and empty. Several threads may wait on one inbox; each piece of news goes to one of them.
     std::optional<Update> wait(Inbox & inbox, std::chrono::duration<double> timeout) EXCLUDES(mutex_);
 
     // No more news is wanted from it: those that wait return.
@@ -71,7 +72,8 @@ public:
 
     void cancel_all() EXCLUDES(mutex_);
 
-    // Ends everything that runs as "cancelled", and the thread. Answers can still be fetched; the model is not used again.
+    // Ends everything that runs as "cancelled", and the thread. Answers can still be fetched; the model is not used
+    // again.
     void close() EXCLUDES(mutex_, close_mutex_);
 
     Stats stats() const EXCLUDES(mutex_);
@@ -80,7 +82,8 @@ private:
     using Clock = Request::Clock;
     using Phase = Sample::Phase;
 
-    std::shared_ptr<Request> make_request(std::vector<llama_token> prompt, const RequestParams & params, const ChatPrompt * chat) const;
+    std::shared_ptr<Request> make_request(std::vector<llama_token> prompt, const RequestParams & params,
+                                          const ChatPrompt * chat) const;
     Update take_update_locked(Request & request) REQUIRES(mutex_);
     void announce_locked(Request & request) noexcept REQUIRES(mutex_);
     void ask_to_stop_locked(Request & request) REQUIRES(mutex_);
@@ -95,7 +98,8 @@ private:
     void sample_rows() EXCLUDES(mutex_);
     void start_samples(Sample & leader) EXCLUDES(mutex_);
     void publish(Sample & sample, const Drawn & drawn) EXCLUDES(mutex_);
-    void finish_locked(Sample & sample, const char * reason, const std::optional<std::string> & error = std::nullopt) REQUIRES(mutex_);
+    void finish_locked(Sample & sample, const char * reason, const std::optional<std::string> & error = std::nullopt)
+        REQUIRES(mutex_);
     void make_room_locked() REQUIRES(mutex_);
     void apply_cancellations_locked() REQUIRES(mutex_);
     void forget_finished_locked() REQUIRES(mutex_);
@@ -125,7 +129,7 @@ private:
     std::vector<PrefillPart> batch_prefill_;
 
     mutable Mutex mutex_;
-    CondVar work_;                                                             // for the worker: something to do, or closing
+    CondVar work_;  // for the worker: something to do, or closing
     std::map<int64_t, std::shared_ptr<Request>> requests_ GUARDED_BY(mutex_);  // until released
     Queue queue_ GUARDED_BY(mutex_);
     Places places_ GUARDED_BY(mutex_);

@@ -24,14 +24,17 @@ constexpr size_t k_texts_at_once = 16;
 // One context, filled with texts and decoded batch by batch into `out`.
 class Pass {
 public:
-    Pass(const Model & model, const ScoreParts & parts, size_t n_texts, size_t longest, std::atomic<bool> & stop, Scores & out)
+    Pass(const Model & model, const ScoreParts & parts, size_t n_texts, size_t longest, std::atomic<bool> & stop,
+         Scores & out)
         : model_(model),
           parts_(parts),
           n_texts_(static_cast<uint32_t>(std::min(n_texts, k_texts_at_once))),
-          rows_at_once_(static_cast<uint32_t>(std::clamp<int64_t>(k_logits_bytes / (int64_t{4} * model.n_vocab()), 32, 1024))),
+          rows_at_once_(
+              static_cast<uint32_t>(std::clamp<int64_t>(k_logits_bytes / (int64_t{4} * model.n_vocab()), 32, 1024))),
           // a group of texts fills one batch, or is a single longer text
           n_ctx_(std::max(static_cast<uint32_t>(longest), rows_at_once_)),
-          context_(model.make_context(n_ctx_, rows_at_once_, std::min(rows_at_once_, model.params().n_ubatch), n_texts_, parts.hidden)),
+          context_(model.make_context(n_ctx_, rows_at_once_, std::min(rows_at_once_, model.params().n_ubatch), n_texts_,
+                                      parts.hidden)),
           batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),
           stop_(stop),
           out_(out) {
@@ -107,9 +110,9 @@ private:
             }
         }
         parallel_for(count, model_.params().n_threads, [&](int32_t i) {
-            const float * row      = rows[static_cast<size_t>(i)].logits;
-            const RowStats stats   = row_stats(row, out_.n_vocab);
-            const auto logprob     = [&](llama_token token) { return static_cast<float>(row[token] - stats.log_sum_exp); };
+            const float * row    = rows[static_cast<size_t>(i)].logits;
+            const RowStats stats = row_stats(row, out_.n_vocab);
+            const auto logprob = [&](llama_token token) { return static_cast<float>(row[token] - stats.log_sum_exp); };
             const llama_token next = next_[static_cast<size_t>(i)];
             const size_t at        = first + static_cast<size_t>(i);
             out_.true_entropy[at]  = static_cast<float>(stats.entropy);
@@ -175,13 +178,15 @@ void Scorer::check_texts(const std::vector<std::vector<llama_token>> & texts) co
         }
         for (const llama_token token : tokens) {
             if (token < 0 || token >= model_.n_vocab()) {
-                throw RequestError("token " + std::to_string(token) + " is outside the vocabulary of " + std::to_string(model_.n_vocab()));
+                throw RequestError("token " + std::to_string(token) + " is outside the vocabulary of " +
+                                   std::to_string(model_.n_vocab()));
             }
         }
     }
 }
 
-Scores Scorer::score(const std::vector<std::vector<llama_token>> & texts, const ScoreParts & parts, std::atomic<bool> & stop) {
+Scores Scorer::score(const std::vector<std::vector<llama_token>> & texts, const ScoreParts & parts,
+                     std::atomic<bool> & stop) {
     check_texts(texts);
     if (parts.n_top < 0 || parts.n_top > model_.n_vocab()) {
         throw RequestError("top must be between 0 and the vocabulary's " + std::to_string(model_.n_vocab()) + ", got " +
@@ -194,7 +199,8 @@ Scores Scorer::score(const std::vector<std::vector<llama_token>> & texts, const 
         return out;
     }
     const Call call(*this, stop);
-    const auto longest = std::max_element(texts.begin(), texts.end(), [](const auto & a, const auto & b) { return a.size() < b.size(); });
+    const auto longest = std::max_element(texts.begin(), texts.end(),
+                                          [](const auto & a, const auto & b) { return a.size() < b.size(); });
     Pass pass(model_, parts, texts.size(), longest->size(), stop, out);
     for (const auto & text : texts) {
         pass.add(text);

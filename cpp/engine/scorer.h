@@ -36,10 +36,11 @@ public:
     // The model must outlive the scorer.
     explicit Scorer(const Model & model) : model_(model) {}
 
-    // Several texts share a batch. Of the logits no more rows are held at once than fit into a fixed amount of memory, unless they are
-    // asked for. Setting `stop` from another thread ends the call within one decode step, as cancel_all() and close() do.
-    // Throws RequestError, ContextFullError, or Error when stopped.
-    Scores score(const std::vector<std::vector<llama_token>> & texts, const ScoreParts & parts, std::atomic<bool> & stop) EXCLUDES(mutex_);
+    // Several texts share a batch. Of the logits no more rows are held at once than fit into a fixed amount of memory,
+    // unless they are asked for. Setting `stop` from another thread ends the call within one decode step, as
+    // cancel_all() and close() do. Throws RequestError, ContextFullError, or Error when stopped.
+    Scores score(const std::vector<std::vector<llama_token>> & texts, const ScoreParts & parts,
+                 std::atomic<bool> & stop) EXCLUDES(mutex_);
 
     void cancel_all() EXCLUDES(mutex_);
 

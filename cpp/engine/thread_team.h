@@ -21,9 +21,9 @@ public:
     ThreadTeam(const ThreadTeam &)             = delete;
     ThreadTeam & operator=(const ThreadTeam &) = delete;
 
-    // Executes `work` on the calling thread and at the same time on up to n_threads - 1 others, and returns when all have returned.
-    // A thread that is late is not waited for, and one that the system refuses to start is done without: `work` must share out
-    // what there is to do, and must not throw.
+    // Executes `work` on the calling thread and at the same time on up to n_threads - 1 others, and returns when all
+    // have returned. A thread that is late is not waited for, and one that the system refuses to start is done without:
+    // `work` must share out what there is to do, and must not throw.
     void run(int32_t n_threads, const std::function<void()> & work);
 
 private:

@@ -9,7 +9,8 @@
 
 namespace darwin_neg {
 
-// What is new of one sample since the last look. All vectors have one entry a token, the optional ones are empty when not asked for.
+// What is new of one sample since the last look. All vectors have one entry a token, the optional ones are empty when
+// not asked for.
 struct SampleUpdate {
     int32_t index = 0;
     std::vector<llama_token> tokens;

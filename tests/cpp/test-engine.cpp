@@ -1,4 +1,5 @@
-// The engine on a tiny model: many requests, cancellation, a full context, bad requests, closing. Run under the sanitizers.
+// The engine on a tiny model: many requests, cancellation, a full context, bad requests, closing. Run under the
+// sanitizers.
 
 #include "engine.h"
 
@@ -88,7 +89,9 @@ static void check_throws(F && f, const char * words) {
 namespace darwin_neg {
 
 struct SchedulerTest {
-    static void decode_with(Scheduler & s, std::function<int32_t(llama_context *, llama_batch)> decode) { s.decode_ = std::move(decode); }
+    static void decode_with(Scheduler & s, std::function<int32_t(llama_context *, llama_batch)> decode) {
+        s.decode_ = std::move(decode);
+    }
     static void abandon_all(Scheduler & s) {
         const Lock lock(s.mutex_);
         s.abandon_all_locked();
@@ -140,15 +143,17 @@ static void a_place_is_refilled_at_once(const ModelParams & params) {
     CHECK(consumer.scheduler.stats().n_steps <= 22);  // 28 if the third waited for the first
 }
 
-// Every sample of a request fails when its prompt cannot be decoded, nobody waits for ever, and the next request is served.
+// Every sample of a request fails when its prompt cannot be decoded, nobody waits for ever, and the next request is
+// served.
 static void a_failed_decode_ends_all_samples(const ModelParams & params) {
     Engine engine(params, "");
     Consumer consumer(engine);
     RequestParams greedy   = greedy_params(5);
     greedy.n               = 7;
     std::atomic<bool> fail = true;
-    SchedulerTest::decode_with(*engine.scheduler(),
-                               [&](llama_context * ctx, llama_batch batch) { return fail ? -3 : llama_decode(ctx, batch); });
+    SchedulerTest::decode_with(*engine.scheduler(), [&](llama_context * ctx, llama_batch batch) {
+        return fail ? -3 : llama_decode(ctx, batch);
+    });
     const Update update = consumer.run(prompt(9), greedy);
     CHECK(update.samples.size() == 7);
     for (const auto & sample : update.samples) {
@@ -159,7 +164,8 @@ static void a_failed_decode_ends_all_samples(const ModelParams & params) {
     CHECK(consumer.scheduler.stats().n_seq_used == 0);
 }
 
-// Whatever is thrown in the worker ends the requests with an error, those that wait for a place too; the engine keeps serving.
+// Whatever is thrown in the worker ends the requests with an error, those that wait for a place too; the engine keeps
+// serving.
 static void an_exception_ends_requests_and_not_the_process(const ModelParams & params) {
     Engine engine(params, "");
     Consumer consumer(engine);
@@ -264,7 +270,8 @@ static void an_inbox_hears_what_was_asked_for(const ModelParams & params) {
             ++n_updates;
             for (const auto & sample : update.samples) {
                 auto & all = tokens[static_cast<size_t>(sample.index)];
-                CHECK(notify == Notify::token || (all.empty() && sample.tokens.size() == 12 && ends_with(sample, "length")));
+                CHECK(notify == Notify::token ||
+                      (all.empty() && sample.tokens.size() == 12 && ends_with(sample, "length")));
                 all.insert(all.end(), sample.tokens.begin(), sample.tokens.end());
             }
             finished = update.finished;
@@ -343,7 +350,8 @@ int main() {
 
         const RequestParams greedy = greedy_params(20);
         const Update alone         = consumer.run(prompt(30), greedy);
-        CHECK(alone.samples.size() == 1 && alone.samples[0].tokens.size() == 20 && alone.samples[0].entropy.size() == 20);
+        CHECK(alone.samples.size() == 1 && alone.samples[0].tokens.size() == 20 &&
+              alone.samples[0].entropy.size() == 20);
         CHECK(ends_with(alone.samples[0], "length"));
 
         // more samples than places: one prompt decoded, all equal under greedy decoding
@@ -427,10 +435,12 @@ int main() {
         const Scores e = score({prompt(100)}, {true, true, 3});
         CHECK(e.predicted_entropy.size() == 101 && e.hidden.size() == 101u * TinyModel::hidden);
         for (size_t i = 0; i < e.predicted_entropy.size(); ++i) {
-            CHECK(std::fabs(e.predicted_entropy[i] - reference_entropy(tiny.head, e.hidden.data() + i * TinyModel::hidden)) < 1e-5);
+            CHECK(std::fabs(e.predicted_entropy[i] -
+                            reference_entropy(tiny.head, e.hidden.data() + i * TinyModel::hidden)) < 1e-5);
         }
 
-        // several texts at once are what each is alone, in whatever batches they fall, but for the rounding of attention in half precision
+        // several texts at once are what each is alone, in whatever batches they fall, but for the rounding of
+        // attention in half precision
         std::vector<std::vector<llama_token>> texts;
         for (int i = 1; i < 40; ++i) {
             texts.push_back(prompt(i * 7 % 130 + 1));

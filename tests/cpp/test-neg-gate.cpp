@@ -54,7 +54,8 @@ static void inactive_rows_are_untouched() {
 static void active_rows_keep_the_best_k_in_order() {
     const Sampler gate(llama_sampler_init_neg_gate({1.0f, 3, 1.0f}));
     auto data = row({1, 5, 2, 5, 5, 5});
-    CHECK((kept(gate.get(), data, 1.5f) == std::vector<llama_token>{1, 3, 4}));  // ties to the lowest ids, vocabulary order
+    CHECK((kept(gate.get(), data, 1.5f) ==
+           std::vector<llama_token>{1, 3, 4}));  // ties to the lowest ids, vocabulary order
     CHECK(llama_sampler_neg_is_active(gate.get()));
     data = row({1, 2});
     CHECK(kept(gate.get(), data, INFINITY).size() == 2);
@@ -124,7 +125,8 @@ static void graph_form_equals_host_form() {
     const ggml_backend_ptr backend(ggml_backend_cpu_init());
     ggml_backend_cpu_set_n_threads(backend.get(), 1);
     for (const int n : {1, 5, 20, 21, 300, 5000}) {
-        for (const llama_neg_gate_params & p : {llama_neg_gate_params{1.0f, 20, 1.0f}, llama_neg_gate_params{0.5f, 1, 0.6f}}) {
+        for (const llama_neg_gate_params & p :
+             {llama_neg_gate_params{1.0f, 20, 1.0f}, llama_neg_gate_params{0.5f, 1, 0.6f}}) {
             const Sampler gate(llama_sampler_init_neg_gate(p));
             const ggml_context_ptr ctx(ggml_init({64 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true}));
             ggml_cgraph * graph   = ggml_new_graph(ctx.get());

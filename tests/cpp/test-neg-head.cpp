@@ -1,4 +1,5 @@
-// The head inside libllama on a tiny random model: values, row order, file forms, saving, and every way a head can be wrong.
+// The head inside libllama on a tiny random model: values, row order, file forms, saving, and every way a head can be
+// wrong.
 
 #include "llama-neg.h"
 
@@ -60,13 +61,15 @@ static void every_output_row_has_its_own_value(llama_model * model, const TinyHe
         CHECK(llama_decode(plain.get(), batch.get()) == 0);
         for (int i = 0; i < batch.size(); ++i) {
             const float value = llama_get_neg_ith(plain.get(), i);
-            CHECK(batch.get().logits[i] ? std::fabs(value - llama_get_neg_ith(ctx.get(), i)) < 1e-5 : std::isnan(value));
+            CHECK(batch.get().logits[i] ? std::fabs(value - llama_get_neg_ith(ctx.get(), i)) < 1e-5
+                                        : std::isnan(value));
         }
     }
 }
 
 // The last rows of two sequences decoded together, their gates in the graph: what a gate dropped is -inf.
-static void decode_gated_rows(llama_model * model, float threshold, std::array<float, 2> & entropies, std::array<int, 2> & finite) {
+static void decode_gated_rows(llama_model * model, float threshold, std::array<float, 2> & entropies,
+                              std::array<int, 2> & finite) {
     std::array<Sampler, 2> chains;
     for (auto & chain : chains) {
         chain.reset(llama_sampler_chain_init(llama_sampler_chain_default_params()));
@@ -151,11 +154,14 @@ int main() {
         tiny.write(dir + name, true, true, {}, keys);
         return load_side_car(plain.get(), dir + name);
     };
-    CHECK(keyed("arch.gguf", [](gguf_context * g) { gguf_set_val_str(g, "neg.base_arch", "qwen35"); }).find("architecture") !=
+    CHECK(keyed("arch.gguf", [](gguf_context * g) {
+              gguf_set_val_str(g, "neg.base_arch", "qwen35");
+          }).find("architecture") != std::string::npos);
+    CHECK(keyed("wide.gguf", [](gguf_context * g) { gguf_set_val_u32(g, "neg.n_embd", 4096); }).find("4096") !=
           std::string::npos);
-    CHECK(keyed("wide.gguf", [](gguf_context * g) { gguf_set_val_u32(g, "neg.n_embd", 4096); }).find("4096") != std::string::npos);
-    CHECK(keyed("norm.gguf", [](gguf_context * g) { gguf_set_val_str(g, "neg.base_norm_sha256", "00"); }).find("another backbone") !=
-          std::string::npos);
+    CHECK(keyed("norm.gguf", [](gguf_context * g) {
+              gguf_set_val_str(g, "neg.base_norm_sha256", "00");
+          }).find("another backbone") != std::string::npos);
     CHECK(load_side_car(plain.get(), dir + "nowhere.gguf").find("nowhere") != std::string::npos);
     CHECK(load_side_car(plain.get(), dir + "plain.gguf").find("no neg.*") != std::string::npos);
     CHECK(!llama_model_neg_info(plain.get()).present);

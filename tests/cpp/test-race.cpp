@@ -1,5 +1,6 @@
-// What threads do to one engine at once: submit, wait (two on one inbox), cancel, release, score, read statistics and the log, close.
-// Meant for `make race`, where ThreadSanitizer watches; everywhere else it checks that no answer is lost, given twice or changed.
+// What threads do to one engine at once: submit, wait (two on one inbox), cancel, release, score, read statistics and
+// the log, close. Meant for `make race`, where ThreadSanitizer watches; everywhere else it checks that no answer is
+// lost, given twice or changed.
 
 #include "engine.h"
 
@@ -193,7 +194,8 @@ void texts_are_scored(Engine & engine) {
     const Scores alone     = engine.scorer().score({prompt(30)}, parts, stop);
     for (int i = 0; i < 5; ++i) {
         const Scores scores = engine.scorer().score({prompt(30), prompt(7)}, parts, stop);
-        CHECK(scores.n_tokens == 39 && scores.hidden.size() == scores.true_entropy.size() * static_cast<size_t>(scores.n_embd));
+        CHECK(scores.n_tokens == 39 &&
+              scores.hidden.size() == scores.true_entropy.size() * static_cast<size_t>(scores.n_embd));
         for (size_t k = 0; k < alone.true_entropy.size(); ++k) {
             CHECK(std::fabs(scores.true_entropy[k] - alone.true_entropy[k]) < 1e-3f);
         }
@@ -233,7 +235,8 @@ void everything_at_once(const ModelParams & params) {
     done = true;
     reader.join();
     for (const std::string & line : lines) {
-        CHECK(line.find("begins") == std::string::npos || line == "one begins, one ends" || line == "two begins, two ends");
+        CHECK(line.find("begins") == std::string::npos || line == "one begins, one ends" ||
+              line == "two begins, two ends");
     }
     CHECK(lines.count("one begins, one ends") == 1 && lines.count("two begins, two ends") == 1);
     // what was dropped ends with the step that was running
@@ -251,7 +254,8 @@ void closing_while_others_wait(const ModelParams & params) {
         const auto inbox      = scheduler.inbox();
         std::vector<Requests> requests;
         for (int i = 0; i < 12; ++i) {
-            requests.push_back(scheduler.submit({prompt(10 + i)}, greedy(200, i % 2 ? Notify::token : Notify::request), inbox));
+            requests.push_back(
+                scheduler.submit({prompt(10 + i)}, greedy(200, i % 2 ? Notify::token : Notify::request), inbox));
         }
         std::atomic<int> finished = 0;
         const auto wait           = [&] {

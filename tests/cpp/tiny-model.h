@@ -27,7 +27,8 @@ struct TinyModel {
 
     TinyHead head;
 
-    // `edit` may change or drop (return false) each NEG tensor before it is added; `keys` may change the finished header
+    // `edit` may change or drop (return false) each NEG tensor before it is added; `keys` may change the finished
+    // header
     using Edit = std::function<bool(ggml_tensor *&, ggml_context *)>;
     using Keys = std::function<void(gguf_context *)>;
 
@@ -50,8 +51,8 @@ struct TinyModel {
         return out;
     }
 
-    void write(const std::string & path, bool with_head, bool side_car = false, const Edit & edit = {}, const Keys & keys = {},
-               unsigned seed = 0) {
+    void write(const std::string & path, bool with_head, bool side_car = false, const Edit & edit = {},
+               const Keys & keys = {}, unsigned seed = 0) {
         const ggml_context_ptr ctx(ggml_init({16u << 20, nullptr, false}));
         const gguf_context_ptr gguf(gguf_init_empty());
         std::mt19937 rng(seed);
