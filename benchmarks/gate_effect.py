@@ -1,14 +1,20 @@
-"""What the gate does to sampled text: the demo model with the gate off, with mask, with mask and temp_scale, and with action=sample.
+"""Measures what the gate does to sampled text of the demo model.
 
     python benchmarks/gate_effect.py [--prompts N] [--tokens N] [--temperatures 0.7,1.0,1.3] [--threads N] [--json FILE]
     python benchmarks/gate_effect.py --tables FILE
 
-Prompt i has seed i in every setting, so that the settings are paired and the prompts independent of each other. Given are means over prompts
-and, against the gate off, the mean paired difference with its 95 % interval (1.96 standard errors over prompts). log-likelihood: of the
-generated tokens under the model at temperature 1, a token. repetition: share of 4-grams that stood in the answer before. distinct-2: different
-pairs of tokens over all pairs. active: share of positions with a predicted entropy above the threshold; with the gate off nothing acts there.
-Greedy decoding beside it. --tables writes what --json has kept as the tables of docs/gate-effect.md.
-The demo head has a temp_scale of 1, which would change nothing; that of the released head of Darwin-9B-NEG (0.598) is put in its place.
+Settings: gate off, mask, mask with temp_scale, action=sample, and greedy decoding for comparison. Prompt i has seed i
+in every setting, so that the settings are paired and the prompts independent of each other. Reported are means over
+prompts and, against the gate off, the mean paired difference with its 95 % interval (1.96 standard errors over
+prompts).
+
+log-likelihood: per generated token, under the model at temperature 1.
+repetition: share of 4-grams that occurred earlier in the answer.
+distinct-2: different pairs of tokens over all pairs.
+active: share of positions with a predicted entropy above the threshold; with the gate off nothing acts there.
+
+--tables writes the figures that --json has saved as the tables of docs/gate-effect.md. The demo head has a temp_scale
+of 1, which would change nothing; it is replaced by that of the released head of Darwin-9B-NEG (0.598).
 """
 
 from __future__ import annotations
@@ -31,12 +37,12 @@ from darwin_neg_cpp.neg import formats as neg_format
 
 RELEASED_TEMP_SCALE = 0.5983633399009705
 SUBJECTS = (
-    "the ocean", "bread", "a lighthouse", "bicycles", "the Roman Empire", "bees", "electricity", "the Moon", "chess", "libraries", "volcanoes", "tea",
-    "railways", "birds", "mathematics", "friendship",
+    "the ocean", "bread", "a lighthouse", "bicycles", "the Roman Empire", "bees", "electricity", "the Moon", "chess",
+    "libraries", "volcanoes", "tea", "railways", "birds", "mathematics", "friendship",
 )  # fmt: skip
 TASKS = (
-    "Explain {} to a child.", "Write a short story about {}.", "List five facts about {}.", "Why is {} important?", "Write a poem about {}.",
-    "Give me a plan for a lesson on {}.",
+    "Explain {} to a child.", "Write a short story about {}.", "List five facts about {}.", "Why is {} important?",
+    "Write a poem about {}.", "Give me a plan for a lesson on {}.",
 )  # fmt: skip
 VARIANTS = {
     "off": Neg(enabled=False, action="off"),
@@ -49,23 +55,23 @@ FIGURES = ("log_likelihood", "repetition", "distinct_2", "active")
 
 
 def texts() -> list[str]:
-    """Every task with every subject, each once; any first part of them has the tasks, and the subjects, as evenly as it can."""
+    """Joins every task with every subject, so that the first N, for any N, hold tasks and subjects evenly."""
     n = len(TASKS) * len(SUBJECTS)
-    # i runs through half of the pairs, those with task and subject both even or both odd, before it comes back to the first
+    # i runs through half of the pairs, those with task and subject both even or both odd, before the first comes again
     return [TASKS[i % len(TASKS)].format(SUBJECTS[(i + i // (n // 2)) % len(SUBJECTS)]) for i in range(n)]
 
 
-def figures(one: Generation, threshold: float) -> list[float]:
-    """FIGURES of an answer."""
-    ids = one.token_ids.tolist()
+def figures(answer: Generation, threshold: float) -> list[float]:
+    """Computes the FIGURES of an answer."""
+    ids = answer.token_ids.tolist()
     fours = [tuple(ids[i : i + 4]) for i in range(len(ids) - 3)]
     pairs = [tuple(ids[i : i + 2]) for i in range(len(ids) - 1)]
-    assert one.logprobs is not None and one.neg is not None
+    assert answer.logprobs is not None and answer.neg is not None
     return [
-        float(one.logprobs.chosen.mean()),
+        float(answer.logprobs.chosen.mean()),
         1 - len(set(fours)) / max(1, len(fours)),
         len(set(pairs)) / max(1, len(pairs)),
-        float((one.neg.entropy > np.float32(threshold)).mean()),
+        float((answer.neg.entropy > np.float32(threshold)).mean()),
     ]
 
 
@@ -73,7 +79,7 @@ def answers(llm: DarwinNEG, prompts: Sequence[list[int]], tokens: int, neg: Neg,
     # one at a time: a quantized model rounds differently in a batch, and settings would differ by more than the gate;
     # all of one length, so that figures can be compared
     return [
-        llm.generate(prompt, max_tokens=tokens, ignore_eos=True, seed=i, logprobs=0, neg=neg, **options)  # type: ignore[arg-type]
+        llm.generate(prompt, max_tokens=tokens, ignore_eos=True, seed=i, logprobs=0, neg=neg, **options)
         for i, prompt in enumerate(prompts)
     ]
 
@@ -133,7 +139,8 @@ def measured(n_prompts: int, tokens: int, temperatures: Sequence[float], threads
         with DarwinNEG(model, Path(folder) / "head.gguf", n_ctx=tokens + 64, n_parallel=1, n_threads=threads) as llm:
             prompts = [llm.chat_tokens([{"role": "user", "content": text}]) for text in texts()[:n_prompts]]
             about = {
-                "model": demo_model.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()), "prompts": len(prompts), "tokens": tokens,
+                "model": demo_model.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()),
+                "prompts": len(prompts), "tokens": tokens,
                 "threshold": round(float(head.threshold), 4), "top_k": head.top_k, "temp_scale": RELEASED_TEMP_SCALE,
             }  # fmt: skip
             print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
@@ -164,7 +171,8 @@ def tables(report: dict[str, Any]) -> str:
     for sampling in SAMPLING:
         parts += ["", f"**{sampling}**", ""]
         parts += [
-            "| temperature | setting | active | log-likelihood | change | repeated 4-grams, change | distinct pairs, change | active, change |",
+            "| temperature | setting | active | log-likelihood | change "
+            "| repeated 4-grams, change | distinct pairs, change | active, change |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for row in (one for one in report["rows"] if one["sampling"] == sampling):
