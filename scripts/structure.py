@@ -52,7 +52,11 @@ MAY_USE_CORE = ("engine", "cli", "convert")
 # imports inside functions: these rooms may have any, so that every verb starts fast; elsewhere those listed here alone,
 # which keep `import darwin_neg_cpp` fast. A file is loaded with its imports, so they belong to its top.
 LAZY_ROOMS = ("cli", "__main__", "__init__")
-LAZY = {("llm", "pretrained"), ("llm", "protocols")}
+LAZY = {
+    ("llm", "pretrained"),
+    ("llm", "protocols"),
+    ("eval", "__init__"),
+}  # the last: looking up the version takes time
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,23 @@
-"""Models from a repository: which file is taken, and what is said when there is none."""
+"""Models from a repository: which file is taken, what is said without one, and that nothing is downloaded twice."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import fake_core
 from darwin_neg_cpp import DarwinNegError, ModelFileError, load_darwin_neg, pretrained
+from darwin_neg_cpp.gguf_file.header import read_header
+from darwin_neg_cpp.neg.formats import has_neg
+from hub_child import python
+from oracles import tiny_tokenizer
+from oracles.hub_server import COMMIT, Hub
+
+REPO = "some-lab/Tiny-1B-NEG"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +60,9 @@ def test_from_pretrained_takes_the_model_and_the_side_car_beside_it(
         (tmp_path / name).write_bytes(b"GGUF")
         return str(tmp_path / name)
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: ["m.gguf", "m.neg.gguf"])
+    siblings = [SimpleNamespace(rfilename=name) for name in ("m.gguf", "m.neg.gguf")]
+    answer = SimpleNamespace(sha=COMMIT, siblings=siblings)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: answer)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with load_darwin_neg("some/repo", hf_token="secret", n_ctx=64):
         assert fake_core.Engine.last.options["neg_path"] == str(tmp_path / "m.neg.gguf")
@@ -67,7 +78,51 @@ def test_a_repository_that_cannot_be_reached_is_one_line(monkeypatch: pytest.Mon
     def fail(*_: Any, **__: Any) -> None:
         raise TransportError("no route\nto host")
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", fail)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(DarwinNegError, match="some/repo: cannot be downloaded: no route to host; check"):
         load_darwin_neg("some/repo")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("pretrained")
+    return tiny_tokenizer.write_checkpoint(base / "Tiny-1B-NEG", tiny_tokenizer.write(base / "tokenizer"), card=True)
+
+
+def fetched(hub: Hub, base: Path, *arguments: str, **env: str) -> Path:
+    code = f"from darwin_neg_cpp.pretrained import fetch; print(fetch({', '.join([repr(REPO), *arguments])})[0])"
+    result = python(code, hub.url, base / "hf", DARWIN_NEG_CACHE=str(base / "cache"), **env)
+    assert result.returncode == 0, result.stderr
+    return Path(result.stdout.strip())
+
+
+def requests(hub: Hub) -> int:
+    return sum(REPO in path for _, path, _, _ in hub.requests)
+
+
+def test_a_converted_file_is_found_although_the_download_was_deleted(checkpoint, tmp_path):
+    with Hub(REPO, checkpoint) as hub:
+        first = fetched(hub, tmp_path, "quant='q8_0'")
+        assert first.is_relative_to(tmp_path / "cache") and has_neg(read_header(first))
+        shutil.rmtree(tmp_path / "hf")
+        before = requests(hub)
+        assert fetched(hub, tmp_path, "quant='q8_0'") == first
+        assert requests(hub) == before + 1, "more than names and commit was asked for"
+        # another type, or the backbone alone, is another file
+        plain = fetched(hub, tmp_path, "quant='q8_0'", "side_car=False")
+        assert plain != first and not has_neg(read_header(plain))
+        assert fetched(hub, tmp_path, "quant='bf16'") not in (first, plain)
+
+
+def test_a_checkpoint_without_a_head_is_converted_once(checkpoint, tmp_path):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "headless"))
+    (folder / "neg_modules.safetensors").unlink()
+    with Hub(REPO, folder) as hub:
+        first = fetched(hub, tmp_path, "quant='q8_0'")
+        assert not has_neg(read_header(first))
+        shutil.rmtree(tmp_path / "hf")
+        before = requests(hub)
+        assert fetched(hub, tmp_path, "quant='q8_0'", "side_car=False") == first
+        assert fetched(hub, tmp_path, "quant='q8_0'") == first
+        assert requests(hub) == before + 2

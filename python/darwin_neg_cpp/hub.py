@@ -140,7 +140,7 @@ def _downloaded_folder(repo: str, revision: str | None) -> Path | None:
         return Path(
             huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True)
         )
-    except (OSError, ValueError):  # not found, or not the name of a repository
+    except Exception:  # whatever the reason: the error of the request that failed before says more
         return None
 
 
@@ -207,7 +207,7 @@ class _Quiet(logging.Filter):
         self._calls = 0
 
     def __enter__(self) -> None:
-        import huggingface_hub.utils  # noqa: F401 (gives its logger a handler, which sees the records of all its modules)
+        import huggingface_hub.utils.logging  # noqa: F401 (gives the logger of all its modules a handler)
 
         with self._lock:
             self._calls += 1

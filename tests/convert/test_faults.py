@@ -18,8 +18,7 @@ import pytest
 
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, rows, write
-from darwin_neg_cpp.errors import ModelFileError
-from darwin_neg_cpp.files.output_file import OutputError
+from darwin_neg_cpp.errors import ModelFileError, OutputError
 from oracles import tiny_tokenizer
 
 # installed, because the quantized types need the compiled engine

@@ -15,8 +15,8 @@ import pytest
 
 from conftest import ROOT
 from darwin_neg_cpp import DarwinNegError, RequestError
+from darwin_neg_cpp.errors import OutputError
 from darwin_neg_cpp.eval import data, ledger, plans, run, settings, summary
-from darwin_neg_cpp.files.output_file import OutputError
 from darwin_neg_cpp.protocols import ModeConfig
 from scripted_sampler import ScriptedSampler, letters, said
 

@@ -20,8 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import main
-from darwin_neg_cpp.errors import NegHeadError
-from darwin_neg_cpp.files.output_file import OutputError
+from darwin_neg_cpp.errors import NegHeadError, OutputError
 from darwin_neg_cpp.gguf_file import edit as gguf_edit
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format

@@ -19,8 +19,9 @@ MAIN = ("main", COMMIT)
 class Hub:
     """Serves `folder` as the repository `repo`, of models or of data.
 
-    token: asked for as a bearer. gated: refused although the token is right. cut: file name -> how often its download breaks off in
-    the middle. requests: (method, path, Range header or "", bearer or "") of everything asked for.
+    token: asked for as a bearer. gated: refused although the token is right. cut: file name -> how often its download breaks
+    off in the middle. silent: names of files that are never sent. requests: (method, path, Range header or "", bearer or "")
+    of every request.
     """
 
     repo: str
@@ -29,10 +30,12 @@ class Hub:
     token: str = ""
     gated: bool = False
     cut: dict[str, int] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
     requests: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     def __enter__(self) -> Hub:
         hub = self
+        self.closed = threading.Event()
 
         class Handler(_Handler):
             pass
@@ -44,6 +47,7 @@ class Hub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closed.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -132,6 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if not body:
+            return None
+        if name in self.hub.silent:
+            self.wfile.flush()
+            self.hub.closed.wait(60)
             return None
         if self.hub.cut.get(name, 0) > 0:
             self.hub.cut[name] -= 1

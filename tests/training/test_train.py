@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from darwin_neg_cpp import DarwinNEG, ModelFileError
-from darwin_neg_cpp.files.output_file import OutputError
+from darwin_neg_cpp.errors import OutputError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
 from darwin_neg_cpp.trace.agreement import agreement

@@ -132,7 +132,7 @@ def preview(plan: Plan, kind: str | None = None) -> ModelInfo:
 def bound_head(plan: Plan) -> NegHead:
     """Returns the plan's head, bound to its backbone, for a side-car."""
     if plan.head is None:
-        raise NegHeadError("there is no NEG head for a side-car; drop without_neg, or pass neg=FILE to give a head")
+        raise NegHeadError("there is no NEG head for a side-car; drop without_neg=True, or pass neg=FILE")
     return with_backbone(plan.head, plan.arch, _norm_sha256(plan))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from ..engine.build import build_info
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown_path
 from ..files.progress import Progress, no_progress
@@ -90,9 +91,7 @@ def describe_run(
 
 
 def _describe_build() -> dict[str, str]:
-    from .. import _core
-
-    build = _core.build_info()
+    build = build_info()
     return {"commit": build.get("llama_cpp_commit", ""), "patch": build.get("patch_key", "")}
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import shown_path
 from ..sampling import Neg
+from .agreement import agreement
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
@@ -62,8 +63,6 @@ class Trace:
 
     def summary(self) -> dict[str, float | int | None]:
         """Figures over the generated tokens, or over all where nothing was generated. nats; None where nothing can be said."""
-        from .agreement import agreement
-
         about = [one for one in self.tokens if one.true is not None]
         about = [one for one in about if one.generated] or about
         logprobs = [one.logprob for one in about if one.logprob is not None]
