@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from darwin_neg_cpp.trace.trace import Trace, TraceToken
+from darwin_neg_cpp.trace import Trace, TraceToken
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">]]>--></span>&amp;\u202eabc\x1b[31m\u2028'
 
 
-# a direction override, an Arabic letter mark, zero-width space and joiner, a byte order mark, a tag letter, C1, a Hangul filler, a variation selector
+# a direction override, an Arabic letter mark, zero-width space and joiner, a byte order mark, a tag letter, C1,
+# a Hangul filler, a variation selector
 UNSEEN = "\u202e\u061c\u200b\u200d\ufeff\U000e0041\x9b\u3164\ufe0f\x1b\u2029"
 
 

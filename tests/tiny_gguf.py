@@ -17,7 +17,7 @@ def byte_tokens() -> list[str]:
     return [chr(b) if b in kept else chr(next(extra)) for b in range(256)]
 
 
-def write_tiny_llama(path: Path, seed: int = 0) -> Path:
+def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = None) -> Path:
     rng = np.random.default_rng(seed)
     tokens = [*byte_tokens(), "<s>", "</s>"]
     writer = gguf.GGUFWriter(path, "llama")
@@ -40,6 +40,8 @@ def write_tiny_llama(path: Path, seed: int = 0) -> Path:
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)
     writer.add_add_bos_token(True)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
 
     def weight(name: str, *shape: int) -> None:
         writer.add_tensor(name, (rng.standard_normal(shape) * 1.5 * shape[-1] ** -0.5).astype(np.float32))

@@ -28,6 +28,8 @@ SENTENCES = [
 ]
 
 
+# a message as it is, without the start token that the vocabulary wants
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 # one that takes a message as it is, so that what is put into one can be seen
 TEMPLATE = "{% for message in messages %}<s>{{ message['content'] }}{% endfor %}"
 

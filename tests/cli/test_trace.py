@@ -16,8 +16,9 @@ from darwin_neg_cpp import demo_model
 from darwin_neg_cpp.cli import main as cli
 from darwin_neg_cpp.cli.trace import json_text
 from darwin_neg_cpp.files.shown_text import is_unseen
-from darwin_neg_cpp.trace.page import page
+from darwin_neg_cpp.trace import render_page
 from made_up_trace import UNSEEN, made_up
+from tiny_gguf import write_tiny_llama
 
 CLI = [sys.executable, "-m", "darwin_neg_cpp"]
 
@@ -32,7 +33,7 @@ def test_the_json_is_json_whatever_the_threshold() -> None:
 
     found = made_up(["a", "b", "c"], threshold=math.inf)
     assert json.loads(json_text(found), parse_constant=refuse)["threshold"] is None
-    assert "threshold infinite (never active)" in page(found)
+    assert "threshold infinite (never active)" in render_page(found)
 
 
 def test_the_json_holds_nothing_that_a_terminal_would_obey_or_hide() -> None:
@@ -157,3 +158,13 @@ def test_the_demo_model_is_traced_with_the_packages_head() -> None:
     out = run("trace", "--demo", "The quick brown fox", "-n", "4", "--temp", "0", "--json", "-")
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout)["model"] == demo_model.MODEL
+
+
+def test_a_chat_begins_with_the_models_start_token(tmp_path: Path) -> None:
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    model = write_tiny_llama(tmp_path / "model.gguf", chat_template=template)
+    out = run("trace", "hi", "--chat", "-m", str(model), "-n", "2", "--json", "-")
+    assert out.returncode == 0, out.stderr
+    found = json.loads(out.stdout)
+    assert [token["text"] for token in found["tokens"][:3]] == ["<s>", "h", "i"]
+    assert found["prompt_tokens"] == 3

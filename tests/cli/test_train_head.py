@@ -35,7 +35,7 @@ def test_ctrl_c_in_the_training_is_told(
         if epoch == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "train", lambda *args, tell, **more: real(*args, tell=interrupt, **more))
+    monkeypatch.setattr(command, "train", lambda *args, on_epoch, **more: real(*args, on_epoch=interrupt, **more))
     args = ["train-head", "-m", str(tiny_llama), "--self-generate", "40", "--self-tokens", "60", "--epochs", "9"]
     assert main([*args, "-o", str(tmp_path / "head.gguf")]) == 0
     said = capsys.readouterr()
@@ -69,14 +69,14 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(smollm2: Sm
         "-c",
         f"""
 import sys
-from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import main
-score = DarwinNEG.score_many
+from darwin_neg_cpp.engine.session import Session
+score = Session.score
 def noted(self, texts, **options):
     with open({str(asked)!r}, "a") as file:
         print(sum(map(len, texts)), file=file)
     return score(self, texts, **options)
-DarwinNEG.score_many = noted
+Session.score = noted
 sys.exit(main(sys.argv[1:]))
 """,
     ]

@@ -45,7 +45,10 @@ def test_gpqa_is_read_with_quotes_line_ends_and_byte_order_mark(tmp_path: Path) 
 
 
 def test_gpqa_columns_may_stand_anywhere_among_others(tmp_path: Path) -> None:
-    text = "Canary,Incorrect Answer 3,Incorrect Answer 2,Subdomain,Question,Incorrect Answer 1,Correct Answer,Canary,High-level domain\n"
+    text = (
+        "Canary,Incorrect Answer 3,Incorrect Answer 2,Subdomain,Question,Incorrect Answer 1,Correct Answer,Canary,"
+        "High-level domain\n"
+    )
     (item,) = data.load(write(tmp_path, text + "x,d,c,Optics,Why?,b,a,y,Physics\n")).items
     assert item.question.choices == ("a", "b", "c", "d") and item.domain == "Physics"
     (item,) = data.load(write(tmp_path, text.replace("High-level domain", "Z") + "x,d,c,Optics,Why?,b,a,y,P\n")).items

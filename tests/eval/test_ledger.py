@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
 from darwin_neg_cpp import DarwinNegError, RequestError
 from darwin_neg_cpp.errors import OutputError
-from darwin_neg_cpp.eval import data, ledger, plans, run, settings, summary
-from darwin_neg_cpp.protocols import ModeConfig
+from darwin_neg_cpp.eval import data, ledger, ledger_lines, plans, run, settings, summary
+from darwin_neg_cpp.protocols import ModeConfig, Protocol
 from scripted_sampler import ScriptedSampler, letters, said
 
 ITEMS = data.load(ROOT / "examples" / "questions.csv").items[::9]  # 8 questions over 6 domains
@@ -358,7 +360,8 @@ def test_two_processes_cannot_write_one_ledger(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
     code = (
         "import sys, time; from pathlib import Path; from darwin_neg_cpp.eval import ledger\n"
-        f"with ledger.open_ledger(Path({str(path)!r}), {made_settings()!r}, {{}}): print('open', flush=True); time.sleep(60)\n"
+        f"with ledger.open_ledger(Path({str(path)!r}), {made_settings()!r}, {{}}):\n"
+        "    print('open', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "open\n"
@@ -397,9 +400,31 @@ def test_controls_have_as_many_samples_as_their_modes() -> None:
         ("self-consistency 20", False, 20),
     ]
     assert not any(one.neg for one in plans.choose((0, 1, 2, 3), ModeConfig(gate=False)))
-    for modes in ((), (0, 0), (4,)):
-        with pytest.raises(RequestError):
-            plans.choose(modes, CONFIG)
+    for modes in ((), (0, 0), (4,), (1.0,), (True,), ("1",), "12", 3, (0, 2.0)):
+        with pytest.raises(RequestError, match="mode"):
+            plans.choose(modes, CONFIG)  # type: ignore[arg-type]
+    assert plans.choose(np.arange(4), CONFIG) == plans.choose((0, 1, 2, 3), CONFIG)
+
+
+def test_a_control_that_would_be_too_large_is_refused_with_the_numbers_that_make_it_so() -> None:
+    config = ModeConfig(orderings=26, samples=100)
+    with pytest.raises(RequestError) as error:
+        plans.choose((3,), config)
+    assert re.search(r"mode 3 .* 2630 .*orderings=26, samples=100, second_opinions=4.*controls=False", str(error.value))
+    assert [chosen.name for chosen in plans.choose((2, 3), config, controls=False)] == ["mode 2", "mode 3"]
+    answers = [Protocol("mode", 3), Protocol("self-consistency", 26)]
+    made = summary.summarize(contents_of(answers, config))
+    assert list(made["protocols"]) == ["mode 3", "self-consistency 26"] and made["comparisons"] == []
+
+
+def contents_of(protocols: list[Protocol], config: ModeConfig) -> ledger_lines.Contents:
+    """One wrong answer under each protocol."""
+    call = ledger_lines.Call(1, 1, "answer", "stop", None, None, ())
+    outcomes = tuple(
+        ledger_lines.Outcome(0, "q", "", 0, protocol, 1, 4, False, 1, 0, 1, 1, 1, 5, 1, 1.0, (call,))
+        for protocol in protocols
+    )
+    return ledger_lines.Contents(made_settings(config), {}, outcomes, ())
 
 
 @pytest.mark.parametrize(

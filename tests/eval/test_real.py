@@ -134,7 +134,10 @@ def check_calls(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_many_side_by_side_that_stops_early_survives_kills(tiny: list[str], tmp_path: Path) -> None:
-    """What is in a batch may turn a text there, so that the reports need not be equal; nothing is lost or done twice all the same."""
+    """What is in a batch may turn a text there, so that the reports need not be equal.
+
+    Nothing is lost or done twice all the same.
+    """
     folder, rng = tmp_path / "killed", random.Random(12)
     ledger = folder / "ledger.jsonl"
     run = [*CLI, "eval", "gpqa", *tiny, "--data", str(QUESTIONS), "-o", str(folder), "--prompt", "direct", *SMALL]
@@ -332,14 +335,14 @@ def test_modes_with_neg_need_a_head_or_are_told_to_do_without(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--modes", "0,4"], "--modes must be some of 0, 1, 2 and 3"),
+        (["--modes", "0,4"], "--modes must list some of 0, 1, 2 and 3"),
         (["--modes", "0,0"], "each once"),
         (["--modes", ""], "--modes"),
         (["--modes", "x"], "--modes"),
         (["--limit", "0"], "limit must be between 1 and"),
         (["--in-flight", "0"], "must be between 1 and"),
         (["--orderings", "27"], "orderings must be between 1 and 26"),
-        (["--max-tokens", "0"], "max_tokens"),
+        (["--max-tokens", "0"], "--max-tokens"),
         (["--temperature", "-1"], "temperature"),
         (["--seed", "-1"], "seed"),
         (["--prompt", "x"], "invalid choice"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conftest import ROOT
 from darwin_neg_cpp.eval import ledger_lines, report, report_tables, settings, summary
 from darwin_neg_cpp.eval.report_page import page
 from darwin_neg_cpp.eval.summary import summarize
@@ -279,6 +280,13 @@ def test_all_tables_have_rows_as_wide_as_their_header() -> None:
     for found in (summarize(contents(*TWO_MODES, diamond=True)), hostile()):
         for table in report_tables.tables(found):
             assert all(len(row) == len(table.header) for row in table.rows), table.title
+
+
+def test_the_committed_report_is_what_its_json_gives() -> None:
+    folder = ROOT / "docs" / "demo-eval"
+    found = json.loads((folder / "report.json").read_text("utf-8"))
+    assert report.markdown(found) == (folder / "report.md").read_text("utf-8")
+    assert page(found) == (folder / "report.html").read_text("utf-8")
 
 
 def test_the_json_is_json(tmp_path: Path) -> None:

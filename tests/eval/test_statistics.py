@@ -42,7 +42,7 @@ def test_nothing_answered_means_nothing_known() -> None:
 
 @pytest.mark.parametrize(("b", "c"), [(b, c) for b in range(7) for c in range(7)])
 def test_mcnemar_is_what_counting_all_cases_gives(b: int, c: int) -> None:
-    """Every way in which b + c discordant questions can fall, each equally likely: how many are at least as lopsided."""
+    """Counts, of all ways in which b + c discordant questions can fall, those that are at least as lopsided."""
     ways = list(itertools.product([0, 1], repeat=b + c))
     as_lopsided = sum(abs(2 * sum(way) - (b + c)) >= abs(b - c) for way in ways)
     assert statistics.mcnemar(b, c) == pytest.approx(float(Fraction(as_lopsided, len(ways))), rel=1e-12)
@@ -51,7 +51,7 @@ def test_mcnemar_is_what_counting_all_cases_gives(b: int, c: int) -> None:
 
 def test_mcnemar_keeps_its_precision_for_many_questions() -> None:
     assert statistics.mcnemar(0, 2000) == 0.0 and statistics.mcnemar(5000, 5000) == 1.0
-    # 2 * P(X <= 4900), X ~ B(10000, 1/2): the normal approximation with continuity correction is good to three digits here
+    # 2 * P(X <= 4900), X ~ B(10000, 1/2): with continuity correction the normal approximation is good to three digits
     expected = math.erfc((5000 - 4900.5) / 50 / math.sqrt(2))
     assert statistics.mcnemar(4900, 5100) == pytest.approx(expected, rel=1e-3)
 

@@ -26,8 +26,8 @@ from darwin_neg_cpp.files.shown_text import (
     replace_surrogates,
 )
 
-# an escape sequence, C1, direction override and isolate, Arabic letter mark, zero-width space, byte order mark, tag letter, filler, soft hyphen,
-# line separator, half of a pair, a variation selector of the supplement, one that no version of Unicode has assigned
+# an escape sequence, C1, direction override and isolate, Arabic letter mark, zero-width space, byte order mark, tag
+# letter, filler, soft hyphen, line separator, half of a pair, a variation selector of the supplement, one unassigned
 UNSEEN = "\x1b\x00\x7f\x85\x9b\u202e\u2066\u061c\u200b\ufeff\U000e0041\u3164\u00ad\u2028\ud800\U000e0100\U000e0fff"
 LANGUAGES = "a\tb\nсло́во 日本　語 🙂 ❤️ 1️⃣ 👩‍❤️‍👨 می‌خواهم क्‍ष قال ۝ l’été\u202f! fi\u0301n"
 

@@ -1,4 +1,4 @@
-"""The shell of web pages, and the style sheets and scripts of the package: parsed by the browser that will read them."""
+"""The shell of web pages, and the package's style sheets and scripts, parsed by the browser that will read them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import darwin_neg_cpp
-from darwin_neg_cpp.files.web_page import read_data, web_page
+from darwin_neg_cpp.files.web_page import build_page, read_data
 
 DATA = Path(darwin_neg_cpp.__file__).parent / "data"
 SHEETS = sorted(path.name for path in DATA.glob("*.css"))
 SCRIPTS = sorted(path.name for path in DATA.glob("*.js"))
 
-# every style rule that the browser keeps, media queries unfolded: its selector, and which of the given properties it knows
+# every style rule that the browser keeps, media queries unfolded: its selector, and the given properties it knows
 RULES = """([css, properties]) => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(css);
@@ -93,9 +93,9 @@ def test_a_page_runs_its_own_script_and_no_other(opened: Any, tmp_path: Path, mo
     script = "document.title = JSON.parse(document.getElementById('data').textContent).title;"
     monkeypatch.setattr(module, "read_data", lambda name: script if name == "x.js" else read_data(name))
     data = {"title": "</script><script>$title & \u202e"}
-    tab = opened(web_page("a $policy <b>\u202e", "<p>b</p>", style="trace.css", script="x.js", data=data))
+    tab = opened(build_page("a $policy <b>\u202e", "<p>b</p>", style="trace.css", script="x.js", data=data))
     assert tab.evaluate("document.title") == data["title"]
-    html = web_page("a $policy <b>\u202e", "<p>b</p>", style="trace.css")
+    html = build_page("a $policy <b>\u202e", "<p>b</p>", style="trace.css")
     assert "<title>a $policy &lt;b&gt;[U+202E]</title>" in html and "script" not in html
     context = opened(html).context.new_page()
     refused: list[str] = []

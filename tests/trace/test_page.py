@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from darwin_neg_cpp.files.shown_text import is_unseen
-from darwin_neg_cpp.trace.page import page
+from darwin_neg_cpp.trace import render_page
 from made_up_trace import HOSTILE, UNSEEN, made_up
 from pages import contrast
 
@@ -31,7 +31,7 @@ def links(html: str) -> list[str]:
 
 
 def test_what_the_model_wrote_is_escaped() -> None:
-    html = page(made_up(["a", HOSTILE, "</script><script>alert(3)</script>"]))
+    html = render_page(made_up(["a", HOSTILE, "</script><script>alert(3)</script>"]))
     assert html.count("<script") == html.count("</script>") == 2, "the page's own two"
     assert "<img" not in html and "\u202e" not in html and "\x1b" not in html and "\u2028" not in html
     assert "m<b>odel" not in html and "<i>source" not in html
@@ -44,7 +44,7 @@ def test_what_the_model_wrote_is_escaped() -> None:
 
 def test_the_page_holds_nothing_that_is_not_seen() -> None:
     found = dataclasses.replace(made_up(["a", UNSEEN, "b"]), model=f"m{UNSEEN}.gguf", source=f"s{UNSEEN}")
-    html = page(found)
+    html = render_page(found)
     assert {c for c in html if is_unseen(c)} == {"\n"}
     header, _, rest = html.partition("</header>")
     for c in UNSEEN:
@@ -56,7 +56,7 @@ def test_the_page_holds_nothing_that_is_not_seen() -> None:
 @pytest.mark.slow
 def test_hover_and_keys_show_what_is_known_of_a_token(opened: Any) -> None:
     found = made_up(["one", " two", " three", "\n", " five", ""])
-    tab = opened(page(found))
+    tab = opened(render_page(found))
     tab.locator(".t").nth(2).hover()
     panel = tab.locator("#panel").inner_text()
     assert '" three"' in panel and "predicted entropy 0.740 nats, true 0.620 nats" in panel
@@ -77,7 +77,7 @@ def test_hover_and_keys_show_what_is_known_of_a_token(opened: Any) -> None:
 
 @pytest.mark.slow
 def test_hostile_text_stays_text(opened: Any) -> None:
-    tab = opened(page(made_up(["a", HOSTILE, "</script><script>document.title = 'taken'</script>"])))
+    tab = opened(render_page(made_up(["a", HOSTILE, "</script><script>document.title = 'taken'</script>"])))
     for i in range(3):
         tab.locator(".t").nth(i).hover()
     assert tab.title() == "NEG trace: m<b>odel.gguf"
@@ -92,7 +92,7 @@ def test_hostile_text_stays_text(opened: Any) -> None:
 def test_it_can_be_read_in_light_dark_and_print(opened: Any, scheme: str, tmp_path: Path) -> None:
     from PIL import Image
 
-    tab = opened(page(made_up([f" word{i}" for i in range(60)])), color_scheme=scheme)
+    tab = opened(render_page(made_up([f" word{i}" for i in range(60)])), color_scheme=scheme)
     style = "getComputedStyle(document.querySelector('{}')).{}"
     paper = tab.evaluate(style.format("body", "backgroundColor"))
     assert contrast(paper, tab.evaluate(style.format("body", "color"))) > 7
@@ -108,7 +108,8 @@ def test_it_can_be_read_in_light_dark_and_print(opened: Any, scheme: str, tmp_pa
 
 # A canvas composes the colours as the page does: paper, shade upon it, text upon that.
 PAINTED = """() => [...document.querySelectorAll('.t, .t i')].map((one) => {
-  const token = one.closest('.t'), own = getComputedStyle(one), brush = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+  const token = one.closest('.t'), own = getComputedStyle(one);
+  const brush = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
   const painted = (colour, alpha) => {
     brush.globalAlpha = alpha; brush.fillStyle = colour; brush.fillRect(0, 0, 1, 1);
     return 'rgb(' + [...brush.getImageData(0, 0, 1, 1).data].slice(0, 3) + ')';
@@ -124,7 +125,7 @@ PAINTED = """() => [...document.querySelectorAll('.t, .t i')].map((one) => {
 @pytest.mark.parametrize("prompt_tokens", [30, 60], ids=["generated", "given"])
 def test_every_token_can_be_read_at_every_shade(opened: Any, scheme: str, prompt_tokens: int) -> None:
     texts = [("\n", "\u202e", "", " word")[i % 4] for i in range(60)]
-    tab = opened(page(made_up(texts, prompt_tokens=prompt_tokens)), color_scheme=scheme)
+    tab = opened(render_page(made_up(texts, prompt_tokens=prompt_tokens)), color_scheme=scheme)
     seen = tab.evaluate(PAINTED)
     assert len(seen) > 60, "marks too"
     assert tab.locator(".t.p").count() == (30 if prompt_tokens == 30 else 0), (

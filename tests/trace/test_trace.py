@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import SmolLM2
-from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, SamplingParams
+from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, RequestError, SamplingParams
 from darwin_neg_cpp.cli.trace import figures, json_text
-from darwin_neg_cpp.trace import trace
-from darwin_neg_cpp.trace.page import page
-from darwin_neg_cpp.trace.trace import Trace
+from darwin_neg_cpp.trace import Trace, render_page, trace_generation, trace_text
+from darwin_neg_cpp.trace.trace import decode_each
 
 
 def test_a_trace_says_of_each_token_what_the_model_said_before_it(smol: DarwinNEG) -> None:
-    found = trace.generated(smol, "The capital of France is", SamplingParams(max_tokens=24, seed=5, temperature=1.0))
+    found = trace_generation(smol, "The capital of France is", SamplingParams(max_tokens=24, seed=5, temperature=1.0))
     plain = smol.generate("The capital of France is", max_tokens=24, seed=5, temperature=1.0, logprobs=5)
     n = found.prompt_tokens
     assert [one.id for one in found.tokens[n:]] == plain.token_ids.tolist()
@@ -39,27 +39,27 @@ def test_a_trace_says_of_each_token_what_the_model_said_before_it(smol: DarwinNE
 
 @pytest.mark.parametrize("text", ["Hello  world\n\n\tdef f(): 한국어 😀 ends", "é", "  two"])
 def test_the_pieces_make_the_text(smol: DarwinNEG, tiny_qwen: Any, text: str) -> None:
-    assert "".join(trace.pieces(smol, smol.tokenize(text))) == text
+    assert "".join(decode_each(smol.session, smol.tokenize(text))) == text
     with DarwinNEG(tiny_qwen.model, n_ctx=64, n_parallel=1) as llm:
-        assert "".join(trace.pieces(llm, llm.tokenize(text))) == text
+        assert "".join(decode_each(llm.session, llm.tokenize(text))) == text
 
 
 def test_a_model_without_a_head_is_traced_too(smollm2: SmolLM2) -> None:
     with DarwinNEG(smollm2.base, n_ctx=128, n_parallel=1) as llm:
-        found = trace.of_text(llm, "A short text of a few words.")
+        found = trace_text(llm, "A short text of a few words.")
     assert found.threshold is None and all(one.predicted is None and not one.active for one in found.tokens)
     assert found.tokens[-1].true is not None and "activation_rate" not in found.summary()
-    assert "no NEG head" in page(found)
+    assert "no NEG head" in render_page(found)
 
 
 @pytest.mark.parametrize("given", [True, False])
 def test_a_trace_has_the_gate_of_the_request(smol: DarwinNEG, given: bool) -> None:
     def traced(neg: Neg) -> Trace:
         if given:
-            return trace.of_text(smol, "The capital of France is Paris, a city on the Seine.", neg=neg)
-        return trace.generated(smol, "The capital of France is", SamplingParams(max_tokens=8, seed=5, neg=neg))
+            return trace_text(smol, "The capital of France is Paris, a city on the Seine.", neg=neg)
+        return trace_generation(smol, "The capital of France is", SamplingParams(max_tokens=8, seed=5, neg=neg))
 
-    usual = trace.of_text(smol, "The capital of France is")
+    usual = trace_text(smol, "The capital of France is")
     limit = float(np.median([one.predicted for one in usual.tokens[1:] if one.predicted is not None])) * 0.99
     found = traced(Neg(threshold=limit, top_k=5))
     assert smol.neg is not None and limit != pytest.approx(smol.neg["threshold"])
@@ -67,13 +67,13 @@ def test_a_trace_has_the_gate_of_the_request(smol: DarwinNEG, given: bool) -> No
     for one in found.tokens[1:]:
         assert one.predicted is not None and one.active == (one.predicted > limit), "of the prompt too"
     assert len({one.active for one in found.tokens[1:]}) == 2
-    assert f"gate: mask, threshold {limit:.5g} nats, top 5" in page(found)
+    assert f"gate: mask, threshold {limit:.5g} nats, top 5" in render_page(found)
     assert json.loads(json_text(found))["threshold"] == limit
     for off in (Neg(enabled=False), Neg(action="off", threshold=limit)):
         found = traced(off)
         assert (found.action, found.threshold, found.top_k) == ("off", None, None)
         assert not any(one.active for one in found.tokens) and found.tokens[1].predicted is not None
-        html = page(found)
+        html = render_page(found)
         assert "gate: off; head" in html and "gate off]" in figures(found) and 'class="limit"' not in html
         assert "<dt>gate active" not in html and "correlation" in html
     never = traced(Neg(threshold=math.inf))
@@ -85,4 +85,23 @@ def test_a_gate_cannot_be_asked_of_a_model_without_a_head(smollm2: SmolLM2) -> N
         DarwinNEG(smollm2.base, n_ctx=64, n_parallel=1) as llm,
         pytest.raises(NegHeadError, match="has no NEG head"),
     ):
-        trace.of_text(llm, "A short text.", neg=Neg(threshold=1.0))
+        trace_text(llm, "A short text.", neg=Neg(threshold=1.0))
+
+
+def test_an_answer_that_fills_the_context_is_traced_to_its_end(tiny_llama: Path) -> None:
+    params = SamplingParams(ignore_eos=True, temperature=1.0, seed=3)
+    with DarwinNEG(tiny_llama, n_ctx=48, n_parallel=1) as llm:
+        answer = llm.generate([1, 2, 3], params, logprobs=0)
+        found = trace_generation(llm, [1, 2, 3], params)
+    assert len(found.tokens) == 49, "the last token is generated and not decoded"
+    assert [token.id for token in found.tokens[3:]] == answer.token_ids.tolist()
+    last = found.tokens[-1]
+    assert last.logprob == pytest.approx(float(answer.logprobs.chosen[-1])) and last.true is not None and last.top
+    # the model, with weights in float32, gives the same in both ways
+    given = [token.logprob for token in found.tokens[3:]]
+    np.testing.assert_allclose(given, answer.logprobs.chosen, atol=0.05)
+
+
+def test_a_trace_is_of_one_sample(smol: DarwinNEG) -> None:
+    with pytest.raises(RequestError, match="n must be 1 for a trace, got 2"):
+        trace_generation(smol, "Once", SamplingParams(n=2, max_tokens=2))

@@ -12,7 +12,7 @@ from conftest import SmolLM2
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
-from darwin_neg_cpp.trace.agreement import agreement
+from darwin_neg_cpp.trace.agreement import measure_agreement
 from darwin_neg_cpp.training import corpus
 from training_runs import run, write_texts
 
@@ -52,7 +52,7 @@ def test_calibrate_compares_with_the_reference(smollm2: SmolLM2, tmp_path: Path)
     for path in (smollm2.model, smollm2.f32):
         with DarwinNEG(path, n_ctx=512, n_parallel=1) as llm:
             documents = corpus.read(paths, least_part=8000)
-            ids = corpus.sequences(corpus.limited(corpus.tokenized(llm, documents), 1000, 0), 512)
+            ids = corpus.cut_sequences(corpus.limit(corpus.tokenize(llm.session, documents), 1000, 0), 512)
             seen = list(llm.score_many(ids))
             threshold = llm.neg["threshold"]
         predicted.append(np.concatenate([one.neg.entropy for one in seen]))
@@ -60,7 +60,7 @@ def test_calibrate_compares_with_the_reference(smollm2: SmolLM2, tmp_path: Path)
     other = found["reference"]
     assert other["model"] == "f32.gguf" and other["mean_difference"] > 0
     assert other["mean_difference"] == pytest.approx(float(np.abs(predicted[0] - predicted[1]).mean()), rel=0.02)
-    assert other["mae"] == pytest.approx(agreement(predicted[1], true[1], threshold).mae, rel=0.01)
+    assert other["mae"] == pytest.approx(measure_agreement(predicted[1], true[1], threshold).mae, rel=0.01)
     assert other["mae"] != found["mae"]
     moved = ((predicted[0] > threshold) != (predicted[1] > threshold)).mean()
     assert other["gate_differs"] == pytest.approx(float(moved), abs=0.005)

@@ -56,8 +56,8 @@ def test_capture_equals_a_slow_pass_over_logits_on_smollm2(smollm2: SmolLM2, smo
 
 
 def test_texts_in_a_batch_get_what_each_gets_alone(smollm2: SmolLM2, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Several calls into the engine, each of several batches. In float32: where weights are quantized, the number of rows
-    # decides how they are multiplied, and entropies move by some 0.05 nats with it.
+    # Several calls into the engine, each of several batches. In float32: where weights are quantized, the number of
+    # rows decides how they are multiplied, and entropies move by some 0.05 nats with it.
     monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 600)
     with DarwinNEG(smollm2.f32, n_ctx=512, n_parallel=1, type_k="f32", type_v="f32", flash_attn="off") as llm:
         texts = [llm.tokenize(one) for one in SENTENCES[:6]]
@@ -89,6 +89,6 @@ def test_a_model_whose_numbers_are_broken_is_refused(tiny_llama: Path, tmp_path:
     with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1) as llm:
         good = llm.score([1, 2, 3], hidden=True)
         good.hidden[1, 0] = np.nan
-        monkeypatch.setattr(llm, "score_many", lambda *_, **__: iter([good]))
+        monkeypatch.setattr(llm.session, "score", lambda *_, **__: iter([good]))
         with pytest.raises(RequestError, match="no finite numbers"):
-            capture(llm, [(1, 2, 3)], tmp_path, "train", lambda *_: None, model="")
+            capture(llm.session, [(1, 2, 3)], tmp_path, "train", lambda *_: None, model="")

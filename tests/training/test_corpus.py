@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from darwin_neg_cpp.training import corpus
+from darwin_neg_cpp.training.own_texts import draw_openings
 from training_runs import SENTENCES, write_texts
 
 
 def test_a_document_is_in_one_part_only_and_the_models_own_texts_follow_theirs(tmp_path: Path) -> None:
     documents = corpus.read(write_texts(tmp_path, 40))
-    documents = [corpus.replace(one, tokens=tuple(range(len(one.text.split())))) for one in documents]
+    documents = [replace(one, tokens=tuple(range(len(one.text.split())))) for one in documents]
     parts = corpus.split(documents, 3)
     assert sorted(one.origin for one in parts) == sorted(one.origin for one in documents)
     sizes = {name: sum(len(one.tokens) for one in parts if one.split == name) for name in corpus.SPLITS}
     assert 0.08 < sizes["test"] / sum(sizes.values()) < 0.15 and 0.08 < sizes["validation"] / sum(sizes.values()) < 0.15
     of = {one.origin: one.split for one in parts}
-    starts = corpus.openings(parts, 60, 1)
+    starts = draw_openings(parts, 60, 1)
     assert {one.split for one in starts} == set(corpus.SPLITS)
     assert all(one.split == of[one.origin.partition("out of ")[2]] for one in starts)
     assert corpus.split(documents, 3) == parts != corpus.split(documents, 4)
@@ -68,7 +70,7 @@ def test_a_text_that_is_there_twice_counts_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["汉字" * 300, "x" * 900, "a b", "one two three " * 60], ids=len)
 def test_openings_do_not_need_spaces(text: str) -> None:
-    found = corpus.openings([corpus.Document("it", text)], 20, 0)
+    found = draw_openings([corpus.Document("it", text)], 20, 0)
     assert len(found) == 20 and all(one.text.strip() and one.text in text for one in found)
     assert all(len(one.text) <= 150 for one in found)
     if len(text) > 200:

@@ -9,7 +9,7 @@ import pytest
 
 from darwin_neg_cpp import DarwinNegError
 from darwin_neg_cpp.neg import formats as neg_format
-from darwin_neg_cpp.trace.agreement import agreement
+from darwin_neg_cpp.trace.agreement import measure_agreement
 from darwin_neg_cpp.training.head import Recipe, predict, train
 from oracles import neg_reference
 
@@ -27,7 +27,7 @@ def test_a_known_function_is_learnt_and_the_same_seed_gives_the_same_head() -> N
     data, validation, test = known(20_000, 1), known(2000, 2), known(4000, 3)
     recipe = Recipe(reduced=64, epochs=25, batch=128, learning_rate=3e-3, dropout=0.0)
     heads = [train(*data, validation, recipe).head for _ in range(2)]
-    assert agreement(predict(heads[0], test[0]), test[1], 1.0).r2 > 0.95
+    assert measure_agreement(predict(heads[0], test[0]), test[1], 1.0).r2 > 0.95
     for name, values in heads[0].tensors().items():
         assert np.array_equal(values, heads[1].tensors()[name]), name
     other = train(*data, validation, Recipe(reduced=64, epochs=1, seed=1)).head
@@ -51,9 +51,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(*data, validation, recipe, state=tmp_path / "state", tell=kill)
+        train(*data, validation, recipe, state=tmp_path / "state", on_epoch=kill)
     seen: list[int] = []
-    resumed = train(*data, validation, recipe, state=tmp_path / "state", tell=lambda epoch, *_: seen.append(epoch))
+    resumed = train(*data, validation, recipe, state=tmp_path / "state", on_epoch=lambda epoch, *_: seen.append(epoch))
     assert seen == [3, 4, 5]
     assert all(np.array_equal(values, resumed.head.tensors()[name]) for name, values in whole.head.tensors().items())
     assert len(whole.validation_errors) == 6
@@ -69,7 +69,7 @@ def test_ctrl_c_keeps_the_best_so_far() -> None:
         if epoch == 2:
             raise KeyboardInterrupt
 
-    found = train(*data, validation, Recipe(reduced=16, epochs=50), tell=interrupt)
+    found = train(*data, validation, Recipe(reduced=16, epochs=50), on_epoch=interrupt)
     error = float(((predict(found.head, validation[0]) - validation[1]) ** 2).mean())
     assert error == pytest.approx(min(errors), rel=1e-3)
     assert found.interrupted and list(found.validation_errors) == errors and errors[found.best_epoch] == min(errors)
@@ -77,5 +77,5 @@ def test_ctrl_c_keeps_the_best_so_far() -> None:
 
 def test_a_training_without_finite_numbers_is_refused() -> None:
     data, validation = known(500, 1), known(100, 2)
-    with pytest.raises(DarwinNegError, match="--learning-rate"):
+    with pytest.raises(DarwinNegError, match="learning_rate"):
         train(data[0], np.full_like(data[1], np.nan), validation, Recipe(reduced=4, epochs=2))

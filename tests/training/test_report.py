@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from conftest import SmolLM2
 from darwin_neg_cpp import DarwinNEG, demo_model
 from darwin_neg_cpp.neg import files as neg_files
-from darwin_neg_cpp.trace.agreement import agreement
+from darwin_neg_cpp.trace.agreement import measure_agreement
 from training_runs import SENTENCES
 
 
@@ -58,7 +58,7 @@ def test_the_report_says_what_was_done(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_heads_report_holds_on_other_text() -> None:
-    """On text that it has never seen, of other origin than its training data, it is as good as its report says, within a tolerance."""
+    """On text of another origin than its training data, it is as good as its report says, within a tolerance."""
     report = json.loads((Path(__file__).parents[2] / "docs" / "demo-head" / "report.json").read_text("utf-8"))
     model, head = demo_model.model_and_head()
     # what this project says about itself: English prose and Python
@@ -73,12 +73,12 @@ def test_the_demo_heads_report_holds_on_other_text() -> None:
     predicted = np.concatenate([one.neg.entropy for one in seen])
     true = np.concatenate([one.entropy for one in seen])
     previous = np.concatenate([np.r_[true.mean(), one.entropy[:-1]] for one in seen])
-    got = agreement(predicted, true, report["head"]["threshold"])
+    got = measure_agreement(predicted, true, report["head"]["threshold"])
     stated = report["test"]["head"]
     assert got.r2 == pytest.approx(stated["r2"], abs=0.1)
     assert got.pearson == pytest.approx(stated["pearson"], abs=0.06)
     assert got.mae == pytest.approx(stated["mae"], abs=0.15)
-    assert got.r2 > agreement(previous, true, 1.0).r2 + 0.4
+    assert got.r2 > measure_agreement(previous, true, 1.0).r2 + 0.4
     assert (
         stated["r2"] > report["test"]["previous"]["r2"] + 0.4 and stated["r2"] > report["test"]["constant"]["r2"] + 0.4
     )

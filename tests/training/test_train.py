@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from darwin_neg_cpp import DarwinNEG, ModelFileError
+from darwin_neg_cpp import ModelFileError, SamplingParams
+from darwin_neg_cpp.engine.session import Session
 from darwin_neg_cpp.errors import OutputError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
-from darwin_neg_cpp.trace.agreement import agreement
+from darwin_neg_cpp.trace.agreement import measure_agreement
 from darwin_neg_cpp.training import train as command
 from darwin_neg_cpp.training import work_folder
 from darwin_neg_cpp.training.capture import Captured
@@ -25,18 +26,18 @@ def test_a_run_stopped_anywhere_goes_on_without_doing_anything_twice(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, int]] = []
-    generate, score = DarwinNEG.generate, DarwinNEG.score_many
+    run, score = Session.run, Session.score
 
-    def counted_generate(self: DarwinNEG, prompt: list[object], **options: object) -> object:
-        calls.append(("generate", int(options.get("n", len(prompt)))))
-        return generate(self, prompt, **options)
+    def counted_run(self: Session, prompts: list[list[int]], params: SamplingParams) -> object:
+        calls.append(("generate", params.n * len(prompts)))
+        return run(self, prompts, params)
 
-    def counted_score(self: DarwinNEG, texts: list[list[int]], **options: object) -> object:
+    def counted_score(self: Session, texts: list[list[int]], **options: object) -> object:
         calls.append(("evaluate", sum(map(len, texts))))
         return score(self, texts, **options)
 
-    monkeypatch.setattr(DarwinNEG, "generate", counted_generate)
-    monkeypatch.setattr(DarwinNEG, "score_many", counted_score)
+    monkeypatch.setattr(Session, "run", counted_run)
+    monkeypatch.setattr(Session, "score", counted_score)
     texts = write_texts(tmp_path, 40)
     (whole := tmp_path / "whole").mkdir()
     (part := tmp_path / "part").mkdir()
@@ -84,7 +85,7 @@ def test_a_folder_of_the_users_is_refused_and_left_as_it_is(tiny_llama: Path, tm
     work.mkdir()
     thesis = work / "train.json"  # even under a name that we use ourselves
     thesis.write_text("mine")
-    with pytest.raises(OutputError, match=r"head\.work: holds files .* choose another --out"):
+    with pytest.raises(OutputError, match=r"head\.work: holds files .* give another name with out="):
         go(tiny_llama, settings(tmp_path))
     assert thesis.read_text() == "mine" and written(tmp_path) == ["head.work"]
     thesis.unlink()
@@ -134,9 +135,9 @@ def test_thresholds_and_baselines_are_what_the_report_says(
     real = command.capture
 
     def kept(
-        llm: DarwinNEG, sequences: list[list[int]], folder: Path, name: str, *args: object, **more: object
+        session: Session, sequences: list[list[int]], folder: Path, name: str, *args: object, **more: object
     ) -> object:
-        got = real(llm, sequences, folder, name, *args, **more)
+        got = real(session, sequences, folder, name, *args, **more)
         data[name] = [len(one) for one in sequences], Captured(np.array(got.hidden), got.entropy, got.starts)
         return got
 
@@ -156,7 +157,7 @@ def test_thresholds_and_baselines_are_what_the_report_says(
     previous: list[float] = []
     for true in np.split(test.entropy, np.cumsum(lengths)[:-1]):
         previous += [mean, *true[:-1].tolist()]
-    expected = agreement(np.array(previous), test.entropy, head.threshold).as_dict()
+    expected = measure_agreement(np.array(previous), test.entropy, head.threshold).as_dict()
     assert report["test"]["previous"] == pytest.approx(expected, abs=1e-5)
     for given in (0.0, 4.5):
         report = go(tiny_llama, settings(tmp_path, threshold=given, force=True))

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         load_text_model(args, n_ctx=args.context, n_parallel=1) as llm,
         ProgressBar("evaluating", unit=" tokens") as progress,
     ):
-        result = calibrate.run(
+        result = calibrate.measure(
             llm,
             texts,
             target_rate=args.target_rate,

@@ -26,7 +26,7 @@ from .options import (
 from .terminal import RESET, use_colour
 
 if TYPE_CHECKING:
-    from ..trace.trace import Trace, TraceToken
+    from ..trace import Trace, TraceToken
 
 # backgrounds of the 256-colour palette from low to high predicted entropy, readable under black text
 SHADES = (231, 230, 229, 222, 215, 208)
@@ -56,7 +56,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..files.output_file import check_output
-    from ..trace import trace
+    from ..trace import trace_generation, trace_text
 
     check_model_options(args)
     _check_options_of_text(args)
@@ -79,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None)
         if args.text is not None:
-            found = trace.of_text(llm, text, neg=params.neg)
+            found = trace_text(llm, text, neg=params.neg)
         else:
             prompt: str | list[int] = text
             if args.chat:
                 prompt = llm.chat_tokens([{"role": "user", "content": text}])
-            found = trace.generated(llm, prompt, params)
+            found = trace_generation(llm, prompt, params)
     _write(args, found)
     return 0
 
@@ -121,11 +121,11 @@ def _same_file(a: Path, b: Path) -> bool:
 
 def _write(args: argparse.Namespace, found: Trace) -> None:
     from ..files.output_file import replacing
-    from ..trace.page import page
+    from ..trace import render_page
 
     if args.out is not None:
         with replacing(Path(args.out)) as (file, _):
-            file.write(page(found).encode())
+            file.write(render_page(found).encode())
         print(f"{shown_path(args.out)}: written", file=sys.stderr)
     if args.json is not None:
         text = json_text(found)

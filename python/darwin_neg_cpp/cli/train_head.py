@@ -99,12 +99,10 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..errors import RequestError
     from ..training import train
     from ..training.head import Recipe
+    from ..training.outputs import name_outputs
 
-    if not 0 < args.learning_rate < 1:
-        raise RequestError(f"--learning-rate must be between 0 and 1, got {args.learning_rate}")
     settings = train.Settings(
         text=tuple(map(Path, args.text)),
         out=Path(args.out),
@@ -141,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         f"{test['previous']['r2']:.3f}), threshold {result['head']['threshold']:.3f} nats, "
         f"active at {test['head']['activation_rate']:.2%}"
     )
-    print(f"report: {shown_path(train.outputs(settings.out).markdown)}")
+    print(f"report: {shown_path(name_outputs(settings.out).markdown)}")
     return 0
 
 

@@ -48,7 +48,7 @@ class DataSet:
 
     @property
     def is_diamond(self) -> bool:
-        """Whether this is GPQA Diamond, by the file's name and size: the set is gated, so no hash of it is known here."""
+        """Whether this is GPQA Diamond, by name and size: the dataset is gated, so no hash of it is known here."""
         return (
             self.kind == "gpqa"
             and DIAMOND_FILE in self.file.lower()
@@ -82,8 +82,8 @@ def load(path: str | os.PathLike[str], kind: Kind | Literal["auto"] = "auto", *,
         if identity in lines:
             what = f'the id "{shown(entry.id)}"' if entry.id else "the same question"
             raise RequestError(
-                f"{name}: line {entry.line}, column {entry.id_column}: {what} stands in line {lines[identity]} already; "
-                "make it unique"
+                f"{name}: line {entry.line}, column {entry.id_column}: {what} stands in line {lines[identity]} "
+                "already; make it unique"
             )
         lines[identity] = entry.line
         items.append(Item(Question(entry.stem, entry.choices, identity), entry.right, entry.domain))

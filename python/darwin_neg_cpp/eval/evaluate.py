@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,8 @@ def evaluate(
     limit = None if limit is None else check_integer("limit", limit, low=1)
     in_flight = None if in_flight is None else check_integer("in_flight", in_flight, low=1)
     items = data.items[:limit]
-    run.check_fits(EngineSampler(llm.session), llm.info["n_ctx"], items, chosen, config)
+    with contextlib.closing(EngineSampler(llm.session)) as sampler:
+        run.check_fits(sampler, llm.info["n_ctx"], items, chosen, config)
     in_flight = in_flight or plans.choose_in_flight(chosen, llm.info["n_parallel"])
     model, names = settings.describe_model(llm.path, side_car, progress=hashing)
     sizes = {key: llm.info[key] for key in ("n_ctx", "n_parallel")}

@@ -1,13 +1,14 @@
-"""A report as one self-contained web page: no network, no script, readable in print, in the dark, and by a screen reader.
+"""A report as one self-contained web page: no script, readable in print, in the dark, and by a screen reader.
 
-Names of files, domains and questions come from outside: they are escaped, and the content security policy lets no script run at all.
+Names of files, domains and questions come from outside: they are escaped, and the content security policy lets no
+script run.
 """
 
 from __future__ import annotations
 
 from ..files.shown_text import escape_html
 from ..files.svg_axis import Axis, labels_below
-from ..files.web_page import web_page
+from ..files.web_page import build_page
 from .report_tables import Report, Table, percent, tables, title
 
 # columns of words rather than figures
@@ -19,15 +20,15 @@ def page(report: Report) -> str:
     head = title(report)
     parts = [_section(table, _chart(report) if table.title == "Accuracy" else "") for table in tables(report)]
     body = "".join([*parts, _questions(report)])
-    return web_page(head, f"<main>\n<h1>{escape_html(head)}</h1>\n{body}\n</main>", style="report.css")
+    return build_page(head, f"<main>\n<h1>{escape_html(head)}</h1>\n{body}\n</main>", style="report.css")
 
 
 def _section(table: Table, figure: str) -> str:
     identity = table.title.lower().replace(" ", "-")
     if table.title == "To repeat it":
-        notes = "".join(f"<pre>{escape_html(one)}</pre>" for one in table.notes)
+        notes = "".join(f"<pre>{escape_html(note)}</pre>" for note in table.notes)
     else:
-        notes = "".join(f"<p>{escape_html(one)}</p>" for one in table.notes)
+        notes = "".join(f"<p>{escape_html(note)}</p>" for note in table.notes)
     rows = _table(table, identity) if table.rows else ""
     return f'<section>\n<h2 id="{identity}">{escape_html(table.title)}</h2>\n{figure}{notes}{rows}</section>\n'
 
@@ -90,15 +91,15 @@ def _questions(report: Report) -> str:
     names = list(report["protocols"])
     head = "".join(f'<th scope="col">{escape_html(name)}</th>' for name in names)
     rows = []
-    for one in report["questions"]:
-        cells = "".join(_mark(one["right"].get(name)) for name in names)
-        rows.append(
-            f'<tr><th scope="row">{escape_html(one["id"])}</th><td class="w">{escape_html(one["domain"])}</td>{cells}</tr>'
-        )
+    for question in report["questions"]:
+        cells = "".join(_mark(question["right"].get(name)) for name in names)
+        identity, domain = escape_html(question["id"]), escape_html(question["domain"])
+        rows.append(f'<tr><th scope="row">{identity}</th><td class="w">{domain}</td>{cells}</tr>')
     return (
-        '<section>\n<h2 id="questions">Question by question</h2>\n<p>By id; the questions themselves are not in this report.</p>\n'
-        '<details><summary>Show</summary><div class="wide" tabindex="0" role="region" aria-labelledby="questions"><table>'
-        f'<thead><tr><th scope="col">id</th><th scope="col" class="w">domain</th>{head}</tr></thead>'
+        '<section>\n<h2 id="questions">Question by question</h2>\n'
+        "<p>By id; the questions themselves are not in this report.</p>\n"
+        '<details><summary>Show</summary><div class="wide" tabindex="0" role="region" aria-labelledby="questions">'
+        f'<table><thead><tr><th scope="col">id</th><th scope="col" class="w">domain</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></details></section>\n"
     )
 

@@ -128,8 +128,8 @@ def _comparisons(report: Report) -> Table:
     header = ("", "questions", "only the first right", "only the second right", "points", "95 % interval", "p")
     note = (
         "On the questions that both answered. Points: accuracy of the first minus that of the second, in percentage "
-        "points, with a paired bootstrap over questions. p: exact McNemar test, two-sided, not corrected for the number "
-        "of comparisons."
+        "points, with a paired bootstrap over questions. p: exact McNemar test, two-sided, not corrected for the "
+        "number of comparisons."
     )
     return Table("Modes compared", header, rows, (note,) if rows else ())
 
@@ -169,8 +169,9 @@ def _reading(report: Report) -> Table:
     rows = tuple((name, *(percent(figures[key]) for key in keys)) for name, figures in report["protocols"].items())
     note = (
         "Shares of the inferences that were not cancelled: unparsed (no letter could be read; no vote), truncated "
-        "(reached the maximum number of tokens), fallback (read by the second rule). Shares of the questions: unanswered "
-        "(no vote at all; counts as wrong), tied (equal votes were resolved by the rule), asked again (second opinions)."
+        "(reached the maximum number of tokens), fallback (read by the second rule). Shares of the questions: "
+        "unanswered (no vote at all; counts as wrong), tied (equal votes were resolved by the rule), asked again (second "
+        "opinions)."
     )
     header = ("", "unparsed", "truncated", "fallback", "unanswered", "tied", "asked again")
     return Table("How answers were read", header, rows, (note,))
@@ -204,8 +205,8 @@ def _greedy(greedy: Mapping[str, int]) -> str:
         )
     return (
         f"Modes 0 and 1 differ in {greedy['tokens_that_differ']:,} of {greedy['tokens']:,} tokens, on "
-        f"{greedy['questions_that_differ']} of {greedy['questions']} questions. The gate cannot change a greedy choice, "
-        "but rounding can, and it depends on what else is in the batch. With --n-parallel 1 no token differs."
+        f"{greedy['questions_that_differ']} of {greedy['questions']} questions. The gate cannot change a greedy "
+        "choice, but rounding can, and it depends on what else is in the batch. With --n-parallel 1 no token differs."
     )
 
 

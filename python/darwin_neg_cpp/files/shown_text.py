@@ -1,6 +1,7 @@
-"""Text from outside (a model's output, names, files) made safe to show: nothing in it is hidden, obeyed, or turns the direction of other text.
+"""Text from outside (a model's output, names, files) made safe to show: nothing in it is hidden, obeyed, or turns the
+direction of other text.
 
-One table says which characters are unseen; each function escapes them in the way of the place where the text is shown.
+One table says which characters are unseen; each function escapes them in the way of the place where text is shown.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import json
 import unicodedata
 from html import escape
 
-# control, format (direction marks, zero-width and tag characters), half of a surrogate pair, line and paragraph separator
+# control, format (direction marks, zero-width and tag characters), half of a surrogate pair, line and paragraph
+# separator
 UNSEEN_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-# Default_Ignorable_Code_Point of other categories, which fonts draw as nothing: joiner, fillers, variation selectors, and what is reserved for more of them
+# Default_Ignorable_Code_Point of other categories, which fonts draw as nothing: joiner, fillers, variation selectors,
+# and what is reserved for more of them
 UNSEEN_LETTERS = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2065, 0x3164, 0xFFA0} | {
     *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)
 }  # fmt: skip
@@ -31,7 +34,8 @@ def is_unseen(character: str) -> bool:
 
 
 def escape_terminal(text: str, *, after: str = "") -> str:
-    """Running text for a terminal: unseen characters become escapes (`\\x1b`), except newline, tab, and joiners after a character that they shape.
+    """Escapes running text for a terminal: unseen characters become `\\x1b`, except newline, tab, and joiners after a
+    character that they shape.
 
     after: what was shown before, of which the last three characters count.
     """
@@ -51,17 +55,18 @@ def escape_terminal(text: str, *, after: str = "") -> str:
 
 
 def escape_line(text: str) -> str:
-    """Text inside one line, such as a file name in an error: everything is escaped that is unseen, breaks the line, or is a space other than U+0020."""
+    """Escapes text inside one line, such as a file name in an error: what is unseen, breaks the line, or is a space
+    other than U+0020."""
     return "".join(c if c.isprintable() and not is_unseen(c) else _code(c) for c in text)
 
 
 def escape_html(text: str) -> str:
-    """Text for a page, as content or in a quoted attribute; unseen characters are named, `[U+202E]`."""
+    """Escapes text for a page, as content or in a quoted attribute; unseen characters are named, `[U+202E]`."""
     return escape("".join(f"[{code_point(c)}]" if is_unseen(c) else c for c in text))
 
 
 def escape_markdown(text: str) -> str:
-    """A line of plain text for Markdown: nothing in it is markup or HTML, or ends a table's cell."""
+    """Escapes a line of plain text for Markdown: nothing in it is markup or HTML, or ends a table's cell."""
     out = escape_line(text)
     for mark, instead in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;")):
         out = out.replace(mark, instead)
@@ -69,12 +74,12 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_json(document: str) -> str:
-    """A JSON document with its unseen characters as JSON's own escapes; other text stays readable."""
+    """Escapes the unseen characters of a JSON document in JSON's own way; other text stays readable."""
     return "".join(json.dumps(c)[1:-1] if is_unseen(c) and c != "\n" else c for c in document)
 
 
 def replace_surrogates(text: str) -> str:
-    """Text that UTF-8 can hold: halves of surrogate pairs become "?"."""
+    """Makes text that UTF-8 can hold: halves of surrogate pairs become "?"."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""The shell of a self-contained web page: no network, no library, and a content security policy that lets only its own script run."""
+"""The shell of a self-contained web page: no network, no library, and a policy that lets only its own script run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from .shown_text import escape_html
 SHELL, SHARED_STYLE = "page.html", "page.css"
 
 
-def web_page(title: str, body: str, *, style: str, script: str | None = None, data: Any = None) -> str:
-    """The whole HTML document.
+def build_page(title: str, body: str, *, style: str, script: str | None = None, data: Any = None) -> str:
+    """Puts the whole HTML document together.
 
-    title: plain text. body: HTML, in which text from outside has been escaped. style, script: names of files of the package's data; without a
-    script the policy forbids all of them. data: for the script, which finds it as JSON in the element `#data`.
+    title: plain text. body: HTML, in which text from outside has been escaped. style, script: names of files of the
+    package's data; without a script, the content security policy forbids all of them. data: for the script, which finds
+    it as JSON in the element `#data`.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     if script is not None:

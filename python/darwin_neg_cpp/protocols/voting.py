@@ -6,8 +6,8 @@ any vote has no answer.
 
 The rule is monotone: a further vote for a choice never makes it worse, nor a rival better. So the leader is at its
 worst when it gets none of the outstanding votes, and a rival at its best when it gets all of them. When even that puts
-no rival in front, nothing can. Conversely, a rival that this would put in front could really win. So `decided` is exact,
-not only safe.
+no rival in front, nothing can. Conversely, a rival that this would put in front could really win. So `decided` is
+exact, not only safe.
 """
 
 from __future__ import annotations

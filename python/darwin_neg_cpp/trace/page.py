@@ -11,17 +11,17 @@ from html import escape
 
 from ..files.shown_text import code_point, escape_html, is_unseen
 from ..files.svg_axis import Axis, draw_axes
-from ..files.web_page import web_page
+from ..files.web_page import build_page
 from .trace import Trace, TraceToken
 
 FULL_SHADE = 5.0  # nats from which on a token has the full shade
 HIGHEST_LIMIT = 20.0  # nats; no vocabulary has this entropy, and a threshold above it would flatten the charts
 
 
-def page(trace: Trace) -> str:
+def render_page(trace: Trace) -> str:
     """The whole HTML document."""
     title = f"NEG trace: {trace.model}"
-    return web_page(
+    return build_page(
         title, _body(trace, title), style="trace.css", script="trace.js", data={"tokens": trace.as_dict()["tokens"]}
     )
 
@@ -104,7 +104,7 @@ def _visible(text: str) -> str:
 
 
 def _top(trace: Trace) -> float:
-    values = [v for one in trace.tokens for v in (one.predicted, one.true) if v is not None]
+    values = [value for token in trace.tokens for value in (token.predicted, token.true) if value is not None]
     return float(math.ceil(max([1.0, _limit(trace) or 0.0, *values])))
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import codecs
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,23 +13,25 @@ import numpy.typing as npt
 
 from ..errors import NegHeadError, RequestError
 from ..files.input_file import shown_path
-from ..sampling import Neg
-from .agreement import agreement
+from ..sampling import Neg, SamplingParams
+from .agreement import measure_agreement
 
 if TYPE_CHECKING:
+    from ..engine.session import Session
     from ..llm import DarwinNEG
-    from ..sampling import NegActionName, SamplingParams
+    from ..results import Generation, Scores
+    from ..sampling import NegActionName
 
 TOP = 5
 
 
 @dataclass(frozen=True)
 class TraceToken:
-    """One token of the text. What is said about it is about the distribution that it comes out of, so the first token has None.
+    """One token of the text. Its figures describe the distribution that it was drawn from, so the first token has None.
 
-    text: "" where a character ends in a later token. predicted, true: entropy, nats; None also without a head, or where a model gives no
-    finite number. active: of the gate. logprob: of this token under the model, natural. top: the likeliest tokens there with their probabilities.
-    generated: by the model, or part of the prompt.
+    text: "" where a character ends in a later token. predicted, true: entropy, nats; None also without a head, or where
+    a model gives no finite number. active: whether the gate was. logprob: of this token under the model, natural.
+    top: the most likely tokens there with their probabilities. generated: by the model, or part of the prompt.
     """
 
     id: int
@@ -45,9 +46,12 @@ class TraceToken:
 
 @dataclass(frozen=True)
 class Trace:
-    """action, threshold (nats; infinite: never active), top_k: of the gate as the request had it, the model's where it said nothing. action is
-    None without a head; threshold and top_k are None without a head and where the action is "off". prompt_tokens: how many tokens at
-    the beginning were given."""
+    """The tokens of a text, and the gate they were drawn with.
+
+    action, threshold (nats; infinite: never active), top_k: the gate of the request, with the model's values where the
+    request had none. action is None without a head; threshold and top_k are None without a head and where the action is
+    "off". prompt_tokens: how many tokens at the beginning were given.
+    """
 
     model: str
     source: str
@@ -62,32 +66,32 @@ class Trace:
         return self.action is not None
 
     def summary(self) -> dict[str, float | int | None]:
-        """Figures over the generated tokens, or over all where nothing was generated. nats; None where nothing can be said."""
-        about = [one for one in self.tokens if one.true is not None]
-        about = [one for one in about if one.generated] or about
-        logprobs = [one.logprob for one in about if one.logprob is not None]
+        """Figures over the generated tokens, or over all where nothing was generated; nats, None where undefined."""
+        counted = [token for token in self.tokens if token.true is not None]
+        counted = [token for token in counted if token.generated] or counted
+        logprobs = [token.logprob for token in counted if token.logprob is not None]
         out: dict[str, float | int | None] = {
-            "tokens": len(about),
-            "mean_true_entropy": float(np.mean([one.true for one in about])) if about else None,
+            "tokens": len(counted),
+            "mean_true_entropy": float(np.mean([token.true for token in counted])) if counted else None,
             "mean_logprob": float(np.mean(logprobs)) if logprobs else None,
         }
-        if self.has_head and about:
-            out["activation_rate"] = float(np.mean([one.active for one in about]))
-        about = [one for one in about if one.predicted is not None]
-        if about:
-            predicted = np.array([one.predicted for one in about], np.float64)
+        if self.has_head and counted:
+            out["activation_rate"] = float(np.mean([token.active for token in counted]))
+        counted = [token for token in counted if token.predicted is not None]
+        if counted:
+            predicted = np.array([token.predicted for token in counted], np.float64)
             # the threshold has no part in the figures that are taken from it
-            found = agreement(predicted, np.array([one.true for one in about], np.float64), math.inf)
+            result = measure_agreement(predicted, np.array([token.true for token in counted], np.float64), math.inf)
             out |= {
                 "mean_predicted_entropy": float(predicted.mean()),
-                "mean_error": found.mae,
-                "r2": found.r2,
-                "pearson": found.pearson,
+                "mean_error": result.mae,
+                "r2": result.r2,
+                "pearson": result.pearson,
             }
         return out
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which knows no infinity: such a threshold becomes None."""
+        """For JSON, which has no infinity: an infinite threshold becomes None."""
         out = asdict(self)
         if self.threshold is not None:
             out["threshold"] = _finite(self.threshold)
@@ -97,76 +101,95 @@ class Trace:
         }
 
 
-def generated(llm: DarwinNEG, prompt: str | Sequence[int], params: SamplingParams) -> Trace:
-    """Generates from a prompt and traces prompt and answer. Predictions and gate of the answer are those of the generation itself."""
-    tokens = llm.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
-    out = llm.generate(tokens, params, n=1)
-    seen = None if out.neg is None else (out.neg.entropy, out.neg.active)
-    return _trace(llm, [*tokens, *out.token_ids.tolist()], len(tokens), seen, params.neg)
+def trace_generation(llm: DarwinNEG, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Trace:
+    """Generates from a prompt and traces prompt and answer.
+
+    Predictions and gate of the answer are those of the generation itself. Errors: those of `generate`; RequestError for
+    params with n other than 1.
+    """
+    params = params or SamplingParams()
+    if params.n != 1:
+        raise RequestError(
+            f"n must be 1 for a trace, got {params.n}; trace one sample at a time, each with its own seed"
+        )
+    tokens = llm.session.tokens(prompt)
+    # its own log-probabilities are needed where the text is too long to be scored to its end
+    (out,) = llm.session.run([tokens], replace(params, logprobs=params.logprobs or 0))
+    assert not isinstance(out, list)  # n is 1
+    return _trace(llm.session, tokens, out, params.neg)
 
 
-def of_text(llm: DarwinNEG, text: str, *, neg: Neg | None = None) -> Trace:
+def trace_text(llm: DarwinNEG, text: str, *, neg: Neg | None = None) -> Trace:
     """Traces a given text ("teacher-forced"). neg: where the gate would be active; None: as the model file says."""
     if neg is not None and llm.neg is None:
         raise NegHeadError(f"{shown_path(llm.path)}: has no NEG head, so there is no gate; give one with a side-car")
-    tokens = llm.tokenize(text, parse_special=False)
+    tokens = llm.session.tokenize(text, parse_special=False)
     if len(tokens) < 2:
         raise RequestError("the text has fewer than two tokens; there is nothing to trace")
-    return _trace(llm, tokens, len(tokens), None, neg)
+    return _trace(llm.session, tokens, None, neg)
 
 
-def _trace(
-    llm: DarwinNEG,
-    tokens: list[int],
-    n_prompt: int,
-    seen: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None,
-    neg: Neg | None,
-) -> Trace:
-    action, threshold, top_k = gate(llm, neg)
-    out = llm.score(tokens, top=TOP)
-    texts = pieces(llm, tokens)
-    entries = []
-    for i, token in enumerate(tokens):
-        at = i - 1  # the distribution that token i comes out of is said at the token before it
-        predicted, active = None, False
-        if at >= 0 and out.neg is not None:
-            # not out.neg.active, which goes by the model's threshold; compared in float32, as the gate does
-            active = threshold is not None and bool(out.neg.entropy[at] > np.float32(threshold))
-            predicted = _finite(out.neg.entropy[at])
-        if i >= n_prompt and seen is not None:
-            predicted, active = _finite(seen[0][i - n_prompt]), bool(seen[1][i - n_prompt])
-        entries.append(
-            TraceToken(
-                id=token,
-                text=texts[i],
-                generated=i >= n_prompt,
-                predicted=predicted,
-                true=_finite(out.entropy[at]) if at >= 0 else None,
-                active=active,
-                logprob=_finite(out.logprobs[at]) if at >= 0 else None,
-                top=() if at < 0 else _alternatives(llm, out.top_ids[at], out.top_logprobs[at]),
-            )
-        )
+def _trace(session: Session, given: list[int], answer: Generation | None, neg: Neg | None) -> Trace:
+    action, threshold, top_k = resolve_gate(session, neg)
+    tokens = given if answer is None else [*given, *answer.token_ids.tolist()]
+    # A generated text may hold one token more than the context: nothing is predicted after the last one.
+    (scores,) = session.score([tokens[: session.info["n_ctx"]]], hidden=False, top=TOP)
+    first = TraceToken(tokens[0], "", False, None, None, False, None, ())
+    scored = [_scored_token(session, scores, i, token, threshold) for i, token in enumerate(tokens[1:])]
+    entries = [
+        replace(token, text=text) for token, text in zip([first, *scored], decode_each(session, tokens), strict=True)
+    ]
+    if answer is not None:
+        entries[len(given) :] = [_generated_token(token, answer, k) for k, token in enumerate(entries[len(given) :])]
     return Trace(
-        model=os.path.basename(llm.path),
-        source="" if llm.neg is None else str(llm.neg["source"]),
+        model=session.name,
+        source="" if session.neg is None else str(session.neg["source"]),
         action=action,
         threshold=threshold,
         top_k=top_k,
-        prompt_tokens=n_prompt,
+        prompt_tokens=len(given),
         tokens=tuple(entries),
     )
 
 
-def gate(llm: DarwinNEG, neg: Neg | None) -> tuple[NegActionName | None, float | None, int | None]:
-    """Action, threshold and top_k that a request with these options gets; see Trace."""
-    if llm.neg is None:
+def _scored_token(session: Session, scores: Scores, at: int, token: int, threshold: float | None) -> TraceToken:
+    """The token after position `at`, by the scores of the finished text."""
+    predicted, active = None, False
+    if scores.neg is not None:
+        predicted = _finite(scores.neg.entropy[at])
+        # not scores.neg.active, which goes by the model's threshold; compared in float32, as the gate does
+        active = threshold is not None and bool(scores.neg.entropy[at] > np.float32(threshold))
+    return TraceToken(
+        id=token,
+        text="",
+        generated=False,
+        predicted=predicted,
+        true=_finite(scores.entropy[at]),
+        active=active,
+        logprob=_finite(scores.logprobs[at]),
+        top=_alternatives(session, scores.top_ids[at], scores.top_logprobs[at]),
+    )
+
+
+def _generated_token(token: TraceToken, answer: Generation, k: int) -> TraceToken:
+    """Token `k` of the answer, with what the generation itself recorded of it."""
+    token = replace(token, generated=True)
+    if answer.neg is not None:
+        token = replace(token, predicted=_finite(answer.neg.entropy[k]), active=bool(answer.neg.active[k]))
+    if token.logprob is None and answer.logprobs is not None:
+        token = replace(token, logprob=_finite(answer.logprobs.chosen[k]))
+    return token
+
+
+def resolve_gate(session: Session, neg: Neg | None) -> tuple[NegActionName | None, float | None, int | None]:
+    """Action, threshold and top_k of a request with these options; see Trace."""
+    if session.neg is None:
         return None, None, None
-    asked = neg or Neg()
-    if not asked.enabled or asked.action == "off":
+    options = neg or Neg()
+    if not options.enabled or options.action == "off":
         return "off", None, None
-    threshold = float(llm.neg["threshold"]) if asked.threshold is None else float(asked.threshold)
-    return asked.action, threshold, int(asked.top_k or llm.neg["top_k"])
+    threshold = float(session.neg["threshold"]) if options.threshold is None else float(options.threshold)
+    return options.action, threshold, int(options.top_k or session.neg["top_k"])
 
 
 def _finite(value: float | np.floating[Any]) -> float | None:
@@ -174,23 +197,24 @@ def _finite(value: float | np.floating[Any]) -> float | None:
 
 
 def _alternatives(
-    llm: DarwinNEG, ids: npt.NDArray[np.int32], logprobs: npt.NDArray[np.float32]
+    session: Session, ids: npt.NDArray[np.int32], logprobs: npt.NDArray[np.float32]
 ) -> tuple[tuple[str, float], ...]:
     return tuple(
-        (llm.detokenize([int(i)], special=True), float(np.exp(p)))
+        (session.detokenize([int(i)], special=True), float(np.exp(p)))
         for i, p in zip(ids, logprobs, strict=True)
         if math.isfinite(p)
     )
 
 
-def pieces(llm: DarwinNEG, tokens: Sequence[int]) -> list[str]:
-    """The text that each token adds. A character of several tokens comes with the last of them; control tokens are written out."""
+def decode_each(session: Session, tokens: Sequence[int]) -> list[str]:
+    """The text that each token adds. A character of several tokens comes with the last of them; control tokens are
+    written out."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     out = []
     for i, token in enumerate(tokens):
-        # some tokenizers drop a space at the beginning of a text, so each token is looked at behind the one before it
+        # some tokenizers drop a space at the beginning of a text, so each token is decoded after the one before it
         before = list(tokens[max(0, i - 1) : i])
-        head = llm.session.token_bytes(before, special=True)
-        both = llm.session.token_bytes([*before, token], special=True)
+        head = session.token_bytes(before, special=True)
+        both = session.token_bytes([*before, token], special=True)
         out.append(decoder.decode(both[len(head) :], i == len(tokens) - 1))
     return out

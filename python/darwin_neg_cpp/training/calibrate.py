@@ -1,4 +1,4 @@
-"""How a head does on one file, and the threshold that gives its gate a wanted activation rate there."""
+"""How well a head predicts on one file, and the threshold that gives its gate a target activation rate there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ..files.progress import Progress
 from ..gguf_file.header import read_header
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
-from ..trace.agreement import Agreement, agreement, threshold_for
+from ..trace.agreement import Agreement, find_threshold, measure_agreement
 from . import corpus
 
 if TYPE_CHECKING:
+    from ..engine.session import Session
     from ..llm import DarwinNEG
 
 LEAST_TOKENS = 500
@@ -29,7 +30,8 @@ LEAST_TOKENS = 500
 
 @dataclass
 class Calibration:
-    """agreement: at the present threshold. reference_*: the less quantized file's agreement, and |difference| of the two predictions, nats."""
+    """agreement: at the present threshold. reference_*: agreement of the less quantized file, mean |difference| of the
+    two predictions (nats), and the share of positions at which the two gates differ."""
 
     model: str
     threshold: float
@@ -66,13 +68,14 @@ class Calibration:
             rows.append(("reference", self.reference_agreement))
         lines = [f"{shown_path(self.model)}: {self.agreement.positions} positions, threshold {self.threshold:.4f} nats"]
         lines += [
-            f"{name}: gate active at {one.activation_rate:.2%} (true entropy above it at {one.true_rate:.2%}); "
-            f"R² {one.r2:.3f}, mean error {one.mae:.3f} nats, precision {one.precision:.2f}, recall {one.recall:.2f}"
-            for name, one in rows
+            f"{name}: gate active at {row.activation_rate:.2%} (true entropy above it at {row.true_rate:.2%}); "
+            f"R² {row.r2:.3f}, mean error {row.mae:.3f} nats, precision {row.precision:.2f}, recall {row.recall:.2f}"
+            for name, row in rows
         ]
         if self.reference_agreement is not None:
             lines.append(
-                f"predictions differ from the reference's by {self.reference_difference:.4f} nats on average, the gate at {self.reference_moved:.2%} of positions"
+                f"predictions differ from the reference's by {self.reference_difference:.4f} nats on average, the "
+                f"gate at {self.reference_moved:.2%} of positions"
             )
         return "\n".join([*lines, f"threshold for {self.target_rate:.2%}: {self.new_threshold:.4f} nats"])
 
@@ -87,47 +90,53 @@ def check(
         if not side_car:
             neg_format.read_head(reference)
     if out is not None:
-        models = [Path(one) for one in (model, side_car, reference) if one]
+        models = [Path(path) for path in (model, side_car, reference) if path]
         check_output(out, [*models, *texts], force=force)
 
 
-def run(
+def measure(
     llm: DarwinNEG, texts: Sequence[Path], *, target_rate: float, max_tokens: int, context: int, progress: Progress
 ) -> Calibration:
-    """Errors: RequestError for texts of too few tokens, NegHeadError for a model without a head."""
+    """Compares predicted with true entropies along texts, and finds the threshold for `target_rate`.
+
+    Errors: RequestError for texts of too few tokens, NegHeadError for a model without a head.
+    """
     if llm.neg is None:
-        raise NegHeadError(f"{shown_path(llm.path)}: has no NEG head; give one with --side-car")
+        raise NegHeadError(f"{shown_path(llm.path)}: has no NEG head; give one as a side-car")
     # nothing is split here: parts need not be many, and a long one has more context
-    found = corpus.read(texts, least_part=corpus.PART_CHARACTERS[1])
-    documents = corpus.limited(corpus.tokenized(llm, found), max_tokens, 0)
-    sequences = corpus.sequences(documents, context)
+    documents = corpus.read(texts, least_part=corpus.PART_CHARACTERS[1])
+    documents = corpus.limit(corpus.tokenize(llm.session, documents), max_tokens, 0)
+    sequences = corpus.cut_sequences(documents, context)
     if (total := sum(map(len, sequences))) < LEAST_TOKENS:
-        raise RequestError(f"--text: holds {total} tokens, at least {LEAST_TOKENS} are needed; give more text")
-    predicted, true = _entropies(llm, sequences, progress)
+        raise RequestError(f"text holds {total} tokens, at least {LEAST_TOKENS} are needed; give more text")
+    predicted, true = _entropies(llm.session, sequences, progress)
     threshold = float(llm.neg["threshold"])
     return Calibration(
         model=os.path.basename(llm.path),
         threshold=threshold,
         target_rate=target_rate,
-        new_threshold=threshold_for(predicted, target_rate),
-        agreement=agreement(predicted, true, threshold),
+        new_threshold=find_threshold(predicted, target_rate),
+        agreement=measure_agreement(predicted, true, threshold),
         sequences=sequences,
         predicted=predicted,
     )
 
 
-def add_reference(found: Calibration, other: DarwinNEG, *, progress: Progress) -> None:
+def add_reference(calibration: Calibration, other: DarwinNEG, *, progress: Progress) -> None:
+    """Adds how another file of the same model, less quantized and with the same head, predicts on the same texts."""
     if other.neg is None:
         raise NegHeadError(f"{shown_path(other.path)}: has no NEG head; give the same head as the model's")
-    predicted, true = _entropies(other, found.sequences, progress)
-    found.reference = os.path.basename(other.path)
-    found.reference_agreement = agreement(predicted, true, found.threshold)
-    found.reference_difference = float(np.abs(predicted - found.predicted).mean())
-    found.reference_moved = float(((predicted > found.threshold) != (found.predicted > found.threshold)).mean())
+    predicted, true = _entropies(other.session, calibration.sequences, progress)
+    calibration.reference = os.path.basename(other.path)
+    calibration.reference_agreement = measure_agreement(predicted, true, calibration.threshold)
+    calibration.reference_difference = float(np.abs(predicted - calibration.predicted).mean())
+    calibration.reference_moved = float(
+        ((predicted > calibration.threshold) != (calibration.predicted > calibration.threshold)).mean()
+    )
 
 
 def write(model: str, side_car: str | None, threshold: float, out: Path, *, force: bool) -> None:
-    """A copy of the side-car, or of the model with its head inside, with another threshold."""
+    """Writes a copy of the side-car, or of the model with its head inside, with another threshold."""
     head = replace(neg_format.read_head(side_car or model), threshold=threshold)
     if side_car:
         neg_files.write_side_car(head, model, out, force=force)
@@ -136,14 +145,14 @@ def write(model: str, side_car: str | None, threshold: float, out: Path, *, forc
 
 
 def _entropies(
-    llm: DarwinNEG, sequences: Sequence[tuple[int, ...]], progress: Progress
+    session: Session, sequences: Sequence[tuple[int, ...]], progress: Progress
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     predicted, true = [], []
     total, done = sum(map(len, sequences)), 0
-    for one in llm.score_many(sequences):
-        assert one.neg is not None
-        predicted.append(one.neg.entropy)
-        true.append(one.entropy)
-        done += len(one.token_ids)
+    for scores in session.score(sequences, hidden=False, top=0):
+        assert scores.neg is not None
+        predicted.append(scores.neg.entropy)
+        true.append(scores.entropy)
+        done += len(scores.token_ids)
         progress(done, total)
     return np.concatenate(predicted), np.concatenate(true)

@@ -1,7 +1,8 @@
-"""Hidden states and true entropies of a corpus, on disk, so that an interrupted run goes on where it stopped."""
+"""Hidden states and true entropies of a corpus, on disk, so that an interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,16 +22,17 @@ from ..files.output_file import replacing
 from ..files.progress import Progress
 
 if TYPE_CHECKING:
-    from ..llm import DarwinNEG
+    from ..engine.session import Session
 
 F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Captured:
-    """hidden: float32 [positions, n_embd], mapped from disk. entropy: nats, float32 [positions]. starts: of the sequences, int64.
+    """hidden: float32 [positions, n_embd], mapped from disk. entropy: nats, float32 [positions]. starts: of the
+    sequences, int64.
 
-    The last position of each sequence is in it too: a model says something about the token behind the text.
+    The last position of each sequence is in it too: a model predicts the token after the text.
     """
 
     hidden: F32
@@ -45,24 +47,27 @@ class Captured:
 
 
 def capture(
-    llm: DarwinNEG, sequences: Sequence[Sequence[int]], folder: Path, name: str, progress: Progress, *, model: str
+    session: Session, sequences: Sequence[Sequence[int]], folder: Path, name: str, progress: Progress, *, model: str
 ) -> Captured:
-    """Runs the sequences through the model and keeps what it says under `folder`/`name`.*; what is there already is not run again.
+    """Runs the sequences through the model and keeps the results under `folder`/`name`.*; sequences whose results are
+    kept already are not run again.
 
-    model: SHA-256 of the model's file. progress: called with tokens done and in all. Errors: OutputError on a full disk, RequestError when the model has no logits.
+    model: SHA-256 of the model's file. progress: called with tokens done and in total. Errors: OutputError on a full
+    disk, RequestError when the model gives no finite numbers.
     """
-    n_embd = int(llm.info["n_embd"])
+    n_embd = int(session.info["n_embd"])
     total = sum(map(len, sequences))
     hidden_path, entropy_path, index_path = (folder / f"{name}.{end}" for end in ("hidden", "entropy", "json"))
     free = shutil.disk_usage(folder).free
     if free < (need := total * (n_embd + 1) * 4 - _size(hidden_path)):
         raise OutputError(
-            f"{shown_path(folder)}: needs {need >> 20} MiB for hidden states, the disk has {free >> 20} MiB free; free some, or lower --max-tokens"
-        ) from OSError(28, "No space left on device")
-    # what would give another result: the texts and the model
+            f"{shown_path(folder)}: needs {need >> 20} MiB for hidden states, the disk has {free >> 20} MiB free; free "
+            "some, or lower max_tokens"
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # texts and model: with others, the results would be different
     key = hashlib.sha256(json.dumps([model, list(map(list, sequences))]).encode()).hexdigest()
-    # The data may be shorter than the index says, after a power cut or by somebody's hand. Whole groups only: a text that
-    # runs in other company comes out a rounding error different.
+    # The data may be shorter than the index says, after a power cut or by somebody's hand. Whole groups only: a text
+    # that runs beside other texts comes out a rounding error different.
     held = min(_size(hidden_path) // (n_embd * 4), _size(entropy_path) // 4)
     noted, done, position = _done(index_path, key), 0, 0
     for group in groups(sequences):
@@ -76,14 +81,16 @@ def capture(
             hidden.truncate(position * n_embd * 4)
             entropy.truncate(position * 4)
             for group in groups(sequences[done:]):
-                for one in llm.score_many(group, hidden=True):
-                    if one.hidden is None or not (np.isfinite(one.hidden).all() and np.isfinite(one.entropy).all()):
+                for scores in session.score(group, hidden=True, top=0):
+                    if scores.hidden is None or not (
+                        np.isfinite(scores.hidden).all() and np.isfinite(scores.entropy).all()
+                    ):
                         raise RequestError(
-                            f"{shown_path(llm.path)}: gives no finite numbers for these texts; it cannot be used"
+                            f"{shown_path(session.path)}: gives no finite numbers for these texts; it cannot be used"
                         )
-                    hidden.write(one.hidden.astype("<f4", copy=False).tobytes())
-                    entropy.write(one.entropy.astype("<f4", copy=False).tobytes())
-                    position += len(one.token_ids)
+                    hidden.write(scores.hidden.astype("<f4", copy=False).tobytes())
+                    entropy.write(scores.entropy.astype("<f4", copy=False).tobytes())
+                    position += len(scores.token_ids)
                 for file in (hidden, entropy):  # on disk before the index says that they are
                     file.flush()
                     os.fsync(file.fileno())
@@ -95,7 +102,7 @@ def capture(
         raise OutputError(
             f"{shown_path(folder)}: cannot be written ({error.strerror}); check the disk's free space"
         ) from error
-    lengths = np.array([len(one) for one in sequences], np.int64)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     return Captured(
         hidden=np.memmap(hidden_path, "<f4", "r", shape=(total, n_embd)),
         entropy=np.fromfile(entropy_path, "<f4"),
@@ -111,5 +118,5 @@ def _done(index_path: Path, key: str) -> int:
     try:
         index = json.loads(index_path.read_text("utf-8"))
         return max(0, int(index["done"])) if index["key"] == key else 0
-    except (OSError, ValueError, KeyError, TypeError):  # damaged: it is only a saving of time
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: it only saves time
         return 0

@@ -1,4 +1,4 @@
-"""What is written down about a head: JSON for programs, Markdown and a figure for people."""
+"""The report on a head: JSON for programs, Markdown and a figure for people."""
 
 from __future__ import annotations
 
@@ -30,21 +30,24 @@ ROWS = {
 CELLS = 64  # of the figure, each way
 
 
-def markdown(report: Mapping[str, Any], figure: str) -> str:
+def render_markdown(report: Mapping[str, Any], figure: str) -> str:
     """report: what train.run() returns. figure: file name of the figure, beside this text."""
-    agreements = report["test"]
+    agreements, head, data = report["test"], report["head"], report["data"]
+    model, training = report["model"], report["training"]
     test = agreements["head"]
     lines = [
         "# NEG head: report",
         "",
-        f"Backbone `{report['model']['file']}` ({report['model']['description']}), hidden size {report['model']['n_embd']}, head's inner width {report['head']['n_reduced']}.",
+        f"Backbone `{model['file']}` ({model['description']}), hidden size {model['n_embd']}, head's inner width "
+        f"{head['n_reduced']}.",
         "",
         "```",
         report["command"],
         "```",
         "",
-        f"Test data: {test['positions']} positions of documents that were not trained on. True entropy > threshold at {test['true_rate']:.2%} of them.",
-        f"Threshold {report['head']['threshold']:.4f} nats, {report['threshold_from']}.",
+        f"Test data: {test['positions']} positions of documents that were not trained on. True entropy > threshold at "
+        f"{test['true_rate']:.2%} of them.",
+        f"Threshold {head['threshold']:.4f} nats, {report['threshold_from']}.",
         "",
         "| on test data | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
@@ -57,7 +60,8 @@ def markdown(report: Mapping[str, Any], figure: str) -> str:
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        'Precision and recall are of "true entropy > threshold" by "predicted > threshold". Entropies are of the next-token distribution',
+        'Precision and recall are of "true entropy > threshold" by "predicted > threshold". Entropies are of the '
+        "next-token distribution",
         "at temperature 1, in nats.",
         "",
         f"![predicted against true entropy]({figure})",
@@ -65,23 +69,21 @@ def markdown(report: Mapping[str, Any], figure: str) -> str:
         "| data | documents | tokens | mean true entropy |",
         "|---|---|---|---|",
     ]
-    for name, part in report["data"]["parts"].items():
+    for name, part in data["parts"].items():
         lines.append(f"| {name} | {part['documents']} | {part['tokens']} | {part['mean_entropy']:.3f} |")
-    data = report["data"]
     lines += [
         "",
-        f"{data['text_documents']} documents of text and {data['own_documents']} that the model wrote itself; split by document"
-        + (", the model's own by the document that they start from." if data["own_documents"] else "."),
-        f"Training: {report['training']['epochs']} epochs, the best was number {report['training']['best_epoch'] + 1}; "
-        f"seed {report['training']['recipe']['seed']}."
-        + (" It was interrupted then." if report["training"]["interrupted"] else ""),
+        f"{data['text_documents']} documents of text and {data['own_documents']} that the model wrote itself; split by "
+        "document" + (", the model's own by the document that they start from." if data["own_documents"] else "."),
+        f"Training: {training['epochs']} epochs, the best was number {training['best_epoch'] + 1}; "
+        f"seed {training['recipe']['seed']}." + (" It was interrupted then." if training["interrupted"] else ""),
         "",
     ]
     return "\n".join(lines)
 
 
-def figure(predicted: npt.NDArray[np.float32], true: npt.NDArray[np.float32], threshold: float) -> str:
-    """An SVG: how many positions lie where, predicted against true entropy, darker for more; the diagonal and the threshold."""
+def draw_figure(predicted: npt.NDArray[np.float32], true: npt.NDArray[np.float32], threshold: float) -> str:
+    """Draws an SVG: how many positions lie where, predicted against true entropy; with diagonal and threshold."""
     top = float(np.ceil(max(1.0, np.quantile(np.concatenate([predicted, true]), 0.9995))))
     clipped = [np.clip(values, 0, top) for values in (true, predicted)]
     counts, _, _ = np.histogram2d(clipped[0], clipped[1], bins=CELLS, range=[[0.0, top], [0.0, top]])
@@ -89,7 +91,8 @@ def figure(predicted: npt.NDArray[np.float32], true: npt.NDArray[np.float32], th
     x, y = Axis(56, 440, top), Axis(400, 16, top)
     cell = (x.last - x.first) / CELLS
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 450" font-family="sans-serif" font-size="12" role="img">',
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 450" font-family="sans-serif" font-size="12" '
+        'role="img">',
         "<title>Predicted against true entropy on test data</title>",
         '<rect width="480" height="450" fill="#fff"/>',
     ]
@@ -112,6 +115,6 @@ def figure(predicted: npt.NDArray[np.float32], true: npt.NDArray[np.float32], th
     return "\n".join([*parts, "</svg>", ""])
 
 
-def write(path: Path, text: str | Mapping[str, Any]) -> None:
+def write_file(path: Path, text: str | Mapping[str, Any]) -> None:
     with replacing(path) as (file, _):
         file.write((text if isinstance(text, str) else json.dumps(text, indent=2, ensure_ascii=False) + "\n").encode())

@@ -10,17 +10,19 @@ from ..errors import OutputError
 from ..files.input_file import shown_path
 from ..files.output_file import replacing
 
-# tells our folder from one of the user's that has its name
+# distinguishes our folder from one of the user's that has its name
 MARK = "darwin-neg-train-head.txt"
-MARK_TEXT = b"An unfinished run of darwin-neg train-head. The same command goes on from here; this folder may also be deleted.\n"
+MARK_TEXT = (
+    b"An unfinished run of darwin-neg train-head. The same command resumes it; this folder may also be deleted.\n"
+)
 
 
 def check(folder: Path, inputs: Iterable[Path]) -> None:
     """Refuses a name that is taken by something of the user's."""
     name = shown_path(folder)
-    remedy = "choose another --out"
+    remedy = "give another name with out=..."
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise OutputError(f"{name}: is no folder, but unfinished runs are kept there; {remedy}")
+        raise OutputError(f"{name}: is not a folder, but unfinished runs are kept there; {remedy}")
     place = folder.resolve()
     for path in inputs:
         if path.resolve().is_relative_to(place):
@@ -43,11 +45,13 @@ def make(folder: Path) -> None:
             folder.rmdir()
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{shown_path(folder)}: cannot be made ({error.strerror}); choose another --out") from error
+        raise OutputError(
+            f"{shown_path(folder)}: cannot be made ({error.strerror}); give another name with out=..."
+        ) from error
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:
-    """Removes the files of these names, also what a killed process left of them, and the folder when nothing else is in it."""
+    """Removes the files of these names, also what a killed process left of them, and the folder if it is then empty."""
     if not (folder / MARK).is_file():
         return
     with contextlib.suppress(OSError):

@@ -60,7 +60,8 @@ def _columns_of_header(name: str, header: Row) -> dict[str, int]:
     if letters != list(LOWER[: len(letters)]) or len(letters) < 2:
         missing = next(letter for letter in LOWER if letter not in columns)
         raise RequestError(
-            f'{name}: line {header.line}: the column "{missing.upper()}" is missing; the choices stand in A, B and so on'
+            f'{name}: line {header.line}: the column "{missing.upper()}" is missing; the choices stand in A, B '
+            "and so on"
         )
     return columns
 
@@ -69,7 +70,7 @@ def _columns_by_place(name: str, first: Row) -> dict[str, int]:
     n = len(first.cells)
     if not 4 <= n <= len(LETTERS) + 2:
         raise RequestError(
-            f"{name}: line {first.line}, column {min(n, len(LETTERS) + 2)}: has {n} columns and no header; expected the "
-            "question, its choices and the letter of the answer, or a header with question, A, B, ..., answer"
+            f"{name}: line {first.line}, column {min(n, len(LETTERS) + 2)}: has {n} columns and no header; expected "
+            "the question, its choices and the letter of the answer, or a header with question, A, B, ..., answer"
         )
     return {"question": 0, **{letter: i + 1 for i, letter in enumerate(LOWER[: n - 2])}, "answer": n - 1}
