@@ -1,4 +1,4 @@
-# One-word commands. Each does all set-up it needs: a virtual environment in .venv, the build tools from PyPI, the package.
+# One-word commands. Each does the set-up that it needs: a virtual environment in .venv, the build tools from PyPI, the package.
 # Needed on the machine: a C++17 compiler, Python >= 3.10 with venv, git.
 
 PYTHON ?= python3
@@ -99,7 +99,7 @@ dev: $(VENV)/.tests
 docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
 
-# the head of the demo model, trained again: on documentation and licences of the packages in .venv, and on the model's own text
+# trains the head of the demo model again, on documentation and licences of the packages in .venv, and on the model's own text
 demo-head: $(VENV)/.tests install
 	$(BIN)/python scripts/demo_corpus.py build/demo-corpus
 	darwin-neg train-head --model "$$($(BIN)/python -c 'from darwin_neg_cpp import demo_model; print(demo_model.model_path())')" \

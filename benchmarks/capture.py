@@ -1,9 +1,10 @@
-"""Capture (hidden states and true entropies of given texts) against llama-bench's prompt processing of the same pin on the same file.
+"""Compares capture (hidden states and true entropies of given texts) with llama-bench's prompt processing.
 
     python benchmarks/capture.py [--model FILE] [--rounds N]
 
-Interleaved rounds, medians. llama-bench (-p 512 -n 0) computes the LM head for the last token of a prompt, capture for every token and the
-entropy of each distribution besides: `ceiling` is the share of the weights, in multiplications, that llama-bench's work is of that.
+Both use the same pin and the same file; interleaved rounds, medians. llama-bench (-p 512 -n 0) computes the LM head for
+the last token of a prompt, capture for every token, and the entropy of each distribution in addition. `ceiling` is the
+share of capture's multiplications by weights that llama-bench does.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Conversion against llama.cpp's own converter of the same pin and against `cp`: time and peak memory.
+"""Compares conversion with llama.cpp's own converter of the same pin and with `cp`: time and peak memory.
 
     python benchmarks/convert.py [--shapes 0.8B,2x,9B] [--outtype bf16] [--rounds N] [--ours-only]
 
-Random BF16 checkpoints of the family's shapes, written to a temporary folder under --dir. Every run is a process of its own; `time` is from its
-start to its end, the file on disk or not as the system likes (ours syncs, reads back and compares; --no-verify as a row of its own).
-Needs the test extra (llama.cpp's converter is run by torch and transformers).
+Random BF16 checkpoints of the family's shapes are written to a temporary folder under --dir. Every run is a process of
+its own; `time` is from its start to its end, whether or not the system has written the file to the disk by then (ours
+syncs, reads back and compares; --no-verify is a row of its own). Needs the dependency group `test`: llama.cpp's
+converter runs on torch and transformers.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ SHAPES = {
 def configuration(name: str) -> dict[str, object]:
     shape = {
         "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "linear_num_key_heads": 16,
-        "linear_num_value_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4,
+        "linear_num_value_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+        "linear_conv_kernel_dim": 4,
         "vocab_size": VOCAB, "max_position_embeddings": 32_768, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
         "mtp_num_hidden_layers": 0, "eos_token_id": 151645, "architectures": ["Qwen3_5ForCausalLM"],
         "model_type": "qwen3_5_text",

@@ -1,10 +1,11 @@
-"""Decoding speed with NEG against stock llama.cpp of the same pin on the same file, and n samples in one call against n calls.
+"""Compares decoding with NEG with stock llama.cpp, and n samples in one call with n calls.
 
     python benchmarks/decode.py [--model FILE] [--rounds N] [--tokens N]
 
-Interleaved rounds, medians, ratios. Stock is llama-batched-bench of the unpatched tree (built into the cache on first use): it decodes the
-same number of tokens per sequence and does not sample. `same tool, NEG on` is the patched tree's llama-batched-bench on the file with a head: the
-price of evaluating the head. `engine` is this package's whole path, greedy: sampling, text and Python included.
+Same pin, same file; interleaved rounds, medians, ratios. Stock is llama-batched-bench of the unpatched tree (built into
+the cache on first use): it decodes the same number of tokens per sequence and does not sample. `same tool, NEG on` is
+the patched tree's llama-batched-bench on the file with a head: the price of evaluating the head. `engine` is the whole
+path through this package, greedy: sampling, text and Python included.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def stock_speed(binary: str, model: Path, batch: int, tokens: int, threads: int)
 
 
 def engine_speed(model: Path, batch: int, tokens: int) -> float:
-    """Tokens per second of this package from the end of the prompts to the last token, in a process of its own like stock's.
+    """Measures tokens per second of this package, from the end of the prompts to the last token.
+
+    It runs in a process of its own, as stock does.
 
     Two engines in one process would each keep a team of OpenMP threads spinning on the same cores.
     """
@@ -120,7 +123,8 @@ def main() -> None:
     with DarwinNEG(base, n_ctx=512, n_parallel=1) as llm:
         threads = int(llm.info["n_threads"])
     print(
-        f"{base.name}, {platform.machine()}, {threads} threads, {datetime.date.today()}, {args.rounds} rounds, {args.tokens} tokens"
+        f"{base.name}, {platform.machine()}, {threads} threads, {datetime.date.today()}, {args.rounds} rounds, "
+        f"{args.tokens} tokens"
     )
     try:
         for batch in map(int, args.batches.split(",")):

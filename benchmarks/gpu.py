@@ -1,13 +1,16 @@
-"""What only a GPU can show: does the NEG stage compute there what it computes on the CPU, and how fast.
+"""Checks what only a GPU can show: that the NEG stage computes the same there as on the CPU, and how fast.
 
-    CMAKE_ARGS=-DGGML_CUDA=ON pip install . && python benchmarks/gpu.py [--device NAME] [--model FILE]        (or: make gpu)
+    CMAKE_ARGS=-DGGML_CUDA=ON pip install . && python benchmarks/gpu.py [--device NAME] [--model FILE]
 
-1. The in-graph gate on the device against the NumPy reference, ties at rank k included, for vocabularies of 1,000 to 248,320.
-2. The head on the device, 1 to 16 rows at a time, against a float64 head on the same hidden states: CUDA computes F32 matrix products with
-   TF32 from 4 rows on, so the error per number of rows is printed, and how many gates it flips.
+or `make gpu`, which does both.
+
+1. The in-graph gate on the device against the NumPy reference, ties at rank k included, for vocabularies of 1,000 to
+   248,320.
+2. The head on the device, 1 to 16 rows at a time, against a float64 head on the same hidden states: CUDA computes F32
+   matrix products with TF32 from 4 rows on, so the error per number of rows is printed, and how many gates it flips.
 3. Decoding speed: run benchmarks/decode.py afterwards; it uses the same build.
 
-`--device CPU` runs the same checks without a GPU, which shows that the script works and nothing else.
+`--device CPU` runs the same checks without a GPU, which shows only that the script works.
 """
 
 from __future__ import annotations
@@ -26,14 +29,12 @@ from darwin_neg_cpp.neg import formats as neg_format
 from darwin_neg_cpp.neg.head import random_head
 from oracles import neg_reference
 
-TEXT = (
-    "The lighthouse keeper climbed the stairs every evening, lit the lamp and wrote down the names of the ships that passed. "
-    * 3
-)
+SENTENCE = "The lighthouse keeper climbed the stairs every evening, lit the lamp and wrote down the ships that passed. "
+TEXT = 3 * SENTENCE
 
 
 def check_gate(device: str) -> int:
-    """Number of rows on which the device's gate differs from the reference."""
+    """Counts the rows on which the device's gate differs from the reference."""
     rng = np.random.default_rng(0)
     wrong = 0
     for n in (1_000, 49_152, 151_936, 248_320):
@@ -70,7 +71,8 @@ def check_head(model: Path, device_is_cpu: bool) -> None:
         error = np.abs(got - expected)
         relative = (error / np.maximum(expected, 1e-6)).max()
         print(
-            f"head   {rows:>2} rows: max error {error.max():.2e} nats, relative {relative:.2e}, {flips} of {len(got)} gates flipped"
+            f"head   {rows:>2} rows: max error {error.max():.2e} nats, relative {relative:.2e}, "
+            f"{flips} of {len(got)} gates flipped"
         )
 
 

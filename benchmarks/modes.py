@@ -1,11 +1,12 @@
-"""Mode 3, with and without early stop, against one greedy answer and against 20 separate calls: wall time, medians of interleaved rounds.
+"""Compares mode 3, with and without early stop, with one greedy answer and with 20 separate calls.
 
     python benchmarks/modes.py [--model FILE] [--side-car FILE] [--rounds N] [--max-tokens N]
     python benchmarks/random_qwen35.py /tmp/q.gguf && python benchmarks/modes.py --model /tmp/q.gguf
 
-Every candidate has the same max_tokens. The random model has no opinion and no head: it runs with the gate off, its answers cannot be read, so that
-nothing is decided early, no second opinion is asked for and mode 3 is 16 inferences. `20 separate calls` are what a loop over `llm.chat` (or `generate`) would do: the prompts
-of mode 3 one after another, 4 greedy and 16 sampled.
+Wall time, medians of interleaved rounds. Every candidate has the same max_tokens. The random model has neither an
+opinion nor a head: it runs with the gate off, and its answers cannot be read, so that nothing is decided early, no
+second opinion is asked for and mode 3 is 16 inferences. `20 separate calls` are what a loop over `llm.chat` (or
+`generate`) would do: the prompts of mode 3 one after another, 4 greedy and 16 sampled.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ VARIANTS: dict[str, Callable[[DarwinNEG, Question, ModeConfig], Answer | None]] 
 def measure(
     llm: DarwinNEG, config: ModeConfig, rounds: int, questions: Sequence[Question]
 ) -> dict[str, tuple[float, list[Answer]]]:
-    """Of each variant: the median over rounds of the seconds for all questions, one after another, and the last round's answers."""
+    """Measures each variant on all questions, one after another.
+
+    Returns the median over rounds of the seconds that it took, and the last round's answers.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     answers: dict[str, list[Answer]] = {}
     greedy(llm, questions[0], config)  # warms up
@@ -101,8 +105,9 @@ def main() -> None:
     with DarwinNEG(model, side_car, n_ctx=n_ctx, n_parallel=args.n_parallel) as llm:
         config = ModeConfig(max_tokens=args.max_tokens, gate=llm.neg is not None)
         print(
-            f"{model.name}, {platform.machine()}, {llm.info['n_threads']} threads, {datetime.date.today()}, {args.questions} questions, "
-            f"{args.rounds} rounds, {args.max_tokens} tokens at most, {args.n_parallel} side by side"
+            f"{model.name}, {platform.machine()}, {llm.info['n_threads']} threads, {datetime.date.today()}, "
+            f"{args.questions} questions, {args.rounds} rounds, {args.max_tokens} tokens at most, "
+            f"{args.n_parallel} side by side"
         )
         found = measure(llm, config, args.rounds, QUESTIONS[: args.questions])
     reference = found["one greedy answer"][0]
@@ -113,9 +118,8 @@ def main() -> None:
         inferences = f", {finished} of {planned} inferences finished, {tokens} tokens" if answers else ""
         print(f"{name:<18} {median:8.2f} s  {median / reference:6.2f}x one greedy answer{inferences}")
     full = found["mode 3, full"][0]
-    print(
-        f"{SEPARATE_CALLS} separate calls take {found[f'{SEPARATE_CALLS} separate calls'][0] / full:.2f}x as long as full mode 3"
-    )
+    separate = found[f"{SEPARATE_CALLS} separate calls"][0]
+    print(f"{SEPARATE_CALLS} separate calls take {separate / full:.2f}x as long as full mode 3")
 
 
 if __name__ == "__main__":

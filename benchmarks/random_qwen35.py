@@ -1,8 +1,9 @@
-"""Writes a random Qwen3.5 model of the 0.8B shape (24 layers, hidden 1024, vocabulary 248,320, tied) as Q4_K_M, for speed measurements.
+"""Writes a random Qwen3.5 model of the 0.8B shape as Q4_K_M, for speed measurements.
 
     python benchmarks/random_qwen35.py OUT.gguf
 
-Needs the test extra (torch, transformers); the conversion and quantization are those of unpatched llama.cpp. About 5 GB of disk while it runs.
+24 layers, hidden size 1024, vocabulary 248,320, tied embeddings. Needs the dependency group `test` (torch,
+transformers); unpatched llama.cpp converts and quantizes. Takes about 5 GB of disk while it runs.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def main() -> None:
     with DarwinNEG(whole, n_ctx=256, n_parallel=1) as llm:
         out = llm.generate("Once upon a time", max_tokens=8, seed=1)
         if out.neg is not None:
-            print(f"{out.text!r}, predicted entropies in nats: {out.neg.entropy.round(2).tolist()}")
+            entropies = ", ".join(f"{entropy:.2f}" for entropy in out.neg.entropy)
+            print(f"{out.text!r}, predicted entropies in nats: {entropies}")
 
 
 def print_progress(step: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark scripts run, on small settings: what they print is not looked at here beyond being figures."""
+"""The benchmark scripts run with small settings; of what they print only the presence of figures is checked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from conftest import ROOT
 @pytest.mark.parametrize(
     ("script", "options", "figure"),
     [
-        ("decode.py", ["--rounds", "1", "--tokens", "4", "--batches", "1"], r"engine, NEG on +[\d.]+ tokens/s +[\d.]+ of stock"),
+        ("decode.py", ["--rounds", "1", "--tokens", "4", "--batches", "1"],
+         r"engine, NEG on +[\d.]+ tokens/s +[\d.]+ of stock"),
         ("capture.py", ["--rounds", "1", "--tokens", "512"], r"capture +[\d.]+ tokens/s +[\d.]+ of it"),
         ("gate_effect.py", ["--prompts", "2", "--tokens", "8", "--temperatures", "1"], r"mask: 2 of 2 answers equal"),
-        ("modes.py", ["--rounds", "1", "--questions", "1", "--max-tokens", "4"], r"mode 3 +[\d.]+ s +[\d.]+x one greedy answer"),
+        ("modes.py", ["--rounds", "1", "--questions", "1", "--max-tokens", "4"],
+         r"mode 3 +[\d.]+ s +[\d.]+x one greedy answer"),
         ("convert.py", ["--shapes", "small", "--rounds", "1"], r"ours +[\d.]+ s"),
         ("attach.py", ["--gigabytes", "0.05", "--rounds", "1"], r"neg attach / cp \+ fsync: [\d.]+"),
         # on the CPU it shows nothing about a GPU, but that the one command for it works

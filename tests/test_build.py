@@ -1,4 +1,4 @@
-"""Getting, unpacking and patching the llama.cpp source: complete, checked, repeatable, and one clear line when it cannot be."""
+"""Getting, unpacking and patching llama.cpp's source: complete, checked, repeatable, and errors of one clear line."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def touched_files() -> list[str]:
 
 
 def test_touched_files_have_the_recorded_hashes(llama_tree, patched_tree):
-    """patches/touched.json lists SHA-256 before and after; rewrite it with `python scripts/touched.py` when a patch changes."""
+    """patches/touched.json lists them; rewrite it with `python scripts/touched.py` when a patch changes."""
     recorded = json.loads((ROOT / "patches" / "touched.json").read_text("utf-8"))
     assert sorted(recorded) == touched_files()
     for name, hashes in recorded.items():
@@ -398,7 +398,7 @@ def neg_object(name: str) -> str:
 
 @pytest.mark.slow
 def test_cmake_args_reach_llama_cpp_through_pip(tmp_path):
-    """The whole way, pip and scikit-build-core included, but building one small library and installing nothing of it."""
+    """Through pip and scikit-build-core, but building one small library only and installing nothing of it."""
     only = {"build-dir": tmp_path / "build", "build.targets": "vendor-hash", "install.components": "none"}
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", str(ROOT), "-w", str(tmp_path)]

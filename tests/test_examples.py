@@ -19,7 +19,7 @@ PATTERNS = {
     "samples.py": r"(?s)^ +\d+ of 16  italy\n.*agreement: [01]\.\d\d\n",
     "ask_in_mode_3.py": r"(?s)Venus +\d+ votes\n.*Earth +\d+ votes\nanswer: \w.*\d+ of \d+ inferences, \d+ tokens\n",
     "score_text.py": r"(?s)perplexity \d+\.\d\d, .*mean error \d\.\d\d nats\n.*(  '.*' +\d+\.\d\d nats, where .*\n){5}",
-    "train_and_attach.py": r"(?s)train: done\n.*R² on text that was kept apart: -?\d.*predicted entropies in nats: \[\d",
+    "train_and_attach.py": r"(?s)train: done\n.*R² on text that was kept apart: -?\d.*entropies in nats: \d",
 }
 
 
@@ -54,7 +54,7 @@ def test_the_script_runs_on_the_demo_model(name: str) -> None:
 @pytest.mark.slow
 def test_the_script_trains_a_head_for_the_demo_model(tmp_path: Path) -> None:
     for i, path in enumerate(sorted(ROOT.glob("docs/*.md"))):
-        (tmp_path / f"text-{i}.txt").write_text(path.read_text("utf-8")[:4000], "utf-8")
+        (tmp_path / f"text-{i}.txt").write_text(path.read_text("utf-8")[:3000], "utf-8")
     texts = map(str, sorted(tmp_path.glob("*.txt")))
     shown = run_script("train_and_attach.py", str(tmp_path), *texts)
     assert re.search(PATTERNS["train_and_attach.py"], shown), shown

@@ -19,7 +19,7 @@ import pytest
 
 import darwin_neg_cpp
 import fake_core
-from darwin_neg_cpp import DarwinNegError, ModelFileError
+from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, ModelFileError
 from darwin_neg_cpp.cli import docs, generate
 from darwin_neg_cpp.cli.main import VERBS, build_parser, main
 from darwin_neg_cpp.cli.terminal import AnswerWriter, use_colour
@@ -348,6 +348,18 @@ def test_a_message_that_cannot_be_answered_is_dropped_and_the_chat_goes_on(model
     out = chat(model, "boom\nfine\n", "-q")
     assert out.returncode == 0 and "the sampler gave up; /reset forgets" in out.stderr
     assert out.stdout.endswith("fine \n")
+
+
+def test_an_error_in_a_chat_names_flags(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ContextFullError("the context is full; raise n_ctx")
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    monkeypatch.setattr(DarwinNEG, "stream_chat", refuse)
+    assert main(["chat", "-m", model, "-q"]) == 0
+    assert "the context is full; raise --n-ctx; /reset forgets" in capsys.readouterr().err
 
 
 # --- terminal

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ContextFullError, NegHeadError, RequestError
 from ..files.cache_folder import cache_root
 from ..sampling import Neg, SamplingParams
+from .flags import Flag, with_flags
 from .options import add_colour_option, add_model_options, add_sampling_options, load_model, sampling_params
 from .terminal import AnswerWriter, closing_line, print_note, use_colour
 
@@ -38,6 +39,7 @@ class Conversation:
         self.thinking = thinking
         self.colour = False
         self.quiet = False
+        self.flags: dict[str, Flag] = {}
         self._start = [{"role": "system", "content": system}] if system else []
         self.messages: list[dict[str, str]] = list(self._start)
 
@@ -98,7 +100,8 @@ class Conversation:
                     shown.append(part.text)
         except (RequestError, ContextFullError, NegHeadError) as error:
             # the conversation continues without the message that could not be answered
-            print_note(f"darwin-neg: {' '.join(str(error).split())}; /reset forgets the conversation")
+            message = with_flags(" ".join(str(error).split()), self.flags)
+            print_note(f"darwin-neg: {message}; /reset forgets the conversation")
             self.messages.pop()
             return
         if not writer.chunks:
@@ -135,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
         conversation = Conversation(llm, params, system=args.system, thinking=not args.no_think)
         conversation.colour = use_colour(sys.stdout, args.color)
         conversation.quiet = args.quiet
+        conversation.flags = args.flags
         interactive = sys.stdin.isatty()
         if interactive:
             print_note("Type a message; /help lists the commands, /exit leaves.")

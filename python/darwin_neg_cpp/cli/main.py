@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = build_parser(_verbs_needed(argv))
         args = parser.parse_args(argv)
         args.argv = argv
-        flags = flags_of(parser_of(parser, args))
+        flags = args.flags = flags_of(parser_of(parser, args))
         code: int = args.run(args)
         sys.stdout.flush()
         return code
