@@ -190,7 +190,7 @@ def pieces(llm: DarwinNEG, tokens: Sequence[int]) -> list[str]:
     for i, token in enumerate(tokens):
         # some tokenizers drop a space at the beginning of a text, so each token is looked at behind the one before it
         before = list(tokens[max(0, i - 1) : i])
-        head = llm.session.token_bytes(before, special=True)
-        both = llm.session.token_bytes([*before, token], special=True)
+        head = llm.session.detokenize_bytes(before, special=True)
+        both = llm.session.detokenize_bytes([*before, token], special=True)
         out.append(decoder.decode(both[len(head) :], i == len(tokens) - 1))
     return out
