@@ -1,6 +1,6 @@
 """Ctrl-C at any moment leaves nothing running.
 
-With the scripted engine (fake_core) an interrupt comes before every single instruction of ours, from the moment at which the
+With the scripted engine (fake_core) an interrupt comes before every single instruction of ours, from the moment at which
 requests exist. With the compiled engine, SIGINT comes at random moments.
 """
 

@@ -87,8 +87,8 @@ class _Running:
 class EngineSampler:
     """Candidates of a model.
 
-    All that runs, of one question or of several, is in one batch, and each prompt is decoded once. Prompts go through the
-    model's chat template as `chat` would put them; those of a model without one are continued as they are.
+    All that runs, of one question or of several, is in one batch, and each prompt is decoded once. Prompts go through
+    the model's chat template as those of `chat` do; without a template they are continued as they are.
     """
 
     def __init__(self, session: Session) -> None:
