@@ -60,7 +60,7 @@ def llama_tree() -> Path:
 
 @dataclass(frozen=True)
 class TinyQwen:
-    """checkpoint: folder in the released layout. base: F32 GGUF by llama.cpp's converter. model: the same with a head."""
+    """checkpoint: folder in the released layout. base: F32 GGUF by llama.cpp's converter. model: with the head."""
 
     checkpoint: Path
     base: Path

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from darwin_neg_cpp.errors import DarwinNegError, NegHeadError, RequestError
-from darwin_neg_cpp.sampling import SamplingParams, engine_values
+from darwin_neg_cpp.sampling import SamplingParams, to_engine_values
 
 ANSWERS = {
     "hostile": ["safe", "\x1b[2J", "\x07", "\u202e", "\x9b", "\r", "\n"],
@@ -73,7 +73,7 @@ class ModelParams(_Params):
 
 class RequestParams(_Params):
     defaults: ClassVar[dict[str, Any]] = {
-        **engine_values(SamplingParams()),
+        **to_engine_values(SamplingParams()),
         **{"neg_action": None, "neg_threshold": None, "neg_top_k": None, "neg_use_temp_scale": None},
         "notify": Notify.request,
     }

@@ -14,7 +14,7 @@ import fake_core
 from darwin_neg_cpp import DarwinNEG, Neg, RequestError, SamplingParams
 from darwin_neg_cpp.engine.requests import request_params
 from darwin_neg_cpp.engine.session import ModelOptions
-from darwin_neg_cpp.sampling import Options, engine_values, merge
+from darwin_neg_cpp.sampling import Options, merge, to_engine_values
 
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"temperature": math.nan}, "temperature must be a finite number"),
@@ -165,7 +165,7 @@ def test_values_reach_the_engine_as_plain_python() -> None:
         stop="end",
         json_schema='{"type": "object"}',
     )
-    values = engine_values(params)
+    values = to_engine_values(params)
     assert (values["mirostat"], type(values["mirostat"])) == (2, int)
     assert (values["dry_base"], type(values["dry_base"])) == (1.5, float)
     assert values["dry_sequence_breakers"] == [b"\n", b"\xc3\xa4"] and values["samplers"] == ["top_k", "temperature"]

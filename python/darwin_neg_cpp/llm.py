@@ -207,14 +207,14 @@ class DarwinNEG:
         KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt refuses all.
         """
         merged = _merge(params, n, options)
-        prompts, single = self.session.prompts(prompt)
+        prompts, single = self.session.tokenize_prompts(prompt)
         results = self.session.run(prompts, merged)
         return results[0] if single else results
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[Options]) -> Stream:
         """Generates and yields chunks as their text becomes certain. Closing the stream cancels the request."""
         merged = merge(params, options)
-        return self.session.stream(self.session.tokens(prompt), merged)
+        return self.session.stream(self.session.tokenize_prompt(prompt), merged)
 
     @overload
     async def agenerate(
@@ -265,8 +265,8 @@ class DarwinNEG:
     ) -> Any:
         """`generate` for asyncio: any number of requests may be awaited at once; cancelling the task cancels them."""
         merged = _merge(params, n, options)
-        prompts, single = self.session.prompts(prompt)
-        results = await self.session.bridge().gather(prompts, merged, self.session.name)
+        prompts, single = self.session.tokenize_prompts(prompt)
+        results = await self.session.open_bridge().gather(prompts, merged, self.session.name)
         return results[0] if single else results
 
     def astream(
@@ -274,7 +274,7 @@ class DarwinNEG:
     ) -> AsyncGenerator[Chunk, None]:
         """`stream` for asyncio. Break out of it inside `contextlib.aclosing` to cancel at once."""
         merged = merge(params, options)
-        return self.session.bridge().stream(self.session.tokens(prompt), merged)
+        return self.session.open_bridge().stream(self.session.tokenize_prompt(prompt), merged)
 
     def cancel(self) -> None:
         """Cancels everything that runs, from any thread; the answers so far are returned as "cancelled"."""

@@ -268,7 +268,7 @@ def merge(base: SamplingParams | None, options: Mapping[str, Any]) -> SamplingPa
     return dataclasses.replace(base or SamplingParams(), **options)
 
 
-def engine_values(params: SamplingParams) -> dict[str, Any]:
+def to_engine_values(params: SamplingParams) -> dict[str, Any]:
     """Every parameter as the engine takes it, by the engine's name."""
     values = _values(params)
     neg = values.pop("neg")

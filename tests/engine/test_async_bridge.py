@@ -96,4 +96,4 @@ def test_nothing_is_kept_of_requests_and_loops_that_have_ended(llm: DarwinNEG) -
     for _ in range(3):
         asyncio.run(llm.agenerate(["a", "b"]))
         asyncio.run(abandoned())
-    assert llm.session.bridge()._loops == {}
+    assert llm.session.open_bridge()._loops == {}

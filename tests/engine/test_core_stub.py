@@ -1,4 +1,4 @@
-"""_core.pyi says what the compiled module really offers: mypy checks our Python against it, and would believe anything."""
+"""_core.pyi describes the compiled module as it is: mypy checks our Python against it, and would believe anything."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parameters(function: ast.FunctionDef) -> list[tuple[str, bool, bool]]:
 
 
 def signatures(tree: ast.Module | ast.ClassDef, where: Any) -> list[Any]:
-    """(stub, compiled object) of each function, those of classes included; pybind11 writes signatures into docstrings only."""
+    """(stub, compiled object) of each function, also of classes; pybind11 writes signatures into docstrings only."""
     found = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.decorator_list:

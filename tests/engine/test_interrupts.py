@@ -1,6 +1,6 @@
 """Ctrl-C at any moment leaves nothing running.
 
-With the scripted engine (fake_core) an interrupt comes before every single instruction of ours, from the moment at which the
+With the scripted engine (fake_core) an interrupt comes before every single instruction of ours, from the moment at which
 requests exist. With the compiled engine, SIGINT comes at random moments.
 """
 
@@ -215,7 +215,7 @@ def test_an_interrupt_ends_a_wait_within_a_tenth_of_a_second(tiny_llama: Path) -
 
             threading.Timer(0.05, interrupt).start()
             with pytest.raises(KeyboardInterrupt):
-                llm.session.inbox().wait()  # nothing will ever come
+                llm.session.open_inbox().wait()  # nothing will ever come
             waits.append(time.perf_counter() - sent[0])
         stream.close()
         assert sorted(waits)[2] < 0.15, waits

@@ -39,7 +39,7 @@ def test_a_name_that_the_engine_does_not_know_is_refused(make: Any) -> None:
 def test_an_inbox_hears_of_what_it_asked_for(tiny_llama: Path, notify: Any) -> None:
     params = SamplingParams(n=3, max_tokens=5, temperature=1.0, seed=1, ignore_eos=True)
     with DarwinNEG(tiny_llama, n_ctx=256, n_parallel=2) as llm:
-        inbox = llm.session.inbox()
+        inbox = llm.session.open_inbox()
         requests = llm.session.submit([[1, 2, 3]], params, inbox, notify)
         updates = []
         while not updates or not updates[-1]["finished"]:
@@ -62,7 +62,7 @@ def test_an_inbox_hears_of_what_it_asked_for(tiny_llama: Path, notify: Any) -> N
 def test_a_dropped_request_is_released_and_a_closed_inbox_wakes_its_reader(tiny_llama: Path) -> None:
     params = SamplingParams(max_tokens=200, ignore_eos=True)
     with DarwinNEG(tiny_llama, n_ctx=256, n_parallel=2) as llm:
-        inbox = llm.session.inbox()
+        inbox = llm.session.open_inbox()
         requests = llm.session.submit([[1], [2]], params, inbox, "request")
         requests.cancel(requests.ids[0])
         update = inbox.wait()
@@ -76,4 +76,4 @@ def test_a_dropped_request_is_released_and_a_closed_inbox_wakes_its_reader(tiny_
         assert llm.stats()["n_running"] == 0
         llm.close()
         with pytest.raises(DarwinNegError, match="closed"):
-            llm.session.inbox()
+            llm.session.open_inbox()

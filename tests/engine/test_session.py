@@ -134,7 +134,7 @@ def test_close_is_idempotent_and_use_afterwards_says_so(llm: DarwinNEG) -> None:
         ({"model": "/no/such.gguf"}, ModelFileError, "/no/such.gguf: no such file"),
         ({"model": "/"}, ModelFileError, "is a folder"),
         ({"model": "/dev/null"}, ModelFileError, "pipe or device"),
-        ({"model": "a\0b"}, ModelFileError, "not a possible file name"),
+        ({"model": "a\0b"}, ModelFileError, "is not a valid file name"),
         ({"model": "\udcff"}, ModelFileError, "not valid UTF-8"),
         ({"neg": "/no/such.gguf"}, ModelFileError, "no such file"),
         ({"n_ctx": -1}, RequestError, "n_ctx must be between 0"),

@@ -27,7 +27,7 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
     rng = random.Random(4)
     with DarwinNEG(smollm2.model, n_ctx=1024, n_parallel=8) as llm:
         session = llm.session
-        inbox = session.inbox()
+        inbox = session.open_inbox()
 
         def wave() -> dict[str, int]:
             good, cancelled, impossible, refused, stopped = [], [], [], 0, 0

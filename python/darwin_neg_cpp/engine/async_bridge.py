@@ -47,7 +47,7 @@ class AsyncBridge:
             done: dict[int, Generation | list[Generation]] = {}
             while len(done) < len(requests.ids):
                 update = await queue.get()
-                done[update["request"]] = updates.generations(update, params.n, model)
+                done[update["request"]] = updates.read_generations(update, params.n, model)
             return [done[request] for request in requests.ids]
 
     async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncGenerator[Chunk, None]:
@@ -57,7 +57,7 @@ class AsyncBridge:
             while not finished:
                 update = await queue.get()
                 finished = update["finished"]
-                for chunk in updates.chunks(update):
+                for chunk in updates.read_chunks(update):
                     yield chunk
 
     @contextmanager

@@ -78,16 +78,16 @@ def render(
     with one_line():
         return engine.apply_chat_template(
             json_text("messages", list(messages)),
-            tools_json=tools_json(options.get("tools")),
+            tools_json=encode_tools(options.get("tools")),
             tool_choice=check_text("tool_choice", options.get("tool_choice", "auto")),
             enable_thinking=check_flag("enable_thinking", options.get("enable_thinking", True)),
             add_generation_prompt=check_flag("add_generation_prompt", add_generation_prompt),
-            template_kwargs_json=kwargs_json(options.get("chat_template_kwargs")),
+            template_kwargs_json=encode_kwargs(options.get("chat_template_kwargs")),
             json_schema=json_schema,
         )
 
 
-def kwargs_json(kwargs: Mapping[str, Any] | None) -> str:
+def encode_kwargs(kwargs: Mapping[str, Any] | None) -> str:
     """More variables of the template, as JSON for the engine."""
     if not kwargs:
         return ""
@@ -96,7 +96,7 @@ def kwargs_json(kwargs: Mapping[str, Any] | None) -> str:
     return json_text("chat_template_kwargs", dict(kwargs))
 
 
-def tools_json(tools: Sequence[Mapping[str, Any]] | None) -> str:
+def encode_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:
     """OpenAI's list of tools, as JSON for the engine."""
     if tools is None:
         return ""
@@ -126,13 +126,13 @@ def split(engine: Engine, prompt: ChatPrompt, text: str, *, partial: bool) -> tu
     return parsed["reasoning_content"], parsed["content"], calls
 
 
-def reply(engine: Engine, prompt: ChatPrompt, generation: Generation) -> ChatReply:
+def read_reply(engine: Engine, prompt: ChatPrompt, generation: Generation) -> ChatReply:
     # an answer that was cut off is still read as one, but may end inside a tag
     reasoning, text, calls = split(engine, prompt, generation.text, partial=generation.finish_reason != "stop")
     return ChatReply(text=text, reasoning=reasoning, generation=generation, tool_calls=calls)
 
 
-def stream(engine: Engine, prompt: ChatPrompt, chunks: Stream) -> Generator[ChatChunk, None, None]:
+def split_stream(engine: Engine, prompt: ChatPrompt, chunks: Stream) -> Generator[ChatChunk, None, None]:
     """Splits a stream as it comes."""
     splitter = StreamSplitter(engine, prompt)
     with chunks:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import DarwinNegError, RequestError, one_line
-from ..sampling import SamplingParams, engine_values
+from ..sampling import SamplingParams, to_engine_values
 
 if TYPE_CHECKING:
     from .._core import ChatPrompt as ChatPrompt  # noqa: PLC0414 (rooms above take these types from here)
@@ -24,7 +24,7 @@ def request_params(params: SamplingParams, notify: NotifyName) -> RequestParams:
     """
     from .. import _core
 
-    values = engine_values(params)
+    values = to_engine_values(params)
     if "neg_action" in values:
         values["neg_action"] = _core.NegAction.__members__[values["neg_action"]]
     return _core.RequestParams(**values, notify=_core.Notify.__members__[notify])

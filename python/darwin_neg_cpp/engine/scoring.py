@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = 8192
 
 
-def groups(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+def group_texts(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
     """The texts in order, in groups of about TOKENS_AT_ONCE tokens, at least one text each."""
     group: list[Sequence[int]] = []
     held = 0
@@ -41,7 +41,7 @@ def score(
     engine: Engine, texts: Sequence[Sequence[int]], *, threshold: float | None, hidden: bool, top: int
 ) -> Generator[Scores, None, None]:
     """See DarwinNEG.score. threshold: of the gate, None for a model without a head."""
-    for group in groups(texts):
+    for group in group_texts(texts):
         with one_line():
             out = engine.score(group, hidden=hidden, top=top)
         begin = 0

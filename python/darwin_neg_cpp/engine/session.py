@@ -17,13 +17,13 @@ from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError
 from ..files.input_file import open_input, shown_path
 from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
-from ..sampling import SamplingParams, engine_values
+from ..sampling import SamplingParams, to_engine_values
 from . import chat as conversation
 from . import log, scoring, updates
 from .async_bridge import AsyncBridge
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
-from .token_ids import is_one_prompt, token_list
+from .token_ids import check_tokens, is_one_prompt
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -151,27 +151,27 @@ class Session:
         return self.engine.tokenize(encode("text", text), *flags)
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
-        return self.token_bytes(tokens, special=special).decode("utf-8", "replace")
+        return self.detokenize_bytes(tokens, special=special).decode("utf-8", "replace")
 
-    def token_bytes(self, tokens: Sequence[int], *, special: bool = False) -> bytes:
+    def detokenize_bytes(self, tokens: Sequence[int], *, special: bool = False) -> bytes:
         """The bytes that token ids stand for, which may end inside a character."""
-        ids = token_list("tokens", tokens, self.info["n_vocab"])
+        ids = check_tokens("tokens", tokens, self.info["n_vocab"])
         return self.engine.detokenize(ids, check_flag("special", special))
 
-    def tokens(self, prompt: Any) -> list[int]:
+    def tokenize_prompt(self, prompt: Any) -> list[int]:
         """Token ids of a prompt, which is text or token ids."""
         if isinstance(prompt, str):
             return self.engine.tokenize(encode("prompt", prompt), True, True)
-        return token_list("prompt", prompt, self.info["n_vocab"])
+        return check_tokens("prompt", prompt, self.info["n_vocab"])
 
-    def prompts(self, prompt: Any) -> tuple[list[list[int]], bool]:
+    def tokenize_prompts(self, prompt: Any) -> tuple[list[list[int]], bool]:
         """Token ids of each prompt, and whether it was a single one rather than a list."""
         if is_one_prompt(prompt):
-            return [self.tokens(prompt)], True
+            return [self.tokenize_prompt(prompt)], True
         if not isinstance(prompt, (list, tuple)) or not prompt:
             got = "nothing in it" if isinstance(prompt, (list, tuple)) else type(prompt).__name__
             raise RequestError(f"prompt must be text, token ids, or a list of prompts, got {got}")
-        return [self.tokens(text) for text in prompt], False
+        return [self.tokenize_prompt(text) for text in prompt], False
 
     def render(
         self,
@@ -191,17 +191,17 @@ class Session:
         **options: Unpack[conversation.TemplateOptions],
     ) -> list[int]:
         """Token ids of a conversation in the model's chat template, with the start token where the model wants one."""
-        return self.rendered_tokens(self.render(messages, add_generation_prompt=add_generation_prompt, **options))
+        return self.tokenize_rendered(self.render(messages, add_generation_prompt=add_generation_prompt, **options))
 
-    def rendered_tokens(self, prompt: ChatPrompt) -> list[int]:
-        tokens = self.tokens(prompt.prompt)
+    def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
+        tokens = self.tokenize_prompt(prompt.prompt)
         # some templates write the start token themselves; a second one would change the answer
         bos = self.info["bos"]
         return tokens[1:] if tokens[:2] == [bos, bos] else tokens
 
     # --- requests
 
-    def inbox(self) -> Inbox:
+    def open_inbox(self) -> Inbox:
         return self.engine.inbox()
 
     def submit(
@@ -219,14 +219,14 @@ class Session:
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
         """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
-        inbox = self.inbox()
+        inbox = self.open_inbox()
         requests = None
         try:
             requests = self.submit(prompts, params, inbox, "request", chat)
             done: dict[int, Generation | list[Generation]] = {}
             while len(done) < len(requests.ids):
                 update = next_update(inbox)
-                done[update["request"]] = updates.generations(update, params.n, self.name)
+                done[update["request"]] = updates.read_generations(update, params.n, self.name)
             return [done[request] for request in requests.ids]
         finally:
             if requests is not None:
@@ -235,7 +235,7 @@ class Session:
 
     def stream(self, tokens: Sequence[int], params: SamplingParams, chat: ChatPrompt | None = None) -> Stream:
         """Starts a request, whose chunks come as their text becomes certain."""
-        inbox = self.inbox()
+        inbox = self.open_inbox()
         return Stream(self.submit([tokens], params, inbox, "token", chat), inbox)
 
     def chat(
@@ -246,8 +246,8 @@ class Session:
         prompt, tokens, params = self._chat_request(messages, params, options)
         (out,) = self.run([tokens], params, prompt)
         if isinstance(out, list):
-            return [conversation.reply(engine, prompt, sample) for sample in out]
-        return conversation.reply(engine, prompt, out)
+            return [conversation.read_reply(engine, prompt, sample) for sample in out]
+        return conversation.read_reply(engine, prompt, out)
 
     def stream_chat(
         self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
@@ -257,20 +257,20 @@ class Session:
             raise RequestError("n must be 1 for stream_chat; use chat for several answers")
         engine = self.engine
         prompt, tokens, params = self._chat_request(messages, params, options)
-        return conversation.stream(engine, prompt, self.stream(tokens, params, prompt))
+        return conversation.split_stream(engine, prompt, self.stream(tokens, params, prompt))
 
     def _chat_request(
         self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
     ) -> tuple[ChatPrompt, list[int], SamplingParams]:
         """What a conversation is submitted as: its prompt, the token ids of that, and parameters that go with it."""
-        schema = engine_values(params)["json_schema"]
+        schema = to_engine_values(params)["json_schema"]
         prompt = conversation.render(self.engine, messages, json_schema=schema, **options)
         if schema:
             # the template has put the schema's grammar after the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
-        return prompt, self.rendered_tokens(prompt), params
+        return prompt, self.tokenize_rendered(prompt), params
 
-    def bridge(self) -> AsyncBridge:
+    def open_bridge(self) -> AsyncBridge:
         """For asyncio: its thread starts when first asked for."""
         engine = self.engine
         with self._lock:
@@ -282,7 +282,7 @@ class Session:
         """Scores of given texts, each text or token ids; see DarwinNEG.score_many."""
         check_integer("top", top, low=0, high=self.info["n_vocab"])
         threshold = None if self.neg is None else float(self.neg["threshold"])
-        texts = [self.tokens(prompt) for prompt in prompts]
+        texts = [self.tokenize_prompt(prompt) for prompt in prompts]
         scoring.check_texts(texts)
         hidden = check_flag("hidden", hidden)
         return scoring.score(self.engine, texts, threshold=threshold, hidden=hidden, top=int(top))

@@ -35,7 +35,7 @@ class Stream(Iterator[Chunk]):
                 if update is None:  # finished, or closed by another thread
                     raise StopIteration
                 self._finished = update["finished"]
-                self._ready.extend(updates.chunks(update))
+                self._ready.extend(updates.read_chunks(update))
             return self._ready.popleft()
         except BaseException:  # Ctrl-C too: nobody will fetch the rest
             self.close()

@@ -18,7 +18,7 @@ def is_one_prompt(prompt: Any) -> bool:
     return len(prompt) > 0 and hasattr(prompt, "__iter__") and all(map(_is_token, prompt))
 
 
-def token_list(name: str, tokens: Any, n_vocab: int) -> list[int]:
+def check_tokens(name: str, tokens: Any, n_vocab: int) -> list[int]:
     """Token ids as a list, each inside the vocabulary. Errors name `name`."""
     if isinstance(tokens, (str, bytes, bytearray, Mapping)) or not hasattr(tokens, "__iter__"):
         raise RequestError(f"{name} must be text or a list of token ids, got {type(tokens).__name__}")

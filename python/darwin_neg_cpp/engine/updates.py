@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from .._core import SampleUpdate, Update
 
 
-def chunks(update: Update) -> list[Chunk]:
+def read_chunks(update: Update) -> list[Chunk]:
     """The new part of every sample that has one. Raises when a sample failed."""
     return [_chunk(sample, update) for sample in update["samples"] if _has_news(sample)]
 
 
-def generations(update: Update, n: int, model: str) -> Generation | list[Generation]:
+def read_generations(update: Update, n: int, model: str) -> Generation | list[Generation]:
     """The samples of a request that has ended, in one update; one sample is not put into a list."""
-    whole = [generation([chunk], update, model) for chunk in chunks(update)]
+    whole = [join_chunks([chunk], update, model) for chunk in read_chunks(update)]
     return whole[0] if n == 1 else whole
 
 
@@ -60,7 +60,7 @@ def _logprobs(sample: SampleUpdate) -> TokenLogprobs | None:
     return TokenLogprobs(chosen, ids, top)
 
 
-def generation(parts: list[Chunk], update: Update, model: str) -> Generation:
+def join_chunks(parts: list[Chunk], update: Update, model: str) -> Generation:
     """Joins one sample's chunks, which are in order. `update` is the request's last."""
     last = parts[-1]
     negs = [part.neg for part in parts if part.neg is not None]

@@ -87,13 +87,13 @@ class _Running:
 class EngineSampler:
     """Candidates of a model.
 
-    All that runs, of one question or of several, is in one batch, and each prompt is decoded once. Prompts go through the
-    model's chat template as `chat` would put them; those of a model without one are continued as they are.
+    All that runs, of one question or of several, is in one batch, and each prompt is decoded once. Prompts go through
+    the model's chat template as those of `chat` do; without a template they are continued as they are.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._inbox = session.inbox()
+        self._inbox = session.open_inbox()
         self._running: dict[int, _Running] = {}
 
     def start(self, jobs: Sequence[Job]) -> list[int]:
@@ -118,7 +118,7 @@ class EngineSampler:
             if handle not in self._running:  # one that start() has given up
                 continue
             running = self._running[handle]
-            ended = [(handle, chunk.index, _output(running, chunk, update)) for chunk in updates.chunks(update)]
+            ended = [(handle, chunk.index, _output(running, chunk, update)) for chunk in updates.read_chunks(update)]
             if update["finished"]:
                 del self._running[handle]
                 running.requests.release()
@@ -147,7 +147,7 @@ class EngineSampler:
             # the text of a question is no place for control tokens
             return job.prompt, session.tokenize(job.prompt, parse_special=False), None
         chat = session.render([{"role": "user", "content": job.prompt}], enable_thinking=job.config.thinking)
-        return chat.prompt, session.rendered_tokens(chat), chat
+        return chat.prompt, session.tokenize_rendered(chat), chat
 
     def _params(self, job: Job) -> SamplingParams:
         config = job.config
@@ -165,7 +165,7 @@ class EngineSampler:
 
 def _output(running: _Running, chunk: Chunk, update: Update) -> Output:
     """chunk: the whole sample."""
-    sample = updates.generation([chunk], update, "")
+    sample = updates.join_chunks([chunk], update, "")
     return Output(
         text=(THINK_BEGIN if running.thinks else "") + sample.text,
         tokens=len(sample.token_ids),

@@ -214,7 +214,7 @@ def decode_each(session: Session, tokens: Sequence[int]) -> list[str]:
     for i, token in enumerate(tokens):
         # some tokenizers drop a space at the beginning of a text, so each token is decoded after the one before it
         before = list(tokens[max(0, i - 1) : i])
-        head = session.token_bytes(before, special=True)
-        both = session.token_bytes([*before, token], special=True)
+        head = session.detokenize_bytes(before, special=True)
+        both = session.detokenize_bytes([*before, token], special=True)
         out.append(decoder.decode(both[len(head) :], i == len(tokens) - 1))
     return out

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..engine.scoring import groups
+from ..engine.scoring import group_texts
 from ..errors import OutputError, RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import replacing
@@ -70,7 +70,7 @@ def capture(
     # that runs beside other texts comes out a rounding error different.
     held = min(_size(hidden_path) // (n_embd * 4), _size(entropy_path) // 4)
     noted, done, position = _done(index_path, key), 0, 0
-    for group in groups(sequences):
+    for group in group_texts(sequences):
         if done + len(group) > noted or position + sum(map(len, group)) > held:
             break
         done += len(group)
@@ -80,7 +80,7 @@ def capture(
             # a run that was killed may have written more than it noted
             hidden.truncate(position * n_embd * 4)
             entropy.truncate(position * 4)
-            for group in groups(sequences[done:]):
+            for group in group_texts(sequences[done:]):
                 for scores in session.score(group, hidden=True, top=0):
                     if scores.hidden is None or not (
                         np.isfinite(scores.hidden).all() and np.isfinite(scores.entropy).all()
