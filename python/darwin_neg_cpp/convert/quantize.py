@@ -174,7 +174,7 @@ def _run(
     if isinstance(failed[0], RequestError):
         raise RequestError(
             f"{shown_path(model)}: {' '.join(str(failed[0]).split())}; "
-            "pass imatrix=FILE or allow_requantize=True if it asks for that"
+            "see imatrix=FILE and allow_requantize=True"
         )
     raise failed[0]
 
