@@ -393,7 +393,7 @@ KINDS = [
     Kind("two tokens with one id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({f"new{i}": i})), ("same id",)),
     Kind("token without a sound id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=("x", -1, None, 1.5, True)[i])), ("has no id",)),
     Kind("token beyond the embedding", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=300 + 10**i)), ("embedding",)),
-    Kind("token that is no text", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({chr(0xD800 + i) + "x": 290})), ("no text",)),
+    Kind("token that is no text", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({chr(0xD800 + i) + "x": 290})), ("not valid text",)),
     Kind("added tokens malformed", in_json("tokenizer.json", lambda t, i: t.update(added_tokens=(7, [7], [{}], [{"content": 1}], [{"content": "x"}])[i])), ("tokenizer.json",)),
     Kind("pre-tokenizer unknown", in_json("tokenizer.json", lambda t, i: t.update(pre_tokenizer=(None, {}, [], {"type": "Whitespace"}, {"pretokenizers": [{"pattern": {"Regex": "x"}}]})[i])), ("pre-tokenizer",)),
     Kind("tokenizer_config not JSON", replaced("tokenizer_config.json", (b"", b"{", b"\xff", b"[1]", b"x")), ("tokenizer_config.json",)),
@@ -402,7 +402,7 @@ KINDS = [
     Kind("tensor is missing", in_tensors(lambda a, n, i: a.pop(n)), ("missing",), plain, in_shard=False),
     Kind("tensor of another shape", in_tensors(lambda a, n, i: a.update({n: np.concatenate([a[n], a[n]])})), ("shape",), first),
     Kind("tensor transposed", in_tensors(lambda a, n, i: a.update({n: a[n].T}), of_projection=True), ("shape",), projection),
-    Kind("tensor that does not belong", in_tensors(lambda a, n, i: a.update({("extra", "model.layers.9.x", "model.language_model.layers.4.mlp.up_proj.weight", "lm_head.bias", "mtp.layers.7.x")[i]: a[n]})), ("is no tensor of",)),
+    Kind("tensor that does not belong", in_tensors(lambda a, n, i: a.update({("extra", "model.layers.9.x", "model.language_model.layers.4.mlp.up_proj.weight", "lm_head.bias", "mtp.layers.7.x")[i]: a[n]})), ("is not a tensor of",)),
     # the head
     Kind("head is missing", lambda folder, i: (folder / NEG).unlink(), ("--no-head",)),
     Kind("head elsewhere is missing", lambda folder, i: ["--head", str(folder / f"nowhere{i}.safetensors")], ("nowhere", "no such file")),

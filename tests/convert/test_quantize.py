@@ -108,7 +108,7 @@ def test_an_importance_matrix_is_used(model, matrix, tmp_path, capsys):
 def test_requantizing_is_asked_for(model, tmp_path, capsys):
     first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
     assert main(["quantize", str(model), str(first), "q4_k_m"]) == 0
-    assert "allow_requantize" in refused(capsys, str(first), str(second), "q3_k_m")
+    assert "--allow-requantize" in refused(capsys, str(first), str(second), "q3_k_m")
     assert main(["quantize", str(first), str(second), "q3_k_m", "--allow-requantize"]) == 0
     assert {info.type.name for info in read_header(second).tensors.values()} >= {"Q3_K"}
 

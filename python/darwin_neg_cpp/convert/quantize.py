@@ -173,8 +173,7 @@ def _run(
     _raise_disk_error(temp, failed[0])
     if isinstance(failed[0], RequestError):
         raise RequestError(
-            f"{shown_path(model)}: {' '.join(str(failed[0]).split())}; "
-            "pass imatrix=FILE or allow_requantize=True if it asks for that"
+            f"{shown_path(model)}: {' '.join(str(failed[0]).split())}; see imatrix=FILE and allow_requantize=True"
         )
     raise failed[0]
 

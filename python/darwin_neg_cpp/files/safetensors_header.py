@@ -127,5 +127,5 @@ class _Reader:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
-        raise ValueError("duplicate key")
+        raise ValueError("a key appears twice")
     return dict(pairs)
