@@ -7,11 +7,12 @@ Without arguments it runs the demo model. The prompt is decoded once for all sam
 
 import sys
 from collections import Counter
+from typing import Final
 
 from darwin_neg_cpp import DarwinNEG, demo_model
 
 PROMPT = "Paris is the capital of France. Rome is the capital of"
-SAMPLES = 16
+SAMPLES: Final = 16
 
 
 def first_word(text: str) -> str:

@@ -33,7 +33,8 @@ def main() -> None:
     attach(model, head, whole)
     with DarwinNEG(whole, n_ctx=256, n_parallel=1) as llm:
         out = llm.generate("Once upon a time", max_tokens=8, seed=1)
-        print(f"{out.text!r}, predicted entropies in nats: {out.neg.entropy.round(2).tolist()}")
+        if out.neg is not None:
+            print(f"{out.text!r}, predicted entropies in nats: {out.neg.entropy.round(2).tolist()}")
 
 
 def print_progress(step: str, done: int, total: int) -> None:

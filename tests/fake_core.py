@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from darwin_neg_cpp.errors import DarwinNegError, NegHeadError, RequestError
+from darwin_neg_cpp.sampling import SamplingParams, engine_values
 
 ANSWERS = {
     "hostile": ["safe", "\x1b[2J", "\x07", "\u202e", "\x9b", "\r", "\n"],
@@ -72,15 +73,9 @@ class ModelParams(_Params):
 
 class RequestParams(_Params):
     defaults: ClassVar[dict[str, Any]] = {
-        **{"n": 1, "max_tokens": None, "temperature": [0.8], "top_k": 40, "top_p": 0.95, "min_p": 0.05},
-        **{"typical_p": 1.0, "top_n_sigma": -1.0, "min_keep": 0, "xtc_probability": 0.0, "xtc_threshold": 0.1},
-        **{"dynatemp_range": 0.0, "dynatemp_exponent": 1.0, "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1},
-        **{"adaptive_target": -1.0, "adaptive_decay": 0.9, "repeat_penalty": 1.0, "repeat_last_n": 64},
-        **{"frequency_penalty": 0.0, "presence_penalty": 0.0, "dry_multiplier": 0.0, "dry_base": 1.75},
-        **{"dry_allowed_length": 2, "dry_penalty_last_n": 64, "dry_sequence_breakers": [b"\n", b":", b'"', b"*"]},
-        **{"samplers": [], "reasoning_budget_tokens": None, "seed": None, "stop": [], "logit_bias": []},
-        **{"logprobs": None, "grammar": "", "json_schema": "", "ignore_eos": False, "neg_action": None},
-        **{"neg_threshold": None, "neg_top_k": None, "neg_use_temp_scale": None, "notify": Notify.request},
+        **engine_values(SamplingParams()),
+        **{"neg_action": None, "neg_threshold": None, "neg_top_k": None, "neg_use_temp_scale": None},
+        "notify": Notify.request,
     }
 
 

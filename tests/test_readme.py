@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from conftest import ROOT
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.cli.main import build_parser
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+# reports in docs/demo-*/ are written by the commands that they are about
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")]
 
 
 def code_blocks(path: Path) -> Iterator[tuple[str, str]]:
@@ -55,6 +58,21 @@ def test_the_python_example_runs(smollm2, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) >= 4
 
 
+@pytest.mark.slow
+def test_a_type_checker_knows_the_results_of_the_python_example(tmp_path: Path) -> None:
+    (code,) = (text for language, text in code_blocks(ROOT / "README.md") if language == "python")
+    names = {"out": "Generation", "answers": "list[Generation]", "reply": "ChatReply", "llm.score('x')": "Scores"}
+    revealed = "".join(f"    reveal_type({name})\n" for name in names)
+    (tmp_path / "example.py").write_text(code + "\n" + revealed, "utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), "example.py"]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stdout
+    assert re.findall(r'Revealed type is "(.*)"', out.stdout) == [
+        name.replace(kind := name.removeprefix("list[").rstrip("]"), f"darwin_neg_cpp.results.{kind}")
+        for name in names.values()
+    ]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_of_code_in_a_page_fit_in_120_columns(path: Path) -> None:
     assert [line for _, text in code_blocks(path) for line in text.splitlines() if len(line) > 120] == []
@@ -64,11 +82,12 @@ def test_every_command_of_the_pages_can_be_parsed() -> None:
     """An option that has been renamed would be found here."""
     commands = [(path, words) for path in PAGES for words in shell_commands(path)]
     assert len(commands) > 20 and {words[0] for _, words in commands} >= {"convert", "neg", "chat", "answer", "eval"}
+    parser = build_parser()
     refused = []
     for path, words in commands:
         with contextlib.redirect_stderr(None):
             try:
-                build_parser().parse_args(words)
+                parser.parse_args(words)
             except SystemExit:
                 refused.append((path.name, words))
     assert refused == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 import typing
@@ -155,17 +154,6 @@ def test_the_typed_options_of_a_model_are_its_keywords() -> None:
     assert keywords[:3] == ["self", "model", "neg"]
     hints = typing.get_type_hints(DarwinNEG.__init__)
     assert typing.get_type_hints(ModelOptions) == {name: hints[name] for name in keywords[3:]}
-
-
-def test_every_parameter_reaches_the_engine_under_its_own_name_with_llama_cpp_default(
-    fake: type[fake_core.Engine],
-) -> None:
-    values = request_params(SamplingParams(), "request").as_dict()
-    assert values == fake_core.RequestParams.defaults
-    names = {field.name for field in dataclasses.fields(SamplingParams)} - {"neg"}
-    assert names | {"adaptive_target", "adaptive_decay", "notify"} == {
-        name for name in values if not name.startswith("neg_")
-    }
 
 
 def test_values_reach_the_engine_as_plain_python() -> None:

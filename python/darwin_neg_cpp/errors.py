@@ -28,7 +28,7 @@ class RequestError(DarwinNegError):
 
 
 class OutputError(DarwinNegError):
-    """The output file cannot be written as asked."""
+    """An output file cannot be written as asked."""
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -270,15 +269,12 @@ class DarwinNEG:
         results = await self.session.bridge().gather(prompts, merged, self.session.name)
         return results[0] if single else results
 
-    async def astream(
+    def astream(
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[Options]
     ) -> AsyncGenerator[Chunk, None]:
         """`stream` for asyncio. Break out of it inside `contextlib.aclosing` to cancel at once."""
         merged = merge(params, options)
-        chunks = self.session.bridge().stream(self.session.tokens(prompt), merged)
-        async with contextlib.aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
+        return self.session.bridge().stream(self.session.tokens(prompt), merged)
 
     def cancel(self) -> None:
         """Cancels everything that runs, from any thread; the answers so far are returned as "cancelled"."""

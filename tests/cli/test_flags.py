@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +154,43 @@ def test_neg_is_an_action_and_n_a_number_of_tokens_wherever_they_are_taken() -> 
         if "-n" in options:
             assert options["-n"] is options["--max-tokens"], verb
         assert not {"--n", "--sidecar", "--sidecar-only", "--no-neg"} & set(options), verb
+
+
+LLAMA_CPP = [
+    (["--temp", "0.5"], {"temperature": 0.5}),
+    (["--top-k", "5", "--top-p", "0.5", "--min-p", "0.1"], {"top_k": 5, "top_p": 0.5, "min_p": 0.1}),
+    (["--typical-p", "0.5"], {"typical_p": 0.5}),
+    (["--top-nsigma", "1.5"], {"top_n_sigma": 1.5}),
+    (["--top-n-sigma", "1.5", "--min-keep", "2"], {"top_n_sigma": 1.5, "min_keep": 2}),
+    (["--xtc-probability", "0.5", "--xtc-threshold", "0.2"], {"xtc_probability": 0.5, "xtc_threshold": 0.2}),
+    (["--dynatemp-range", "0.5", "--dynatemp-exp", "2"], {"dynatemp_range": 0.5, "dynatemp_exponent": 2.0}),
+    (["--mirostat", "2", "--mirostat-ent", "4", "--mirostat-lr", "0.2"],
+     {"mirostat": 2, "mirostat_tau": 4.0, "mirostat_eta": 0.2}),
+    (["--repeat-penalty", "1.1", "--repeat-last-n", "-1"], {"repeat_penalty": 1.1, "repeat_last_n": -1}),
+    (["--frequency-penalty", "0.1", "--presence-penalty", "0.2"], {"frequency_penalty": 0.1, "presence_penalty": 0.2}),
+    (["--dry-multiplier", "0.8", "--dry-base", "2", "--dry-allowed-length", "3", "--dry-penalty-last-n", "99"],
+     {"dry_multiplier": 0.8, "dry_base": 2.0, "dry_allowed_length": 3, "dry_penalty_last_n": 99}),
+    (["--dry-sequence-breaker", "x", "--dry-sequence-breaker", "y"], {"dry_sequence_breakers": ["x", "y"]}),
+    (["--dry-sequence-breaker", "none"], {"dry_sequence_breakers": []}),
+    (["--samplers", "top_k; temperature"], {"samplers": ["top_k", "temperature"]}),
+    (["--reasoning-budget", "100"], {"reasoning_budget_tokens": 100}),
+    (["--reasoning-budget", "-1"], {}),
+    (["-n", "7", "--seed", "3", "--ignore-eos"], {"max_tokens": 7, "seed": 3, "ignore_eos": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "fields"), LLAMA_CPP, ids=" ".join)
+def test_sampling_options_have_the_names_of_llama_cpps_tools(words: list[str], fields: dict[str, Any]) -> None:
+    parser = Parser()
+    add_sampling_options(parser)
+    assert sampling_params(parser.parse_args(words)) == SamplingParams(**fields)
+
+
+def test_those_names_are_in_llama_cpps_own_source(llama_tree: Path) -> None:
+    known = set(re.findall(r'"(--?[a-z][\w-]*)"', (llama_tree / "common" / "arg.cpp").read_text("utf-8")))
+    ours = {flag for option in SAMPLING_OPTIONS for flag in option.flags.split()}
+    # llama.cpp's tools have --predict, no option for the minimum of kept tokens, and stop at --reverse-prompt
+    assert ours - known == {"--max-tokens", "--min-keep", "--stop"}
 
 
 def test_every_sampling_option_sets_a_field_and_leaves_its_default_alone() -> None:

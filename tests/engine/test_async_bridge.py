@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from typing import Any
 
@@ -69,3 +71,29 @@ def test_two_event_loops_share_the_bridge(llm: DarwinNEG) -> None:
     for thread in threads:
         thread.join(10)
     assert sorted(texts) == ["t0 ", "t1 ", "t2 ", "t3 "]
+
+
+def test_llama_log_goes_to_logging_from_awaited_requests_too(llm: DarwinNEG, caplog: pytest.LogCaptureFixture) -> None:
+    async def stream() -> None:
+        async for _ in llm.astream("a"):
+            pass
+
+    for run in (lambda: llm.agenerate("a"), stream):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "darwin_neg_cpp.llama"):
+            asyncio.run(run())
+        assert ("darwin_neg_cpp.llama", logging.INFO, "a line of llama.cpp") in caplog.record_tuples
+
+
+def test_nothing_is_kept_of_requests_and_loops_that_have_ended(llm: DarwinNEG) -> None:
+    async def abandoned() -> None:
+        task = asyncio.create_task(llm.agenerate("endless"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    for _ in range(3):
+        asyncio.run(llm.agenerate(["a", "b"]))
+        asyncio.run(abandoned())
+    assert llm.session.bridge()._loops == {}

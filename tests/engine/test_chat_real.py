@@ -89,3 +89,13 @@ def test_what_a_template_cannot_render_is_a_request_error_of_one_line(llm: Darwi
         assert "\n" not in str(raised.value)
     with pytest.raises(RequestError, match="chat_template"):
         DarwinNEG(tiny_qwen.model, chat_template="{% if")
+
+
+@pytest.mark.parametrize("begin", ["{{ bos_token }}", ""], ids=["template with start token", "template without"])
+def test_a_conversation_has_one_start_token_wherever_its_tokens_are_made(tiny_llama, begin):
+    template = begin + "{% for message in messages %}{{ message.content }}{% endfor %}"
+    with DarwinNEG(tiny_llama, n_ctx=128, n_parallel=1, chat_template=template) as llm:
+        user = [{"role": "user", "content": "hello"}]
+        tokens = llm.chat_tokens(user)
+        assert tokens == llm.tokenize("hello") and tokens.count(llm.info["bos"]) == 1
+        assert llm.chat(user, max_tokens=1).generation.prompt_tokens == len(tokens)

@@ -15,8 +15,9 @@ from darwin_neg_cpp import _core
 
 # pybind11's own: its classes have a metaclass, and one that Python may not make takes any arguments to say so
 ALLOWED = r"""
-darwin_neg_cpp\._core\.(ChatPrompt|Engine|QuantizeProgress)
-darwin_neg_cpp\._core\.ChatPrompt\.__init__
+darwin_neg_cpp\._core\.(ChatPrompt|Engine|Inbox|ModelParams|NegAction|Notify|QuantizeProgress|RequestParams|Requests)
+darwin_neg_cpp\._core\.(ChatPrompt|Inbox|Requests|ModelParams|RequestParams)\.__init__
+darwin_neg_cpp\._core\.(NegAction|Notify)\..*
 """
 
 

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, RequestError
+from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, RequestError, SamplingParams
 
 # what is wrong, and what the request is refused with at once; None: it ends when no token is left to choose
 BAD = [
@@ -26,8 +26,8 @@ BAD = [
 def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
     rng = random.Random(4)
     with DarwinNEG(smollm2.model, n_ctx=1024, n_parallel=8) as llm:
-        engine = llm._engine
-        from darwin_neg_cpp.sampling import SamplingParams, submit_arguments
+        session = llm.session
+        inbox = session.inbox()
 
         def wave() -> dict[str, int]:
             good, cancelled, impossible, refused, stopped = [], [], [], 0, 0
@@ -38,26 +38,29 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
                     bad, error, said = rng.choice(BAD)
                     bad = dict(bad)
                     prompt = llm.tokenize(bad.pop("prompt", words))
-                    arguments = submit_arguments(SamplingParams(max_tokens=8, **bad), stream=False)
+                    params = SamplingParams(max_tokens=8, **bad)
                     if error is None:  # impossible only once it runs
-                        impossible.append(engine.submit([prompt], **arguments)[0])
+                        impossible.append(session.submit([prompt], params, inbox, "request"))
                     else:
                         with pytest.raises(error, match=said):
-                            engine.submit([prompt], **arguments)
+                            session.submit([prompt], params, inbox, "request")
                     refused += 1
                     continue
                 params = SamplingParams(
                     max_tokens=rng.randint(1, 24), n=rng.choice([1, 1, 1, 3, 10]), seed=i, ignore_eos=True
                 )
-                (request,) = engine.submit([llm.tokenize(words)], **submit_arguments(params, stream=False))
+                request = session.submit([llm.tokenize(words)], params, inbox, "request")
                 (cancelled if kind == "cancel" else good).append((request, params))
             for request, _ in rng.sample(cancelled, len(cancelled)):
                 time.sleep(rng.random() * 0.02)
-                engine.cancel(request)
+                request.cancel()
+            last = {}
+            while len(last) < len(good) + len(cancelled) + len(impossible):
+                update = inbox.wait()
+                assert update["finished"] and update["request"] not in last
+                last[update["request"]] = update
             for request, params in good + cancelled:
-                update = None
-                while update is None:
-                    update = engine.wait(request, 1.0)
+                update = last[request.ids[0]]
                 reasons = {sample["finish_reason"] for sample in update["samples"]}
                 assert len(update["samples"]) == params.n
                 if (request, params) in good:
@@ -66,13 +69,12 @@ def test_two_hundred_mixed_requests_over_eight_sequences(smollm2):
                 else:
                     assert reasons <= {"length", "cancelled"}
                     stopped += "cancelled" in reasons
-                engine.release(request)
+                request.release()
             for request in impossible:
-                while (update := engine.wait(request, 1.0)) is None:
-                    pass
+                update = last[request.ids[0]]
                 assert [sample["finish_reason"] for sample in update["samples"]] == ["refused"]
                 assert "no token" in update["samples"][0]["error"]
-                engine.release(request)
+                request.release()
             assert stopped > len(cancelled) // 2 and len(impossible) > 3
             stats = llm.stats()
             assert (stats["n_seq_used"], stats["kv_cells_used"], stats["n_waiting"], stats["n_running"]) == (0, 0, 0, 0)
@@ -155,7 +157,7 @@ def test_close_ends_what_runs_and_later_use_is_refused(smollm2):
     llm.close()
     llm.close()
     thread.join(timeout=10)
-    assert not thread.is_alive() and outcome
+    assert not thread.is_alive() and outcome == ["cancelled"]
     with pytest.raises(DarwinNegError, match="closed"):
         llm.generate("x")
 

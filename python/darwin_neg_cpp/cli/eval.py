@@ -166,7 +166,7 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _accuracies(right: dict[str, tuple[int, int]]) -> str:
-    """Accuracies so far, short enough to stand after a progress bar. right: of each protocol, right answers and answers."""
+    """Shortens the accuracies so far to fit after a progress bar. right: (right answers, answers) by protocol."""
     return ", ".join(
         f"{name.replace('self-consistency', 'control')} {100 * k / n:.0f} %" for name, (k, n) in right.items() if n
     )

@@ -52,6 +52,21 @@ def text_or_file(text: str) -> str:
     return read_text(text[1:]) if text.startswith("@") else text
 
 
+def split_names(text: str) -> list[str]:
+    """Splits a list in llama.cpp's form, `a;b;c`."""
+    return [name.strip() for name in text.split(";") if name.strip()]
+
+
+def limit_or_none(limit: int) -> int | None:
+    """Returns the limit, or None for -1, which stands for no limit in llama.cpp."""
+    return None if limit == -1 else limit
+
+
+def sequence_breakers(texts: list[str]) -> list[str]:
+    """Returns the texts of --dry-sequence-breaker; "none" stands for no text, as in llama.cpp."""
+    return [] if texts == ["none"] else texts
+
+
 SAMPLING_OPTIONS = (
     SamplingOption(
         "-n --max-tokens", "max_tokens", int, "N", "maximum number of new tokens (default: to the end of the answer)"
@@ -61,10 +76,50 @@ SAMPLING_OPTIONS = (
     SamplingOption("--top-p", "top_p", float, "P", "keep the likeliest tokens up to this probability mass, 1 is off"),
     SamplingOption("--min-p", "min_p", float, "P", "minimum probability relative to the likeliest token, 0 is off"),
     SamplingOption("--typical-p", "typical_p", float, "P", "locally typical sampling, 1 is off"),
+    SamplingOption("--top-nsigma --top-n-sigma", "top_n_sigma", float, "N", "keep logits within N sigmas, -1 is off"),
+    SamplingOption("--min-keep", "min_keep", int, "N", "tokens that truncation leaves at least, 0 is off"),
+    SamplingOption("--xtc-probability", "xtc_probability", float, "P", "chance that XTC drops top tokens, 0 is off"),
+    SamplingOption("--xtc-threshold", "xtc_threshold", float, "P", "probability above which XTC drops tokens"),
+    SamplingOption("--dynatemp-range", "dynatemp_range", float, "T", "range of the dynamic temperature, 0 is off"),
+    SamplingOption("--dynatemp-exp", "dynatemp_exponent", float, "X", "exponent of the dynamic temperature"),
+    SamplingOption("--mirostat", "mirostat", int, "N", "Mirostat version 1 or 2, which replaces truncation, 0 is off"),
+    SamplingOption("--mirostat-ent", "mirostat_tau", float, "X", "Mirostat target entropy, tau"),
+    SamplingOption("--mirostat-lr", "mirostat_eta", float, "X", "Mirostat learning rate, eta"),
     SamplingOption("--repeat-penalty", "repeat_penalty", float, "X", "penalty on repeated tokens, 1 is off"),
     SamplingOption("--repeat-last-n", "repeat_last_n", int, "N", "tokens that penalties look at, -1: whole context"),
     SamplingOption("--frequency-penalty", "frequency_penalty", float, "X", "penalty per repetition, 0 is off"),
     SamplingOption("--presence-penalty", "presence_penalty", float, "X", "penalty on tokens seen before, 0 is off"),
+    SamplingOption("--dry-multiplier", "dry_multiplier", float, "X", "DRY penalty on repeated sequences, 0 is off"),
+    SamplingOption("--dry-base", "dry_base", float, "X", "base of the DRY penalty, which grows with the length"),
+    SamplingOption("--dry-allowed-length", "dry_allowed_length", int, "N", "longest repetition without a DRY penalty"),
+    SamplingOption(
+        "--dry-penalty-last-n", "dry_penalty_last_n", int, "N", "tokens that DRY looks at, -1: whole context"
+    ),
+    SamplingOption(
+        "--dry-sequence-breaker",
+        "dry_sequence_breakers",
+        str,
+        "TEXT",
+        "text at which DRY ends a repetition, instead of the defaults (repeatable); none: no text does",
+        many=True,
+        read=sequence_breakers,
+    ),
+    SamplingOption(
+        "--samplers",
+        "samplers",
+        str,
+        "NAMES",
+        "samplers to use, in this order, with semicolons between them (default: the order of llama.cpp)",
+        read=split_names,
+    ),
+    SamplingOption(
+        "--reasoning-budget",
+        "reasoning_budget_tokens",
+        int,
+        "N",
+        "maximum number of tokens of reasoning in a chat answer, -1: no limit (default)",
+        read=limit_or_none,
+    ),
     SamplingOption("--seed", "seed", int, "N", "random seed (default: drawn, and reported)"),
     SamplingOption("--stop", "stop", str, "TEXT", "end the answer before TEXT (repeatable)", many=True),
     SamplingOption("--grammar-file", "grammar", str, "FILE", "GBNF grammar that answers must follow", read=read_text),

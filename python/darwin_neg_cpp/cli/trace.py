@@ -38,8 +38,8 @@ def add_parser(verbs: Any) -> None:
         "trace",
         help="show predicted and true entropy along a text",
         description="Generates from a prompt, or takes a given text, and shows for each token the predicted and the "
-        "true entropy of the distribution that it was chosen from, the gate and the likeliest alternatives. With neither "
-        "--out nor --json, prints the text in colours and the figures.",
+        "true entropy of the distribution that it was chosen from, the gate and the likeliest alternatives. With "
+        "neither --out nor --json, prints the text in colours and the figures.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="generate from this prompt")
     parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
