@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracles import stock
 
 from darwin_neg_cpp import DarwinNEG, RequestError
+from oracles import stock
 
 # repeats itself, so that the penalties have something to act on
 PROMPT = "The cat sat on the mat. The cat sat on the mat. The dog sat on the log. The cat sat on"
@@ -106,8 +106,7 @@ def test_min_keep_leaves_that_many_candidates(plain: DarwinNEG):
     one = plain.generate(PROMPT, temperature=3.0, **common)
     five = plain.generate(PROMPT, temperature=3.0, min_keep=5, **common)
     ranks = [
-        int(np.flatnonzero(top == token)[0])
-        for token, top in zip(five.token_ids, five.logprobs.top_ids, strict=True)
+        int(np.flatnonzero(top == token)[0]) for token, top in zip(five.token_ids, five.logprobs.top_ids, strict=True)
     ]
     assert (one.token_ids == one.logprobs.top_ids[:, 0]).all()
     assert set(ranks) > {0, 1} and max(ranks) <= 4

@@ -112,7 +112,7 @@ def trace_generation(llm: DarwinNEG, prompt: str | Sequence[int], params: Sampli
         raise RequestError(
             f"n must be 1 for a trace, got {params.n}; trace one sample at a time, each with its own seed"
         )
-    tokens = llm.session.tokens(prompt)
+    tokens = llm.session.tokenize_prompt(prompt)
     # its own log-probabilities are needed where the text is too long to be scored to its end
     (out,) = llm.session.run([tokens], replace(params, logprobs=params.logprobs or 0))
     assert not isinstance(out, list)  # n is 1
