@@ -32,6 +32,8 @@ struct RequestParams {
     float top_n_sigma              = -1.0f;  // < 0: off
     float xtc_probability          = 0.0f;   // 0: off
     float xtc_threshold            = 0.1f;
+    float adaptive_target          = -1.0f;  // probability near which adaptive_p selects; < 0: off
+    float adaptive_decay           = 0.9f;
     int32_t min_keep               = 0;  // candidates that top_p, min_p, typical_p and XTC leave at least
     int32_t mirostat               = 0;  // 0: off, 1, 2: instead of all truncating samplers
     float mirostat_tau             = 5.0f;
@@ -81,6 +83,8 @@ struct RequestParams {
         visit("top_n_sigma", params.top_n_sigma);
         visit("xtc_probability", params.xtc_probability);
         visit("xtc_threshold", params.xtc_threshold);
+        visit("adaptive_target", params.adaptive_target);
+        visit("adaptive_decay", params.adaptive_decay);
         visit("min_keep", params.min_keep);
         visit("mirostat", params.mirostat);
         visit("mirostat_tau", params.mirostat_tau);

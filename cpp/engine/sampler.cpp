@@ -74,8 +74,8 @@ std::vector<common_sampler_type> sampler_order(const std::vector<std::string> & 
         if (types.empty()) {
             throw RequestError(
                 "samplers names '" + name +
-                "', which does not exist; known are penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc and "
-                "temperature");
+                "', which does not exist; known are penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc, "
+                "temperature and adaptive_p");
         }
         out.push_back(types.front());
     }
@@ -99,6 +99,8 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
     s.top_n_sigma           = r.top_n_sigma;
     s.xtc_probability       = r.xtc_probability;
     s.xtc_threshold         = r.xtc_threshold;
+    s.adaptive_target       = r.adaptive_target;
+    s.adaptive_decay        = r.adaptive_decay;
     s.min_keep              = r.min_keep;
     s.mirostat              = r.mirostat;
     s.mirostat_tau          = r.mirostat_tau;

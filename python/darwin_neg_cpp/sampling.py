@@ -27,7 +27,9 @@ from .checks import (
 from .errors import RequestError
 
 NegActionName = Literal["mask", "sample", "off"]
-SamplerName = Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
+SamplerName = Literal[
+    "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature", "adaptive_p"
+]
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class SamplingParams:
     top_k (0 = off), top_p (1 = off), min_p (0 = off), typical_p (1 = off), top_n_sigma (-1 = off): truncation of the
         distribution. min_keep: tokens that top_p, min_p, typical_p and XTC leave at least.
     xtc_probability (0 = off): how often XTC drops all but the least likely of the tokens above xtc_threshold.
+    adaptive_target (-1 = off): probability near which adaptive_p selects tokens, where `samplers` names it;
+        adaptive_decay: how much of the past it remembers.
     dynatemp_range (0 = off): the temperature follows the entropy, this far to either side; dynatemp_exponent shapes it.
     mirostat: 0 = off, 1, 2: keep the surprise of the text at mirostat_tau, learning at rate mirostat_eta; the samplers
         that truncate are then not used.
@@ -165,6 +169,8 @@ class SamplingParams:
     min_keep: int = _integer(0, low=0)
     xtc_probability: float = _number(0.0, low=0, high=1)
     xtc_threshold: float = _number(0.1, low=0, high=1)
+    adaptive_target: float = _number(-1.0, low=-1, high=1)
+    adaptive_decay: float = _number(0.9, low=0, high=0.99)
     dynatemp_range: float = _number(0.0, low=0)
     dynatemp_exponent: float = _number(1.0, low=0)
     mirostat: int = _integer(0, low=0, high=2)
@@ -221,6 +227,8 @@ class SampleOptions(TypedDict, total=False):
     min_keep: int
     xtc_probability: float
     xtc_threshold: float
+    adaptive_target: float
+    adaptive_decay: float
     dynatemp_range: float
     dynatemp_exponent: float
     mirostat: int

@@ -45,6 +45,10 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
         ["--dynatemp-range", "0.7", "--dynatemp-exp", "1.5"],
     ),
     ({"top_n_sigma": 1.0}, ["--top-nsigma", "1.0"]),
+    (
+        {"samplers": ["min_p", "temperature", "adaptive_p"], "adaptive_target": 0.3, "adaptive_decay": 0.5},
+        ["--samplers", "min_p;temperature;adaptive_p", "--adaptive-target", "0.3", "--adaptive-decay", "0.5"],
+    ),
     ({"typical_p": 0.5}, ["--typical", "0.5"]),
     # a temperature before the truncation lets more tokens through than one after it
     (

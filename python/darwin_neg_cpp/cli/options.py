@@ -80,6 +80,10 @@ SAMPLING_OPTIONS = (
     SamplingOption("--min-keep", "min_keep", int, "N", "tokens that truncation leaves at least, 0 is off"),
     SamplingOption("--xtc-probability", "xtc_probability", float, "P", "chance that XTC drops top tokens, 0 is off"),
     SamplingOption("--xtc-threshold", "xtc_threshold", float, "P", "probability above which XTC drops tokens"),
+    SamplingOption(
+        "--adaptive-target", "adaptive_target", float, "P", "probability that adaptive_p aims at, -1 is off"
+    ),
+    SamplingOption("--adaptive-decay", "adaptive_decay", float, "X", "how much of the past adaptive_p remembers"),
     SamplingOption("--dynatemp-range", "dynatemp_range", float, "T", "range of the dynamic temperature, 0 is off"),
     SamplingOption("--dynatemp-exp", "dynatemp_exponent", float, "X", "exponent of the dynamic temperature"),
     SamplingOption("--mirostat", "mirostat", int, "N", "Mirostat version 1 or 2, which replaces truncation, 0 is off"),
