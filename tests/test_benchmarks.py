@@ -17,6 +17,8 @@ from conftest import ROOT
     [
         ("decode.py", ["--rounds", "1", "--tokens", "4", "--batches", "1"],
          r"engine, NEG on +[\d.]+ tokens/s +[\d.]+ of stock"),
+        ("versions.py", [sys.executable, sys.executable, "--rounds", "1", "--tokens", "4"],
+         r"tokens/s, batch 16 +[\d.]+ +[\d.]+ +[\d.]+"),
         ("capture.py", ["--rounds", "1", "--tokens", "512"], r"capture +[\d.]+ tokens/s +[\d.]+ of it"),
         ("gate_effect.py", ["--prompts", "2", "--tokens", "8", "--temperatures", "1"], r"mask: 2 of 2 answers equal"),
         ("modes.py", ["--rounds", "1", "--questions", "1", "--max-tokens", "4"],
