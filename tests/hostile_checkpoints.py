@@ -1,9 +1,9 @@
 """A table of bad checkpoints: one row a kind, each in five variants.
 
 `spoil(folder, i)` damages a good checkpoint in `folder` (two shards, index, tokenizer, NEG head) as variant i, 0 to 4.
-It may return further arguments for the command line. The error message contains `words`; where one of them is a tuple of
-five, each variant has its own. It also contains what `tensor(folder, i)` returned before the damage and, where `in_shard`
-is set, the name of that tensor's shard.
+It may return further arguments for the command line. The error message contains `words`; where one of them is a tuple
+of five, each variant has its own. It also contains what `tensor(folder, i)` returned before the damage and, where
+`in_shard` is set, the name of that tensor's shard.
 """
 
 from __future__ import annotations
