@@ -3,9 +3,9 @@
     python cmake/llama_source.py [--llama-dir CHECKOUT | --tarball FILE] [--pristine] [--with-tests]
     python cmake/llama_source.py --check-against CHECKOUT      what of the patch does not fit another version
 
-Looked for in this order: --llama-dir, --tarball, the cache, PyPI (through pip). Whatever is downloaded is checked against the
-SHA-256 in llama_pin.json. A tree gets its final name only when it is complete, so an interrupted run leaves nothing that a later
-one would trust. Standard library only.
+It looks for the source in this order: --llama-dir, --tarball, the cache, PyPI (through pip). Whatever is downloaded is
+checked against the SHA-256 in llama_pin.json. A tree gets its final name only when it is complete, so an interrupted
+run leaves nothing that a later one would trust. Standard library only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PATCHES = sorted((ROOT / "patches").glob("*.patch"))
 LAYOUT_VERSION = "1"  # of the unpacked tree; raise it when what is unpacked changes
 MARKER = ".darwin-neg.json"
 
-# Not needed to build; together more than half of the tree. `.git` is a dangling pointer that breaks git commands in the tree.
+# Not needed to build; together more than half of the tree. `.git` is a dangling pointer that breaks git commands in the
+# tree.
 SKIPPED = (".git", "docs", "media", "benches", "models", "app", "ci", "examples", "tools/ui", "tests", "pocs")
 # Test-time oracles of this project: llama.cpp's own converter, a real vocabulary and chat templates.
 TEST_EXTRAS = ("models/ggml-vocab-qwen35.gguf", "models/templates")
@@ -176,7 +177,8 @@ def apply_patches(tree: Path) -> None:
     texts, problems = patched_texts(tree, PATCHES)
     if problems:
         raise SourceError(
-            f"the patch does not fit this llama.cpp tree ({len(problems)} places, first: {problems[0]}); use commit {PIN['commit']}"
+            f"the patch does not fit this llama.cpp tree ({len(problems)} places, first: {problems[0]}); "
+            f"use commit {PIN['commit']}"
         )
     for path, text in texts.items():
         (tree / path).write_bytes(text.encode("utf-8"))
@@ -184,7 +186,7 @@ def apply_patches(tree: Path) -> None:
 
 
 def strangers(checkout: Path) -> list[str]:
-    """Touched files that are not those of the pinned commit; the patch may fit them and yet mean something else there."""
+    """Lists the touched files that differ from the pinned commit's: the patch may fit them and yet be wrong there."""
     touched = json.loads((ROOT / "patches" / "touched.json").read_text("utf-8"))
 
     def differs(name: str) -> bool:
@@ -199,8 +201,8 @@ def strangers(checkout: Path) -> list[str]:
 def warn_of_strangers(checkout: Path) -> None:
     if names := strangers(checkout):
         print(
-            f"darwin-neg-cpp: warning: {checkout}: {len(names)} of the files that the patch changes are not those of commit {PIN['commit']} "
-            f"(first: {names[0]}); the patch fits, but nobody has tested it there",
+            f"darwin-neg-cpp: warning: {checkout}: {len(names)} of the files that the patch changes are not those of "
+            f"commit {PIN['commit']} (first: {names[0]}); the patch fits, but nobody has tested it there",
             file=sys.stderr,
         )
 

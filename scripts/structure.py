@@ -4,9 +4,9 @@
     python scripts/structure.py [PACKAGE]
 
 A room is a folder of the package, or a file at its top. `BELOW` draws the layout: an import is right when its target
-can be reached from its source along these arrows. An import inside a function counts like one at the top of the file, and
-so does one under TYPE_CHECKING: it makes no circle when the program runs, but it makes one for a reader. The exit code is
-1 when something is wrong.
+can be reached from its source along these arrows. An import inside a function counts like one at the top of the file,
+and so does one under TYPE_CHECKING: it makes no circle when the program runs, but it makes one for a reader. The exit
+code is 1 when something is wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Loads files with the engine, or quantizes them, in a process of its own, so that one that llama.cpp aborts on is one failure, told by its name."""
+"""Loads files with the engine, or quantizes them, in a child process.
+
+A file on which llama.cpp aborts is then one failure with its name, and not the end of the test run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SECONDS = 60  # for one file
 
 @dataclass(frozen=True)
 class Load:
-    """What to load: a model, and a head for it. generate: also make two tokens, should it load. quantize: do that instead of loading."""
+    """What to load: a model, and a head for it.
+
+    generate: also generate two tokens, if it loads. quantize: quantize the model instead of loading it.
+    """
 
     model: Path
     neg: Path | None = None
@@ -28,7 +34,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """error: name of the exception's class, "" when the file was accepted, "died" when the process was lost; message: its text."""
+    """What became of a load.
+
+    error: the name of the exception's class, "" when the file was accepted, "died" when the process died. message: the
+    exception's text.
+    """
 
     error: str
     message: str = ""

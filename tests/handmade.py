@@ -46,7 +46,10 @@ def head_parts(hidden: int, seed: int = 0) -> tuple[Tensors, Keys]:
 
 
 def write_gguf(path: Path, arch: str, keys: Keys, tensors: Tensors, base: gguf.GGUFReader | None = None) -> Path:
-    """Those of `base`, with keys and tensors changed or added. A tensor is an array, or (uint8 array, type) for a quantized one."""
+    """Writes the keys and tensors of `base`, with these changed or added.
+
+    A tensor is an array, or (uint8 array, type) for a quantized one.
+    """
     writer = gguf.GGUFWriter(path, arch)
     for key, field in base.fields.items() if base else ():
         if not key.startswith("GGUF.") and key not in keys and key != "general.architecture":

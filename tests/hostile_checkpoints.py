@@ -1,8 +1,9 @@
-"""Bad checkpoints in a table: one row a kind, each in five variants.
+"""A table of bad checkpoints: one row a kind, each in five variants.
 
-`spoil(folder, i)` damages variant i (0 to 4) of a good checkpoint in `folder` (two shards, index, tokenizer, NEG head); it may return
-further arguments for the command line. `words` stand in the message, a tuple of five where each variant has its own.
-`tensor(folder, i)`, asked before the damage is done, stands in the message too, with the name of its shard where `in_shard`.
+`spoil(folder, i)` damages a good checkpoint in `folder` (two shards, index, tokenizer, NEG head) as variant i, 0 to 4.
+It may return further arguments for the command line. The error message contains `words`; where one of them is a tuple
+of five, each variant has its own. It also contains what `tensor(folder, i)` returned before the damage and, where
+`in_shard` is set, the name of that tensor's shard.
 """
 
 from __future__ import annotations
@@ -278,25 +279,81 @@ def both_heads(folder: Path, i: int) -> None:
     (folder / NEG).write_bytes(kept)
 
 
-def config_value(key: str) -> Spoil:
-    return in_text(lambda text, i: text.update({key: ("many", -1, 0, 2.5, True)[i]}))
+def json_value(file: str, key: str, values: tuple[Any, ...]) -> Spoil:
+    return in_json(file, lambda value, i: value.update({key: values[i]}))
+
+
+def text_value(key: str, values: tuple[Any, ...]) -> Spoil:
+    return in_text(lambda text, i: text.update({key: values[i]}))
+
+
+def rope_value(key: str, values: tuple[Any, ...], **others: Any) -> Spoil:
+    return in_text(lambda text, i: text["rope_parameters"].update({**others, key: values[i]}))
+
+
+def in_vocabulary(change: Callable[[dict[str, Any], int], Any]) -> Spoil:
+    return in_json("tokenizer.json", lambda tokenizer, i: change(tokenizer["model"]["vocab"], i) and None)
+
+
+def three_mapped_to(files: tuple[Any, ...]) -> Spoil:
+    """The index gives the first three tensors another file."""
+
+    def change(index: dict[str, Any], i: int) -> None:
+        index["weight_map"].update(dict.fromkeys(list(index["weight_map"])[:3], files[i]))
+
+    return in_json(INDEX, change)
 
 
 def output(name: Callable[[Path, int], str]) -> Spoil:
     return lambda folder, i: ["-o", name(folder, i), "--force"]
 
 
+def layer_types(n_linear: int) -> list[str]:
+    return ["linear_attention"] * n_linear + ["full_attention"] * (4 - n_linear)
+
+
+def transpose(head: dict[str, np.ndarray], i: int) -> None:
+    head[HEAD[0]] = np.ascontiguousarray(head[HEAD[0]].T)
+    head[HEAD[3]] = head[HEAD[3]] + i
+
+
+def change_width(head: dict[str, np.ndarray], i: int) -> None:
+    """Hidden sizes that are not the model's 64."""
+    head[HEAD[0]] = np.ones((head[HEAD[0]].shape[0], (8, 16, 32, 96, 128)[i]), np.float32)
+
+
+def put_not_finite(head: dict[str, np.ndarray], i: int) -> None:
+    head[HEAD[i % 4]].reshape(-1)[0] = (np.nan, np.inf, -np.inf, np.nan, np.inf)[i]
+
+
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
 NEEDED_LINEAR = (
-    "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim", "linear_conv_kernel_dim",
-)  # fmt: skip
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+    "linear_conv_kernel_dim",
+)
+NO_SIZES = ("many", -1, 0, 2.5, True)
+SIZES = ("num_attention_heads", "num_key_value_heads", "head_dim", "linear_key_head_dim", "intermediate_size")
+STRAY = (
+    "extra",
+    "model.layers.9.x",
+    "model.language_model.layers.4.mlp.up_proj.weight",
+    "lm_head.bias",
+    "mtp.layers.7.x",
+)
 HEAD = ("head.proj_down.weight", "head.proj_down.bias", "head.proj_out.weight", "head.proj_out.bias", "gate.threshold")
 
 KINDS = [
     # shards
     Kind("empty shard", in_bytes(lambda b, i: b""), ("safetensors", "empty")),
     Kind("shard shorter than its length", in_bytes(lambda b, i: b[: i + 1]), ("safetensors", "short")),
-    Kind("header longer than the file", in_bytes(lambda b, i: struct.pack("<Q", len(b) + 10**i) + b[8:]), ("header claims",)),
+    Kind(
+        "header longer than the file",
+        in_bytes(lambda b, i: struct.pack("<Q", len(b) + 10**i) + b[8:]),
+        ("header claims",),
+    ),
     Kind("header of more than 100 MB", sparse(100_000_001), ("header claims",)),
     Kind("header of 2^63 bytes", in_bytes(lambda b, i: struct.pack("<Q", (1 << 63) + i) + b[8:]), ("header claims",)),
     Kind("header not JSON", in_bytes(lambda b, i: b[:8] + b"}]],:"[i : i + 1] + b[9:]), ("JSON",)),
@@ -316,123 +373,415 @@ KINDS = [
         lambda folder, i: put(folder / shard(i), (b'{"a":' if i % 2 else b"[") * DEEP * (i + 1)),
         ("JSON",),
     ),
-    Kind("entry no object", in_header(lambda h, n, i: h.update({n: (7, "x", None, [], True)[i]})), ("malformed",), first),
-    Kind("entry incomplete", in_header(lambda h, n, i: drop(h[n], ("dtype", "shape", "data_offsets"), i)), ("malformed",), first),
-    Kind("offsets not two numbers", entry("data_offsets", ([0], [0, 1, 2], "01", [0.0, 8.0], [None, 1])), ("malformed",), first),
+    Kind(
+        "entry no object", in_header(lambda h, n, i: h.update({n: (7, "x", None, [], True)[i]})), ("malformed",), first
+    ),
+    Kind(
+        "entry incomplete",
+        in_header(lambda h, n, i: drop(h[n], ("dtype", "shape", "data_offsets"), i)),
+        ("malformed",),
+        first,
+    ),
+    Kind(
+        "offsets not two numbers",
+        entry("data_offsets", ([0], [0, 1, 2], "01", [0.0, 8.0], [None, 1])),
+        ("malformed",),
+        first,
+    ),
     Kind("unknown type", entry("dtype", ("F31", "bf16", "", "FLOAT", "C64")), ("unknown type",), first),
     Kind("type not a name", entry("dtype", (5, None, ["BF16"], {}, True)), ("malformed",), first),
     Kind("integers for weights", entry("dtype", ("I16", "U16", "I16", "U16", "I16")), ("expected F32",), first),
-    Kind("negative shape", in_header(lambda h, n, i: h[n].update(shape=[-s for s in h[n]["shape"]])), ("shape",), first),
-    Kind("fractional shape", in_header(lambda h, n, i: h[n].update(shape=[s + 0.5 for s in h[n]["shape"]])), ("malformed",), first),
-    Kind("huge shape", entry("shape", ([1 << 63], [1 << 64, 2], [1 << 32], [1 << 40, 1 << 40], [10**30])), ("impossible shape",), first),
-    Kind("overflowing shape", entry("shape", ([1 << 31, 1 << 31], [(1 << 32) - 1] * 2, [1 << 31] * 3, [65536] * 4, [1 << 31] * 8)), ("offsets",), first),
+    Kind(
+        "negative shape", in_header(lambda h, n, i: h[n].update(shape=[-s for s in h[n]["shape"]])), ("shape",), first
+    ),
+    Kind(
+        "fractional shape",
+        in_header(lambda h, n, i: h[n].update(shape=[s + 0.5 for s in h[n]["shape"]])),
+        ("malformed",),
+        first,
+    ),
+    Kind(
+        "huge shape",
+        entry("shape", ([1 << 63], [1 << 64, 2], [1 << 32], [1 << 40, 1 << 40], [10**30])),
+        ("impossible shape",),
+        first,
+    ),
+    Kind(
+        "overflowing shape",
+        entry("shape", ([1 << 31, 1 << 31], [(1 << 32) - 1] * 2, [1 << 31] * 3, [65536] * 4, [1 << 31] * 8)),
+        ("offsets",),
+        first,
+    ),
     Kind("too many dimensions", in_header(lambda h, n, i: h[n].update(shape=[1] * (9 + 100 * i))), ("shape",), first),
     Kind("offsets reversed", two_offsets(lambda a, b, i: (b, a)), ("offsets",), first),
-    Kind("offsets past the end", two_offsets(lambda a, b, i: (a + (1 << (20 + i)), b + (1 << (20 + i)))), ("offsets",), first),
+    Kind(
+        "offsets past the end",
+        two_offsets(lambda a, b, i: (a + (1 << (20 + i)), b + (1 << (20 + i)))),
+        ("offsets",),
+        first,
+    ),
     Kind("offsets negative", two_offsets(lambda a, b, i: (a - b - i, -i)), ("offsets",), first),
-    Kind("offsets overlapping", two_offsets(lambda a, b, i: (a - 2 - i, b - 2 - i) if a > 9 else (a + 2, b + 2)), ("overlap",)),
+    Kind(
+        "offsets overlapping",
+        two_offsets(lambda a, b, i: (a - 2 - i, b - 2 - i) if a > 9 else (a + 2, b + 2)),
+        ("overlap",),
+    ),
     Kind("bytes behind the last tensor", in_bytes(lambda b, i: b + bytes(1 + i * i)), ("file at",)),
     Kind("truncated", in_bytes(lambda b, i: b[: len(b) * (2 * i + 1) // 10]), (".safetensors",)),
     Kind("shard is missing", lambda folder, i: (folder / shard(i)).unlink(), ("no such file",)),
-    Kind(
-        "shard is a folder",
-        folder_for_shard,
-        ("is a folder",),
-    ),
+    Kind("shard is a folder", folder_for_shard, ("is a folder",)),
     Kind("same tensor in two files", both_shards, ("is in model-",)),
     # index
     Kind("index not JSON", replaced(INDEX, (b"", b"{", b"\xff\xfe", b"[" * DEEP, b"nonsense")), (INDEX, "JSON")),
     Kind("index not an object", replaced(INDEX, (b"[]", b"1", b"null", b'"x"', b"true")), (INDEX,)),
-    Kind("index without a map", replaced(INDEX, (b"{}", b'{"weight_map": 1}', b'{"weight_map": []}', b'{"weight_map": {}}', b'{"weight_map": null}')), ("weight_map",)),
-    Kind("index with a file that is none", in_json(INDEX, lambda v, i: v["weight_map"].update(dict.fromkeys(list(v["weight_map"])[:3], (7, None, "x.bin", "", {})[i])) and None), (INDEX,)),
+    Kind(
+        "index without a map",
+        replaced(
+            INDEX, (b"{}", b'{"weight_map": 1}', b'{"weight_map": []}', b'{"weight_map": {}}', b'{"weight_map": null}')
+        ),
+        ("weight_map",),
+    ),
+    Kind("index with a file that is none", three_mapped_to((7, None, "x.bin", "", {})), (INDEX,)),
     Kind("index leads out of the folder", outside, (INDEX, "out of the folder")),
-    Kind("index with a name that is none", in_json(INDEX, lambda v, i: v["weight_map"].update(dict.fromkeys(list(v["weight_map"])[:3], ("\ud800.safetensors", "a\0b.safetensors", "x" * 300 + ".safetensors", "\udfff/x.safetensors", "\0.safetensors")[i])) and None), (INDEX,)),
-    Kind("index names a tensor that is not there", in_json(INDEX, lambda v, i: v["weight_map"].update({f"ghost{i}": shard(i)})), ("ghost",)),
-    Kind("index does not know a tensor", in_json(INDEX, lambda v, i: v["weight_map"].pop(list(v["weight_map"])[i * 5]) and None), ("is not in model.safetensors.index.json",)),
+    Kind(
+        "index with a name that is none",
+        three_mapped_to(tuple(f"{name}.safetensors" for name in ("\ud800", "a\0b", "x" * 300, "\udfff/x", "\0"))),
+        (INDEX,),
+    ),
+    Kind(
+        "index names a tensor that is not there",
+        in_json(INDEX, lambda v, i: v["weight_map"].update({f"ghost{i}": shard(i)})),
+        ("ghost",),
+    ),
+    Kind(
+        "index does not know a tensor",
+        in_json(INDEX, lambda v, i: v["weight_map"].pop(list(v["weight_map"])[i * 5]) and None),
+        ("is not in model.safetensors.index.json",),
+    ),
     Kind("index is missing", lambda folder, i: (folder / INDEX).unlink(), (INDEX, "missing")),
     Kind("weights pickled", pickled, ("never loaded",)),
     # configuration
-    Kind("config not JSON", replaced("config.json", (b"", b"{", b"\xff", b"[" * DEEP, b"{'a': 1}")), ("config.json", "JSON")),
+    Kind(
+        "config not JSON",
+        replaced("config.json", (b"", b"{", b"\xff", b"[" * DEEP, b"{'a': 1}")),
+        ("config.json", "JSON"),
+    ),
     Kind("config not an object", replaced("config.json", (b"[]", b"1", b"null", b'"x"', b"[{}]")), ("config.json",)),
     Kind("config is missing", lambda folder, i: (folder / "config.json").unlink(), ("config.json", "no such file")),
     Kind("config without a needed key", in_text(lambda t, i: drop(t, NEEDED, i)), ("config.json", "is missing")),
-    Kind("config without a key of linear attention", in_text(lambda t, i: drop(t, NEEDED_LINEAR, i)), ("linear_", "is missing")),
-    Kind("hidden_size no size", config_value("hidden_size"), ("hidden_size",)),
-    Kind("num_hidden_layers no number", config_value("num_hidden_layers"), ("num_hidden_layers",)),
-    Kind("num_hidden_layers too many", in_text(lambda t, i: t.update(num_hidden_layers=10**(5 + i), layer_types=None)), ("num_hidden_layers",)),
-    Kind("vocab_size no size", config_value("vocab_size"), ("vocab_size",)),
-    Kind("vocabulary and embedding differ", in_text(lambda t, i: t.update(vocab_size=(299, 301, 1, 1000, 10**6)[i])), ("embed_tokens", "shape")),
-    Kind("rope parameters no numbers", in_text(lambda t, i: t.update(rope_parameters=(7, [], {"rope_theta": "x"}, {"mrope_section": "abc"}, {"rope_type": "spiral"})[i])), ("config.json",)),
-    Kind("eps no number", in_text(lambda t, i: t.update(rms_norm_eps=("x", [], True, {}, float("inf"))[i])), ("rms_norm_eps",)),
-    Kind("eps no eps", in_text(lambda t, i: t.update(rms_norm_eps=(1e300, -1e-6, 10**400, -(10**400), 2)[i])), ("config.json", "rms_norm_eps")),
-    Kind("rotary factor no part", in_text(lambda t, i: t["rope_parameters"].update(partial_rotary_factor=(-1, 1.5, float("nan"), 10**400, "half")[i])), ("config.json", "partial_rotary_factor")),
-    Kind("rotary sections no sizes", in_text(lambda t, i: t["rope_parameters"].update(mrope_section=([10**30], [-1, 2, 3], [1.5], [1] * 5, [True, 1, 1])[i])), ("config.json", "mrope_section")),
-    Kind("theta no number", in_text(lambda t, i: t["rope_parameters"].update(rope_theta=(10**400, -1.0, 1e39, float("inf"), [1])[i])), ("config.json", "rope_theta")),
-    Kind("original context no length", in_text(lambda t, i: t["rope_parameters"].update(rope_type="yarn", factor=2.0, original_max_position_embeddings=(-5, 0, 10**30, "x", 512.5)[i])), ("config.json", "original_max_position_embeddings")),
-    Kind("heads beyond memory", in_text(lambda t, i: t.update(linear_num_value_heads=(1 << 26) << i, linear_num_key_heads=1)), ("config.json", "linear_num_value_heads")),
-    Kind("vocabulary beyond memory", in_text(lambda t, i: t.update(vocab_size=(1 << 26) << i)), ("config.json", "vocab_size")),
-    Kind("context no length", in_text(lambda t, i: t.update(max_position_embeddings=(-1, 0, 10**400, 1.5, "x")[i])), ("config.json", "max_position_embeddings")),
-    Kind("layer types of the wrong number", in_text(lambda t, i: t.update(layer_types=["linear_attention"] * (i if i < 4 else 9))), ("layer_types",)),
-    Kind("layer type unknown", in_text(lambda t, i: t["layer_types"].__setitem__(i % 4, ("sliding", 3, None, "", "full")[i])), ("layer_types",)),
-    Kind("layer types exchanged", in_text(lambda t, i: t.update(layer_types=["linear_attention"] * i + ["full_attention"] * (4 - i)) if i != 3 else t.update(layer_types=["full_attention"] * 4)), ("layers.",)),
-    Kind("value heads no multiple", in_text(lambda t, i: t.update(linear_num_key_heads=(3, 5, 7, 8, 9)[i])), ("linear_num_value_heads",)),
-    Kind("architecture unknown", in_json("config.json", lambda c, i: c.update(architectures=[("LlamaForCausalLM", "Qwen3ForCausalLM", "X", "GPT2LMHeadModel", "Qwen3_5")[i]])), ("neg attach",)),
-    Kind("architecture not named", in_json("config.json", lambda c, i: c.update(architectures=([], None, "x", [1], ["a", "b"])[i])), ("architectures",)),
-    Kind("text_config no object", in_json("config.json", lambda c, i: c.update(text_config=(1, "x", [], None, True)[i]) and None), ("config.json",)),
-    Kind("quantized already", in_json("config.json", lambda c, i: c.update(quantization_config={"quant_method": ("fp8", "awq", "gptq", "nvfp4", "x")[i]})), ("quantization_config",)),
-    Kind("heads that do not fit", in_text(lambda t, i: t.update({("num_attention_heads", "num_key_value_heads", "head_dim", "linear_key_head_dim", "intermediate_size")[i]: 24})), ("shape",)),
+    Kind(
+        "config without a key of linear attention",
+        in_text(lambda t, i: drop(t, NEEDED_LINEAR, i)),
+        ("linear_", "is missing"),
+    ),
+    Kind("hidden_size no size", text_value("hidden_size", NO_SIZES), ("hidden_size",)),
+    Kind("num_hidden_layers no number", text_value("num_hidden_layers", NO_SIZES), ("num_hidden_layers",)),
+    Kind(
+        "num_hidden_layers too many",
+        in_text(lambda t, i: t.update(num_hidden_layers=10 ** (5 + i), layer_types=None)),
+        ("num_hidden_layers",),
+    ),
+    Kind("vocab_size no size", text_value("vocab_size", NO_SIZES), ("vocab_size",)),
+    Kind(
+        "vocabulary and embedding differ",
+        text_value("vocab_size", (299, 301, 1, 1000, 10**6)),
+        ("embed_tokens", "shape"),
+    ),
+    Kind(
+        "rope parameters no numbers",
+        text_value("rope_parameters", (7, [], {"rope_theta": "x"}, {"mrope_section": "abc"}, {"rope_type": "spiral"})),
+        ("config.json",),
+    ),
+    Kind("eps no number", text_value("rms_norm_eps", ("x", [], True, {}, float("inf"))), ("rms_norm_eps",)),
+    Kind(
+        "eps no eps",
+        text_value("rms_norm_eps", (1e300, -1e-6, 10**400, -(10**400), 2)),
+        ("config.json", "rms_norm_eps"),
+    ),
+    Kind(
+        "rotary factor no part",
+        rope_value("partial_rotary_factor", (-1, 1.5, float("nan"), 10**400, "half")),
+        ("config.json", "partial_rotary_factor"),
+    ),
+    Kind(
+        "rotary sections no sizes",
+        rope_value("mrope_section", ([10**30], [-1, 2, 3], [1.5], [1] * 5, [True, 1, 1])),
+        ("config.json", "mrope_section"),
+    ),
+    Kind(
+        "theta no number",
+        rope_value("rope_theta", (10**400, -1.0, 1e39, float("inf"), [1])),
+        ("config.json", "rope_theta"),
+    ),
+    Kind(
+        "original context no length",
+        rope_value("original_max_position_embeddings", (-5, 0, 10**30, "x", 512.5), rope_type="yarn", factor=2.0),
+        ("config.json", "original_max_position_embeddings"),
+    ),
+    Kind(
+        "heads beyond memory",
+        in_text(lambda t, i: t.update(linear_num_value_heads=(1 << 26) << i, linear_num_key_heads=1)),
+        ("config.json", "linear_num_value_heads"),
+    ),
+    Kind(
+        "vocabulary beyond memory",
+        in_text(lambda t, i: t.update(vocab_size=(1 << 26) << i)),
+        ("config.json", "vocab_size"),
+    ),
+    Kind(
+        "context no length",
+        text_value("max_position_embeddings", (-1, 0, 10**400, 1.5, "x")),
+        ("config.json", "max_position_embeddings"),
+    ),
+    Kind(
+        "layer types of the wrong number",
+        in_text(lambda t, i: t.update(layer_types=["linear_attention"] * (i if i < 4 else 9))),
+        ("layer_types",),
+    ),
+    Kind(
+        "layer type unknown",
+        in_text(lambda t, i: t["layer_types"].__setitem__(i % 4, ("sliding", 3, None, "", "full")[i])),
+        ("layer_types",),
+    ),
+    Kind(
+        "layer types exchanged",
+        # three linear layers and a full one are the right order
+        in_text(lambda t, i: t.update(layer_types=layer_types(i if i != 3 else 0))),
+        ("layers.",),
+    ),
+    Kind("value heads no multiple", text_value("linear_num_key_heads", (3, 5, 7, 8, 9)), ("linear_num_value_heads",)),
+    Kind(
+        "architecture unknown",
+        in_json(
+            "config.json",
+            lambda c, i: c.update(
+                architectures=[("LlamaForCausalLM", "Qwen3ForCausalLM", "X", "GPT2LMHeadModel", "Qwen3_5")[i]]
+            ),
+        ),
+        ("neg attach",),
+    ),
+    Kind(
+        "architecture not named",
+        json_value("config.json", "architectures", ([], None, "x", [1], ["a", "b"])),
+        ("architectures",),
+    ),
+    Kind("text_config no object", json_value("config.json", "text_config", (1, "x", [], None, True)), ("config.json",)),
+    Kind(
+        "quantized already",
+        in_json(
+            "config.json",
+            lambda c, i: c.update(quantization_config={"quant_method": ("fp8", "awq", "gptq", "nvfp4", "x")[i]}),
+        ),
+        ("quantization_config",),
+    ),
+    Kind("heads that do not fit", in_text(lambda t, i: t.update({SIZES[i]: 24})), ("shape",)),
     # tokenizer
     Kind("tokenizer is missing", lambda folder, i: (folder / "tokenizer.json").unlink(), ("tokenizer.json",)),
-    Kind("tokenizer not JSON", replaced("tokenizer.json", (b"", b"{", b"\xff", b"[" * DEEP, b"x")), ("tokenizer.json",)),
-    Kind("tokenizer of another kind", in_json("tokenizer.json", lambda t, i: t.update(model=(None, {}, {"type": "Unigram"}, {"type": "BPE"}, {"type": "BPE", "vocab": []})[i])), ("tokenizer.json", "BPE")),
-    Kind("merges malformed", in_json("tokenizer.json", lambda t, i: t["model"].update(merges=(7, ["a"], [["a"]], [["a", 1]], [["a", "b", "c"]])[i])), ("merges",)),
-    Kind("merges no text", in_json("tokenizer.json", lambda t, i: t["model"]["merges"].__setitem__(i % 4, [chr(0xD800 + i), "x"] if i % 2 else f"a {chr(0xDFF0 + i)}")), ("tokenizer.json", "merges")),
-    Kind("chat template no text", in_json("tokenizer_config.json", lambda t, i: t.update(chat_template=([1], 7, "\ud800", [{"name": 1, "template": "x"}], [{"name": "a", "template": "\udfff"}])[i])), ("tokenizer_config.json", "chat_template")),
-    Kind("chat template file no text", replaced("chat_template.jinja", (b"\xff", b"\xed\xa0\x80", b"a\x80", b"\xc3(", b"\xfe\xff")), ("chat_template.jinja", "UTF-8")),
-    Kind("special token no token", in_text(lambda t, i: t.update(bos_token_id=(-1, -5, -(10**30), 10**30, 1 << 31)[i])), ("config.json", "bos", "token")),
-    Kind("two tokens with one id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({f"new{i}": i})), ("same id",)),
-    Kind("token without a sound id", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=("x", -1, None, 1.5, True)[i])), ("has no id",)),
-    Kind("token beyond the embedding", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update(new=300 + 10**i)), ("embedding",)),
-    Kind("token that is no text", in_json("tokenizer.json", lambda t, i: t["model"]["vocab"].update({chr(0xD800 + i) + "x": 290})), ("not valid text",)),
-    Kind("added tokens malformed", in_json("tokenizer.json", lambda t, i: t.update(added_tokens=(7, [7], [{}], [{"content": 1}], [{"content": "x"}])[i])), ("tokenizer.json",)),
-    Kind("pre-tokenizer unknown", in_json("tokenizer.json", lambda t, i: t.update(pre_tokenizer=(None, {}, [], {"type": "Whitespace"}, {"pretokenizers": [{"pattern": {"Regex": "x"}}]})[i])), ("pre-tokenizer",)),
-    Kind("tokenizer_config not JSON", replaced("tokenizer_config.json", (b"", b"{", b"\xff", b"[1]", b"x")), ("tokenizer_config.json",)),
-    Kind("special token beyond the embedding", in_text(lambda t, i: t.update(bos_token_id=300 + 10**i)), ("bos", "embedding")),
+    Kind(
+        "tokenizer not JSON", replaced("tokenizer.json", (b"", b"{", b"\xff", b"[" * DEEP, b"x")), ("tokenizer.json",)
+    ),
+    Kind(
+        "tokenizer of another kind",
+        json_value(
+            "tokenizer.json", "model", (None, {}, {"type": "Unigram"}, {"type": "BPE"}, {"type": "BPE", "vocab": []})
+        ),
+        ("tokenizer.json", "BPE"),
+    ),
+    Kind(
+        "merges malformed",
+        in_json(
+            "tokenizer.json",
+            lambda t, i: t["model"].update(merges=(7, ["a"], [["a"]], [["a", 1]], [["a", "b", "c"]])[i]),
+        ),
+        ("merges",),
+    ),
+    Kind(
+        "merges no text",
+        in_json(
+            "tokenizer.json",
+            lambda t, i: t["model"]["merges"].__setitem__(
+                i % 4, [chr(0xD800 + i), "x"] if i % 2 else f"a {chr(0xDFF0 + i)}"
+            ),
+        ),
+        ("tokenizer.json", "merges"),
+    ),
+    Kind(
+        "chat template no text",
+        json_value(
+            "tokenizer_config.json",
+            "chat_template",
+            ([1], 7, "\ud800", [{"name": 1, "template": "x"}], [{"name": "a", "template": "\udfff"}]),
+        ),
+        ("tokenizer_config.json", "chat_template"),
+    ),
+    Kind(
+        "chat template file no text",
+        replaced("chat_template.jinja", (b"\xff", b"\xed\xa0\x80", b"a\x80", b"\xc3(", b"\xfe\xff")),
+        ("chat_template.jinja", "UTF-8"),
+    ),
+    Kind(
+        "special token no token",
+        text_value("bos_token_id", (-1, -5, -(10**30), 10**30, 1 << 31)),
+        ("config.json", "bos", "token"),
+    ),
+    Kind("two tokens with one id", in_vocabulary(lambda v, i: v.update({f"new{i}": i})), ("same id",)),
+    Kind(
+        "token without a sound id",
+        in_vocabulary(lambda v, i: v.update(new=("x", -1, None, 1.5, True)[i])),
+        ("has no id",),
+    ),
+    Kind("token beyond the embedding", in_vocabulary(lambda v, i: v.update(new=300 + 10**i)), ("embedding",)),
+    Kind(
+        "token that is no text", in_vocabulary(lambda v, i: v.update({chr(0xD800 + i) + "x": 290})), ("not valid text",)
+    ),
+    Kind(
+        "added tokens malformed",
+        json_value("tokenizer.json", "added_tokens", (7, [7], [{}], [{"content": 1}], [{"content": "x"}])),
+        ("tokenizer.json",),
+    ),
+    Kind(
+        "pre-tokenizer unknown",
+        json_value(
+            "tokenizer.json",
+            "pre_tokenizer",
+            (None, {}, [], {"type": "Whitespace"}, {"pretokenizers": [{"pattern": {"Regex": "x"}}]}),
+        ),
+        ("pre-tokenizer",),
+    ),
+    Kind(
+        "tokenizer_config not JSON",
+        replaced("tokenizer_config.json", (b"", b"{", b"\xff", b"[1]", b"x")),
+        ("tokenizer_config.json",),
+    ),
+    Kind(
+        "special token beyond the embedding",
+        in_text(lambda t, i: t.update(bos_token_id=300 + 10**i)),
+        ("bos", "embedding"),
+    ),
     # tensors
     Kind("tensor is missing", in_tensors(lambda a, n, i: a.pop(n)), ("missing",), plain, in_shard=False),
-    Kind("tensor of another shape", in_tensors(lambda a, n, i: a.update({n: np.concatenate([a[n], a[n]])})), ("shape",), first),
-    Kind("tensor transposed", in_tensors(lambda a, n, i: a.update({n: a[n].T}), of_projection=True), ("shape",), projection),
-    Kind("tensor that does not belong", in_tensors(lambda a, n, i: a.update({("extra", "model.layers.9.x", "model.language_model.layers.4.mlp.up_proj.weight", "lm_head.bias", "mtp.layers.7.x")[i]: a[n]})), ("is not a tensor of",)),
+    Kind(
+        "tensor of another shape",
+        in_tensors(lambda a, n, i: a.update({n: np.concatenate([a[n], a[n]])})),
+        ("shape",),
+        first,
+    ),
+    Kind(
+        "tensor transposed",
+        in_tensors(lambda a, n, i: a.update({n: a[n].T}), of_projection=True),
+        ("shape",),
+        projection,
+    ),
+    Kind(
+        "tensor that does not belong", in_tensors(lambda a, n, i: a.update({STRAY[i]: a[n]})), ("is not a tensor of",)
+    ),
     # the head
     Kind("head is missing", lambda folder, i: (folder / NEG).unlink(), ("--no-head",)),
-    Kind("head elsewhere is missing", lambda folder, i: ["--head", str(folder / f"nowhere{i}.safetensors")], ("nowhere", "no such file")),
+    Kind(
+        "head elsewhere is missing",
+        lambda folder, i: ["--head", str(folder / f"nowhere{i}.safetensors")],
+        ("nowhere", "no such file"),
+    ),
     Kind("head without a tensor", in_head(lambda t, i: t.pop(HEAD[i])), (NEG, "missing")),
-    Kind("head transposed", in_head(lambda t, i: t.update({HEAD[0]: np.ascontiguousarray(t[HEAD[0]].T), HEAD[3]: t[HEAD[3]] + i})), (NEG, "shape")),
-    Kind("head of another width", in_head(lambda t, i: t.update({HEAD[0]: np.ones((t[HEAD[0]].shape[0], 8 << i if 8 << i != 64 else 96), np.float32)})), ("hidden size",)),
-    Kind("head not finite", in_head(lambda t, i: t[HEAD[i % 4]].reshape(-1).__setitem__(0, (np.nan, np.inf, -np.inf, np.nan, np.inf)[i])), (NEG, "finite")),
-    Kind("threshold no threshold", in_head(lambda t, i: t.update({HEAD[4]: np.array((-1, np.nan, -np.inf, -1e-6, -1e30)[i], np.float32)})), (NEG, "threshold")),
-    Kind("head with integers", in_head(lambda t, i: t.update({HEAD[i % 4]: t[HEAD[i % 4]].astype(np.int32)})), (NEG, "I32")),
+    Kind("head transposed", in_head(transpose), (NEG, "shape")),
+    Kind("head of another width", in_head(change_width), ("hidden size",)),
+    Kind("head not finite", in_head(put_not_finite), (NEG, "finite")),
+    Kind(
+        "threshold no threshold",
+        in_head(lambda t, i: t.update({HEAD[4]: np.array((-1, np.nan, -np.inf, -1e-6, -1e30)[i], np.float32)})),
+        (NEG, "threshold"),
+    ),
+    Kind(
+        "head with integers",
+        in_head(lambda t, i: t.update({HEAD[i % 4]: t[HEAD[i % 4]].astype(np.int32)})),
+        (NEG, "I32"),
+    ),
     Kind("head truncated", lambda folder, i: os.truncate(folder / NEG, (folder / NEG).stat().st_size * i // 5), (NEG,)),
-    Kind("head in shards without a tensor", in_shard_head(lambda t, i: t.pop(HEAD[i])), (".safetensors", HEAD, "missing")),
-    Kind("head in shards transposed", in_shard_head(lambda t, i: t.update({HEAD[0]: np.ascontiguousarray(t[HEAD[0]].T), HEAD[3]: t[HEAD[3]] + i})), (".safetensors", "shape")),
-    Kind("head in shards not finite", in_shard_head(lambda t, i: t[HEAD[i % 4]].reshape(-1).__setitem__(0, (np.nan, np.inf, -np.inf, np.nan, np.inf)[i])), (".safetensors", "finite")),
-    Kind("head in shards of another width", in_shard_head(lambda t, i: t.update({HEAD[0]: np.ones((t[HEAD[0]].shape[0], 8 << i if 8 << i != 64 else 96), np.float32)})), ("hidden size",)),
-    Kind("two heads in shards", in_shard_head(lambda t, i: t.update({f"neg.{HEAD[i]}": t[HEAD[i]]})), (".safetensors", HEAD, "second")),
+    Kind(
+        "head in shards without a tensor", in_shard_head(lambda t, i: t.pop(HEAD[i])), (".safetensors", HEAD, "missing")
+    ),
+    Kind("head in shards transposed", in_shard_head(transpose), (".safetensors", "shape")),
+    Kind("head in shards not finite", in_shard_head(put_not_finite), (".safetensors", "finite")),
+    Kind("head in shards of another width", in_shard_head(change_width), ("hidden size",)),
+    Kind(
+        "two heads in shards",
+        in_shard_head(lambda t, i: t.update({f"neg.{HEAD[i]}": t[HEAD[i]]})),
+        (".safetensors", HEAD, "second"),
+    ),
     Kind("head in shards and beside them", both_heads, (NEG, "--head")),
     # the output
-    Kind("output is a shard", output(lambda folder, i: str(folder / (shard(i) if i % 2 else f"./{shard(i)}"))), ("same file",)),
-    Kind("output is an input", output(lambda folder, i: str(folder / ("config.json", "tokenizer.json", INDEX, NEG, "README.md")[i])), ("same file",)),
+    Kind(
+        "output is a shard",
+        output(lambda folder, i: str(folder / (shard(i) if i % 2 else f"./{shard(i)}"))),
+        ("same file",),
+    ),
+    Kind(
+        "output is an input",
+        output(lambda folder, i: str(folder / ("config.json", "tokenizer.json", INDEX, NEG, "README.md")[i])),
+        ("same file",),
+    ),
     Kind("output is the head or the matrix", elsewhere, ("same file",)),
-    Kind("output of the quantizer is an input", lambda folder, i: ["-o", str(folder / (shard(0), NEG, "config.json", "tokenizer_config.json", "chat_template.jinja")[i]), "--force", "--outtype", "q4_k_m"], ("same file",)),
-    Kind("side-car is an input", lambda folder, i: ["--side-car", str(folder / (shard(0), NEG, "config.json", "tokenizer.json", INDEX)[i]), "--force"], ("same file",)),
+    Kind(
+        "output of the quantizer is an input",
+        lambda folder, i: [
+            "-o",
+            str(folder / (shard(0), NEG, "config.json", "tokenizer_config.json", "chat_template.jinja")[i]),
+            "--force",
+            "--outtype",
+            "q4_k_m",
+        ],
+        ("same file",),
+    ),
+    Kind(
+        "side-car is an input",
+        lambda folder, i: [
+            "--side-car",
+            str(folder / (shard(0), NEG, "config.json", "tokenizer.json", INDEX)[i]),
+            "--force",
+        ],
+        ("same file",),
+    ),
     Kind("side-car is the output", same_output, ("two names",)),
-    Kind("output is a folder", output(lambda folder, i: str((folder, folder.parent, "/", "/tmp", folder / ".")[i])), ("folder",)),
-    Kind("output without a folder", output(lambda folder, i: str(folder / ("no/" * (i + 1)) / "x.gguf")), ("no such folder",)),
-    Kind("output in a file", output(lambda folder, i: str(folder / ("config.json", "README.md", INDEX, NEG, shard(0))[i] / "x.gguf")), ("is a file",)),
-    Kind("output where nobody may write", output(lambda folder, i: ("/proc", "/sys", "/proc/self", "/sys/kernel", "/proc/sys")[i] + "/x.gguf"), ("cannot be written to",)),
+    Kind(
+        "output is a folder",
+        output(lambda folder, i: str((folder, folder.parent, "/", "/tmp", folder / ".")[i])),
+        ("folder",),
+    ),
+    Kind(
+        "output without a folder",
+        output(lambda folder, i: str(folder / ("no/" * (i + 1)) / "x.gguf")),
+        ("no such folder",),
+    ),
+    Kind(
+        "output in a file",
+        output(lambda folder, i: str(folder / ("config.json", "README.md", INDEX, NEG, shard(0))[i] / "x.gguf")),
+        ("is a file",),
+    ),
+    Kind(
+        "output where nobody may write",
+        output(lambda folder, i: ("/proc", "/sys", "/proc/self", "/sys/kernel", "/proc/sys")[i] + "/x.gguf"),
+        ("cannot be written to",),
+    ),
     Kind("output no file name", output(lambda folder, i: str(folder / ("x" * (300 << i)))), ("file name",)),
     # the command line
     Kind("type unknown", lambda folder, i: ["--outtype", ("f33", "q9_k", "", "q4", "bf-16")[i]], ("outtype",)),
-    Kind("threads no number of threads", lambda folder, i: ["--threads", ("-1", "9999", "-7", "1025", "100000")[i]], ("--threads",)),
-    Kind("options that exclude each other", lambda folder, i: (["--no-head", "--head", "x"], ["--side-car-only"], ["--no-head", "--side-car", "x"], ["--imatrix", "x"], ["--revision", "main"])[i], (("--head", "--side-car-only", "--side-car", "importance matrix", "revision"), ("--no-head", "goes with", "--no-head", "auto", "is a folder"))),
-]  # fmt: skip
+    Kind(
+        "threads no number of threads",
+        lambda folder, i: ["--threads", ("-1", "9999", "-7", "1025", "100000")[i]],
+        ("--threads",),
+    ),
+    Kind(
+        "options that exclude each other",
+        lambda folder, i: (
+            ["--no-head", "--head", "x"],
+            ["--side-car-only"],
+            ["--no-head", "--side-car", "x"],
+            ["--imatrix", "x"],
+            ["--revision", "main"],
+        )[i],
+        (
+            ("--head", "--side-car-only", "--side-car", "importance matrix", "revision"),
+            ("--no-head", "goes with", "--no-head", "auto", "is a folder"),
+        ),
+    ),
+]

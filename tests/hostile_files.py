@@ -1,13 +1,18 @@
-"""Bad files in a table, one line a kind; adding a kind is adding a line.
+"""A table of bad files, one row a kind: to add a kind, add a row.
 
-`make(folder, model)` gets a good model without a head, writes one bad file and returns its path. `kind` says what it is:
+`make(folder, model)` gets a good model without a head, writes one bad file and returns its path. `kind` is what it
+writes:
 
 - "model": a damaged model that carries a head. Nothing may read it, attach to it, or load it, as a model or as a head;
-- "runtime": a model whose header is sound but says what llama.cpp would end the process over. Loading it must fail;
-- "head": a model that carries a spoiled head. Inspecting it, loading it, and using its head for another model must fail;
-- "side-car": a head for `model`. Attaching it, and loading it beside the model, must fail, and inspecting it too, unless
-  `only_with_model` says that it is wrong for this model alone. `a_model`: the file is a good model, but holds no head;
-- "safetensors": a head for `model`, when attaching, inspecting, or loading (which takes GGUF alone).
+- "runtime": a model whose header is sound, but holds a value on which llama.cpp would end the process. Loading it must
+  fail;
+- "head": a model that carries a damaged head. Inspecting it, loading it, and using its head for another model must
+  fail;
+- "side-car": a head for `model`. Attaching it, and loading it beside the model, must fail, and so must inspecting it,
+  unless `only_with_model` says that it is wrong for this model alone. `a_model`: the file is a good model, but holds no
+  head;
+- "safetensors": a head for `model`. Attaching and inspecting it must fail, and so must loading it (which takes GGUF
+  alone).
 
 `words` stand in the error, which is one line that names the file.
 """
@@ -79,7 +84,7 @@ def _side_car_bytes(change: Callable[[bytes], bytes]) -> Make:
 
 
 def _put(at: int, value: int) -> Make:
-    """A 64-bit number written over the start of the file: 8 the number of tensors, 16 of keys, 24 the first key's length."""
+    """Overwrites a 64-bit number: at 8 the number of tensors, at 16 that of keys, at 24 the length of the first key."""
     return _bytes(lambda good: good[:at] + struct.pack("<Q", value) + good[at + 8 :])
 
 
@@ -154,6 +159,11 @@ def _says(arch: str = "llama", **keys: tuple[gguf.GGUFValueType, Any]) -> Make:
         return write_gguf(folder / "bad.gguf", arch, named, {}, gguf.GGUFReader(model))
 
     return make
+
+
+def _qwen35(**keys: tuple[gguf.GGUFValueType, Any]) -> Make:
+    """The good model with two layers of this architecture, and with these values under its keys."""
+    return _says("qwen35", block_count=(U32, 2), **keys)
 
 
 def _a_token_twice(folder: Path, model: Path) -> Path:
@@ -232,8 +242,7 @@ def _entry(name: str, **fields: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda header: {**header, name: {**header[name], **fields}}
 
 
-# --- the table: a line is easier to compare than a paragraph
-# fmt: off
+# --- the table
 
 _NAN, _INF = float("nan"), float("inf")
 _TENSORS = ("neg.proj_down.w", "neg.proj_down.b", "neg.proj_out.w", "neg.proj_out.b")
@@ -253,11 +262,15 @@ SPOILED: dict[str, Callable[[np.ndarray], Any]] = {
 _BAD_TENSORS = {
     **{f"{t} missing": (t, _drop(t)) for t in _TENSORS},
     **{f"{t} {how}": ("neg.proj_", _spoil(t, f)) for t in _TENSORS for how, f in SPOILED.items()},
-    **{f"{t} F16": (t, _spoil(t, lambda a: a.astype(np.float16))) for t in _TENSORS[1:]},  # the large one may be in half precision
+    # the large one may be in half precision
+    **{f"{t} F16": (t, _spoil(t, lambda a: a.astype(np.float16))) for t in _TENSORS[1:]},
     "keys without tensors": ("neg.proj_", lambda t: t.clear()),
 }
 _BAD_KEYS = {
-    **{f"{key} missing": (key, _drop(key)) for key in ("neg.version", "neg.threshold", "neg.top_k", "neg.temp_scale", "neg.temp_enabled")},
+    **{
+        f"{key} missing": (key, _drop(key))
+        for key in ("neg.version", "neg.threshold", "neg.top_k", "neg.temp_scale", "neg.temp_enabled")
+    },
     "version of the future": ("neg.version", _set("neg.version", U32, 2)),
     "threshold NaN": ("neg.threshold", _set("neg.threshold", F32, _NAN)),
     "threshold negative": ("neg.threshold", _set("neg.threshold", F32, -0.5)),
@@ -283,7 +296,9 @@ MODELS = [
     Hostile("truncated by one byte of the last tensor", "model", _bytes(lambda good: good.rstrip(b"\0")[:-1])),
     Hostile("version 1", "model", _raw(0, 0, version=1), ("version 1",)),
     Hostile("version 99", "model", _raw(0, 0, version=99), ("version 99",)),
-    Hostile("big-endian", "model", _bytes(lambda _good: b"GGUF" + struct.pack(">IQQ", 3, 0, 1) + bytes(99)), ("big-endian",)),
+    Hostile(
+        "big-endian", "model", _bytes(lambda _good: b"GGUF" + struct.pack(">IQQ", 3, 0, 1) + bytes(99)), ("big-endian",)
+    ),
     Hostile("2^62 tensors", "model", _put(8, 1 << 62), ("tensors",)),
     Hostile("2^63 tensors", "model", _put(8, 1 << 63), ("tensors",)),
     Hostile("2^62 keys", "model", _put(16, 1 << 62), ("keys",)),
@@ -293,8 +308,18 @@ MODELS = [
     Hostile("array of 2^61 numbers", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", U32, 1 << 61)))),
     Hostile("array of 2^61 texts", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", STR, 1 << 61))), ("strings",)),
     Hostile("text in an array too long", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQQ", STR, 1, 1 << 50)))),
-    Hostile("last array of texts ends early", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", STR, 2) + _text(b"x" * 56)), rest=0), ("runs past the end",)),
-    Hostile("array of arrays", "model", _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQIQ", ARR, 1, U8, 1))), ("array of arrays",)),
+    Hostile(
+        "last array of texts ends early",
+        "model",
+        _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQ", STR, 2) + _text(b"x" * 56)), rest=0),
+        ("runs past the end",),
+    ),
+    Hostile(
+        "array of arrays",
+        "model",
+        _raw(0, 1, _kv(b"a", ARR, struct.pack("<IQIQ", ARR, 1, U8, 1))),
+        ("array of arrays",),
+    ),
     Hostile("value of type 99", "model", _raw(0, 1, _kv(b"a", 99, b"")), ("99",)),
     Hostile("key twice", "model", _raw(0, 2, ARCH + ARCH), ("general.architecture", "twice")),
     Hostile("key not UTF-8", "model", _raw(0, 1, _kv(b"\xff\xfe", U8, b"\x01"))),
@@ -311,35 +336,109 @@ MODELS = [
     Hostile("tensor not aligned", "model", _tensor(_info(b"t", (1,), offset=4)), ("aligned",)),
     Hostile("tensor behind the end", "model", _tensor(_info(b"t", (4,), offset=1 << 40)), ("past the end",)),
     Hostile("tensors overlap", "model", _tensor(_info(b"t", (8,)), _info(b"u", (8,))), ("overlap",)),
-    Hostile("alignment 0", "model", _raw(0, 1, _kv(b"general.alignment", U32, struct.pack("<I", 0))), ("general.alignment",)),
-    Hostile("alignment 3", "model", _raw(0, 1, _kv(b"general.alignment", U32, struct.pack("<I", 3))), ("general.alignment",)),
-    Hostile("alignment as text", "model", _raw(0, 1, _kv(b"general.alignment", STR, _text(b"32"))), ("general.alignment",)),
+    Hostile(
+        "alignment 0", "model", _raw(0, 1, _kv(b"general.alignment", U32, struct.pack("<I", 0))), ("general.alignment",)
+    ),
+    Hostile(
+        "alignment 3", "model", _raw(0, 1, _kv(b"general.alignment", U32, struct.pack("<I", 3))), ("general.alignment",)
+    ),
+    Hostile(
+        "alignment as text", "model", _raw(0, 1, _kv(b"general.alignment", STR, _text(b"32"))), ("general.alignment",)
+    ),
 ]
 
 RUNTIME = [
     Hostile("no layers", "runtime", _says(block_count=(U32, 0)), ("llama.block_count",)),
     Hostile("2^32 - 1 layers", "runtime", _says(block_count=(U32, 0xFFFFFFFF)), ("llama.block_count",)),
-    Hostile("more prediction layers than layers", "runtime", _says(nextn_predict_layers=(U32, 3)), ("llama.nextn_predict_layers",)),
+    Hostile(
+        "more prediction layers than layers",
+        "runtime",
+        _says(nextn_predict_layers=(U32, 3)),
+        ("llama.nextn_predict_layers",),
+    ),
     Hostile("experts of which none is used", "runtime", _says(expert_count=(U32, 8)), ("llama.expert_count",)),
-    Hostile("experts used of which there are none", "runtime", _says(expert_used_count=(U32, 2)), ("llama.expert_count",)),
-    Hostile("more experts used than there are", "runtime", _says(expert_count=(U32, 2), expert_used_count=(ARR, [1, 3])), ("llama.expert_count",)),
-    Hostile("2^31 experts", "runtime", _says(expert_count=(U32, 1 << 31), expert_used_count=(U32, 2)), ("llama.expert_count",)),
-    Hostile("experts in uneven groups", "runtime", _says(expert_count=(U32, 8), expert_used_count=(U32, 2), expert_group_count=(U32, 3)), ("llama.expert_count",)),
+    Hostile(
+        "experts used of which there are none", "runtime", _says(expert_used_count=(U32, 2)), ("llama.expert_count",)
+    ),
+    Hostile(
+        "more experts used than there are",
+        "runtime",
+        _says(expert_count=(U32, 2), expert_used_count=(ARR, [1, 3])),
+        ("llama.expert_count",),
+    ),
+    Hostile(
+        "2^31 experts",
+        "runtime",
+        _says(expert_count=(U32, 1 << 31), expert_used_count=(U32, 2)),
+        ("llama.expert_count",),
+    ),
+    Hostile(
+        "experts in uneven groups",
+        "runtime",
+        _says(expert_count=(U32, 8), expert_used_count=(U32, 2), expert_group_count=(U32, 3)),
+        ("llama.expert_count",),
+    ),
     Hostile("groups without experts", "runtime", _says(expert_group_count=(U32, 1)), ("llama.expert_count",)),
-    Hostile("epsilon NaN", "runtime", _says(attention__layer_norm_rms_epsilon=(F32, _NAN)), ("llama.attention.layer_norm_rms_epsilon",)),
-    Hostile("epsilon negative", "runtime", _says(attention__layer_norm_rms_epsilon=(F32, -1.0)), ("llama.attention.layer_norm_rms_epsilon",)),
-    Hostile("unknown rope scaling", "runtime", _says(rope__scaling__type=(STR, "x\x1b[2J")), ("llama.rope.scaling.type",)),
-    Hostile("half a pair rotated", "runtime", _says("qwen35", block_count=(U32, 2), rope__dimension_count=(U32, 3)), ("qwen35.rope.dimension_count",)),
-    Hostile("no dimension rotated", "runtime", _says("qwen35", block_count=(U32, 2), rope__dimension_count=(U32, 0)), ("qwen35.rope.dimension_count",)),
-    Hostile("more than the head rotated", "runtime", _says("qwen35", block_count=(U32, 2), attention__key_length=(U32, 64), rope__dimension_count=(U32, 66)), ("qwen35.rope.dimension_count",)),
-    Hostile("value heads of another size", "runtime", _says("qwen35", block_count=(U32, 2), ssm__inner_size=(U32, 100), ssm__state_size=(U32, 64), ssm__time_step_rank=(U32, 4)), ("qwen35.ssm.inner_size",)),
-    Hostile("value heads that no group divides", "runtime", _says("qwen35", block_count=(U32, 2), ssm__group_count=(U32, 3), ssm__time_step_rank=(U32, 4)), ("qwen35.ssm.group_count",)),
-    Hostile("rotation of nothing", "runtime", _says("qwen35", block_count=(U32, 2), rope__dimension_sections=(ARR, [0, 0, 0, 0])), ("qwen35.rope.dimension_sections",)),
-    Hostile("rotation of less than nothing", "runtime", _says("qwen35", block_count=(U32, 2), rope__dimension_sections=(I32, -1)), ("qwen35.rope.dimension_sections",)),
+    Hostile(
+        "epsilon NaN",
+        "runtime",
+        _says(attention__layer_norm_rms_epsilon=(F32, _NAN)),
+        ("llama.attention.layer_norm_rms_epsilon",),
+    ),
+    Hostile(
+        "epsilon negative",
+        "runtime",
+        _says(attention__layer_norm_rms_epsilon=(F32, -1.0)),
+        ("llama.attention.layer_norm_rms_epsilon",),
+    ),
+    Hostile(
+        "unknown rope scaling", "runtime", _says(rope__scaling__type=(STR, "x\x1b[2J")), ("llama.rope.scaling.type",)
+    ),
+    Hostile(
+        "half a pair rotated", "runtime", _qwen35(rope__dimension_count=(U32, 3)), ("qwen35.rope.dimension_count",)
+    ),
+    Hostile(
+        "no dimension rotated", "runtime", _qwen35(rope__dimension_count=(U32, 0)), ("qwen35.rope.dimension_count",)
+    ),
+    Hostile(
+        "more than the head rotated",
+        "runtime",
+        _qwen35(attention__key_length=(U32, 64), rope__dimension_count=(U32, 66)),
+        ("qwen35.rope.dimension_count",),
+    ),
+    Hostile(
+        "value heads of another size",
+        "runtime",
+        _qwen35(ssm__inner_size=(U32, 100), ssm__state_size=(U32, 64), ssm__time_step_rank=(U32, 4)),
+        ("qwen35.ssm.inner_size",),
+    ),
+    Hostile(
+        "value heads that no group divides",
+        "runtime",
+        _qwen35(ssm__group_count=(U32, 3), ssm__time_step_rank=(U32, 4)),
+        ("qwen35.ssm.group_count",),
+    ),
+    Hostile(
+        "rotation of nothing",
+        "runtime",
+        _qwen35(rope__dimension_sections=(ARR, [0, 0, 0, 0])),
+        ("qwen35.rope.dimension_sections",),
+    ),
+    Hostile(
+        "rotation of less than nothing",
+        "runtime",
+        _qwen35(rope__dimension_sections=(I32, -1)),
+        ("qwen35.rope.dimension_sections",),
+    ),
     Hostile("data aligned to 8 bytes", "runtime", not_aligned, ("aligned", "use_mmap")),
     Hostile("a token twice", "runtime", _a_token_twice, ("tokenizer.ggml.tokens", "twice")),
     Hostile("a file of an unknown architecture", "runtime", _says("llama\x1b[2J\n", block_count=(U32, 1))),
-    Hostile("an architecture that is not UTF-8", "runtime", _bytes(lambda good: good.replace(ARCH, _kv(b"general.architecture", STR, _text(b"llam\xff")), 1)), ("general.architecture", "UTF-8")),
+    Hostile(
+        "an architecture that is not UTF-8",
+        "runtime",
+        _bytes(lambda good: good.replace(ARCH, _kv(b"general.architecture", STR, _text(b"llam\xff")), 1)),
+        ("general.architecture", "UTF-8"),
+    ),
 ]
 
 HEADS = [
@@ -349,26 +448,63 @@ HEADS = [
 ]
 
 SIDE_CARS = [
-    *(Hostile(f"side-car, {what}", "side-car", _side_car(tensors=change), (words,)) for what, (words, change) in _BAD_TENSORS.items()),
-    *(Hostile(f"side-car, {what}", "side-car", _side_car(keys=change), (words,)) for what, (words, change) in _BAD_KEYS.items()),
+    *(
+        Hostile(f"side-car, {what}", "side-car", _side_car(tensors=change), (words,))
+        for what, (words, change) in _BAD_TENSORS.items()
+    ),
+    *(
+        Hostile(f"side-car, {what}", "side-car", _side_car(keys=change), (words,))
+        for what, (words, change) in _BAD_KEYS.items()
+    ),
     *(Hostile(f"side-car, truncated at {5 * i + 2} %", "side-car", _side_car_bytes(_cut(i + 0.5))) for i in range(20)),
-    Hostile("side-car, a model without head", "side-car", lambda folder, model: write_gguf(folder / "bad.gguf", "llama", {}, {}, gguf.GGUFReader(model)), a_model=True),
-    Hostile("side-car, other architecture", "side-car", _side_car(keys=_set("neg.base_arch", STR, "qwen35")), ("neg.base_arch",), only_with_model=True),
-    Hostile("side-car, other output norm", "side-car", _side_car(keys=_set("neg.base_norm_sha256", STR, "0" * 64)), ("neg.base_norm_sha256",), only_with_model=True),
-    Hostile("side-car, other hidden size", "side-car", _side_car(_spoil("neg.proj_down.w", lambda a: np.zeros((REDUCED, 32), np.float32)), _set("neg.n_embd", U32, 32)), only_with_model=True),
+    Hostile(
+        "side-car, a model without head",
+        "side-car",
+        lambda folder, model: write_gguf(folder / "bad.gguf", "llama", {}, {}, gguf.GGUFReader(model)),
+        a_model=True,
+    ),
+    Hostile(
+        "side-car, other architecture",
+        "side-car",
+        _side_car(keys=_set("neg.base_arch", STR, "qwen35")),
+        ("neg.base_arch",),
+        only_with_model=True,
+    ),
+    Hostile(
+        "side-car, other output norm",
+        "side-car",
+        _side_car(keys=_set("neg.base_norm_sha256", STR, "0" * 64)),
+        ("neg.base_norm_sha256",),
+        only_with_model=True,
+    ),
+    Hostile(
+        "side-car, other hidden size",
+        "side-car",
+        _side_car(
+            _spoil("neg.proj_down.w", lambda a: np.zeros((REDUCED, 32), np.float32)), _set("neg.n_embd", U32, 32)
+        ),
+        only_with_model=True,
+    ),
 ]
 
 SAFETENSORS = [
     *(Hostile(f"{m} missing", "safetensors", _modules(_drop(m)), (m,)) for m in (*_MODULES, "gate.threshold")),
     *(Hostile(f"{m} NaN", "safetensors", _modules(_spoil(m, _with_nan))) for m in _VALUES),
     *(Hostile(f"{m} transposed", "safetensors", _modules(_spoil(m, _column))) for m in _MODULES),
-    *(Hostile(f"{m} of type {dtype}", "safetensors", _modules(_spoil(m, lambda a, d=dtype: a.astype(d))), (m,)) for m in _VALUES for dtype in ("int32", "float64")),
+    *(
+        Hostile(f"{m} of type {dtype}", "safetensors", _modules(_spoil(m, lambda a, d=dtype: a.astype(d))), (m,))
+        for m in _VALUES
+        for dtype in ("int32", "float64")
+    ),
     Hostile("threshold negative (safetensors)", "safetensors", _modules(_spoil("gate.threshold", np.negative))),
     Hostile("temp_scale 0 (safetensors)", "safetensors", _modules(_spoil("gate.temp_scale", np.zeros_like))),
     Hostile("two thresholds", "safetensors", _modules(_spoil("gate.threshold", lambda a: np.ones(2, np.float32)))),
     Hostile("unknown tensor", "safetensors", _modules(lambda e: e.update(extra=np.ones(3, np.float32))), ("extra",)),
     Hostile("no tensors", "safetensors", _modules(lambda e: e.clear())),
-    *(Hostile(f"safetensors, truncated at {5 * i + 2} %", "safetensors", _modules_bytes(_cut(i + 0.5))) for i in range(20)),
+    *(
+        Hostile(f"safetensors, truncated at {5 * i + 2} %", "safetensors", _modules_bytes(_cut(i + 0.5)))
+        for i in range(20)
+    ),
     Hostile("safetensors, empty", "safetensors", _modules_bytes(lambda _b: b""), ("empty",)),
     Hostile("safetensors, one byte too many", "safetensors", _modules_bytes(lambda b: b + b"\0")),
     Hostile("header of 2^63 bytes", "safetensors", _modules_bytes(lambda b: struct.pack("<Q", 1 << 63) + b[8:])),
@@ -376,10 +512,20 @@ SAFETENSORS = [
     Hostile("header no JSON", "safetensors", _modules_bytes(lambda b: b[:8] + b"{" * 8 + b[16:])),
     Hostile("header not UTF-8", "safetensors", _modules_bytes(lambda b: b[:9] + b"\xff" + b[10:])),
     Hostile("header a list", "safetensors", _modules(header=lambda h: [h])),
-    Hostile("header nested deeply", "safetensors", _modules_bytes(lambda _b: struct.pack("<Q", 100_000) + b'{"a":' * 20_000)),
-    Hostile("header with a number of 9,000 digits", "safetensors", _modules_bytes(lambda _b: struct.pack("<Q", 9_005) + b'{"a":' + b"9" * 8_999 + b"}")),
+    Hostile(
+        "header nested deeply", "safetensors", _modules_bytes(lambda _b: struct.pack("<Q", 100_000) + b'{"a":' * 20_000)
+    ),
+    Hostile(
+        "header with a number of 9,000 digits",
+        "safetensors",
+        _modules_bytes(lambda _b: struct.pack("<Q", 9_005) + b'{"a":' + b"9" * 8_999 + b"}"),
+    ),
     Hostile("entry a number", "safetensors", _modules(header=lambda h: {**h, _MODULES[0]: 7})),
-    Hostile("entry without offsets", "safetensors", _modules(header=lambda h: {**h, _MODULES[0]: {"dtype": "F32", "shape": [1]}})),
+    Hostile(
+        "entry without offsets",
+        "safetensors",
+        _modules(header=lambda h: {**h, _MODULES[0]: {"dtype": "F32", "shape": [1]}}),
+    ),
     Hostile("type not known", "safetensors", _modules(header=_entry(_MODULES[0], dtype="F31"))),
     Hostile("type a list", "safetensors", _modules(header=_entry(_MODULES[0], dtype=["F32"]))),
     Hostile("shape negative", "safetensors", _modules(header=_entry(_MODULES[0], shape=[-256, -256]))),
@@ -387,7 +533,11 @@ SAFETENSORS = [
     Hostile("shape of 2^60", "safetensors", _modules(header=_entry(_MODULES[0], shape=[1 << 30, 1 << 30]))),
     Hostile("offsets negative", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[-262144, 0]))),
     Hostile("offsets backwards", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[262144, 0]))),
-    Hostile("offsets behind the end", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[1 << 40, (1 << 40) + 262144]))),
+    Hostile(
+        "offsets behind the end",
+        "safetensors",
+        _modules(header=_entry(_MODULES[0], data_offsets=[1 << 40, (1 << 40) + 262144])),
+    ),
     Hostile("offsets overlap", "safetensors", _modules(header=_entry(_MODULES[1], data_offsets=[0, 1024]))),
 ]
 

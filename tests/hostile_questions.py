@@ -13,7 +13,11 @@ JSON = '{"question": "Two plus two?", "choices": ["4", "3"], "answer": "A"}\n'
 
 @dataclass(frozen=True)
 class Kind:
-    """line: where the error must point. words: what else it must contain; a column's name among them where there is one. bad_row: whether --skip-bad saves the file."""
+    """A bad file and the error that it must give.
+
+    line: the line that the error must name. words: what else it must contain, the column's name where there is one.
+    bad_row: whether --skip-bad lets the rest of the file through.
+    """
 
     name: str
     form: str

@@ -86,10 +86,14 @@ def answered(
 
 
 def voters(order: str, second: str = "") -> Callable[[Job, int], str]:
-    """Candidate j of the first round, in the order of numbers, votes for choice int(order[j]); "-" cannot be read. second: likewise."""
+    """Lets candidate j of the first round, in the order of numbers, vote for choice int(order[j]); "-" cannot be read.
+
+    second: the same for the second opinions.
+    """
 
     def text(job: Job, k: int) -> str:
-        # candidates are numbered greedy first over all prompts, then the first samples over all prompts; a prompt's seed is its number
+        # candidates are numbered greedy first over all prompts, then the first samples over all prompts; a prompt's
+        # seed is its number
         again = job.prompt.startswith(SECOND)
         j = job.seed - question().seed(0)
         vote = second[k * 2 + j - 4] if again else order[k * 4 + j]

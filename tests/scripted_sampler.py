@@ -24,7 +24,10 @@ def letters(job: Job) -> str:
 
 
 def noisy(job: Job, k: int) -> Output:
-    """Letters, fallbacks, truncated and unreadable answers, drawn by the prompt alone where greedy, by seed and number too where not."""
+    """Draws letters, fallbacks, truncated and unreadable answers.
+
+    A greedy sample is drawn by the prompt alone, any other by seed and number too.
+    """
     key = job.prompt if job.temperatures[k] == 0 else f"{job.prompt}|{job.seed}|{k}|{job.neg}"
     rng = random.Random(hashlib.sha256(key.encode()).digest())
     letter = rng.choice(letters(job))
@@ -39,9 +42,11 @@ def noisy(job: Job, k: int) -> Output:
 
 @dataclass
 class ScriptedSampler:
-    """say: what sample k of a job comes to. shuffle: seed of the order in which samples finish; None: as they were started.
+    """A sampler that generates nothing.
 
-    fail_after: waits until it raises KeyboardInterrupt. jobs: all that was ever started. said: (key, seed, number) of each sample that came to its own end.
+    say: the text of sample k of a job. shuffle: seed of the order in which samples finish; None: as they were started.
+    fail_after: the number of waits until it raises KeyboardInterrupt. jobs: every job that was started. said: (key,
+    seed, number) of each sample that ended by itself.
     """
 
     say: Say = noisy

@@ -1,4 +1,4 @@
-"""A tiny random llama model with a byte-level vocabulary, written with the gguf package alone; loads in milliseconds."""
+"""Writes a tiny random llama model with a byte-level vocabulary, by the gguf package alone; loads in milliseconds."""
 
 from __future__ import annotations
 

@@ -165,9 +165,12 @@ def test_a_side_car_of_another_backbone_is_refused(folder, tmp_path, capsys):
 
 def test_a_side_car_of_another_architecture_is_refused(tmp_path, folder, capsys):
     experts = tiny_tokenizer.write_checkpoint(
-        tmp_path / "experts", tiny_tokenizer.write(tmp_path / "tokenizer"), hidden=256,
-        arch="Qwen3_5MoeForConditionalGeneration", experts="fused",
-    )  # fmt: skip
+        tmp_path / "experts",
+        tiny_tokenizer.write(tmp_path / "tokenizer"),
+        hidden=256,
+        arch="Qwen3_5MoeForConditionalGeneration",
+        experts="fused",
+    )
     side_car = side_car_of(experts, tmp_path / "head.gguf")
     said = refused(capsys, str(folder), "-o", str(tmp_path / "out.gguf"), "--head", str(side_car))
     assert "qwen35moe" in said and "neg.base_arch" in said
@@ -235,9 +238,10 @@ def test_no_code_of_a_checkpoint_is_run(folder, tmp_path):
     for name in ("config.json", "tokenizer_config.json"):
         value = json.loads((folder / name).read_text("utf-8"))
         value["auto_map"] = {
-            "AutoConfig": "configuration_own.Own", "AutoModelForCausalLM": "modeling_own.Own",
+            "AutoConfig": "configuration_own.Own",
+            "AutoModelForCausalLM": "modeling_own.Own",
             "AutoTokenizer": ["tokenization_own.Own", None],
-        }  # fmt: skip
+        }
         (folder / name).write_text(json.dumps(value), "utf-8")
     # a template is text, however it looks
     (folder / "chat_template.jinja").write_text(

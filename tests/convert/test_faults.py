@@ -1,4 +1,4 @@
-"""The machine's faults: kills, full disks, disks that fail or lie. What stood under the output's name stands there still."""
+"""The machine's faults: kills, full disks, disks that fail or lie. A file under the output's name stays as it was."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def size_of(paths: list[Path]) -> int:
 
 
 def kill_when(process: subprocess.Popen[bytes], folder: Path, size: int, wait: float) -> bool:
-    """Kills it when its temporary files have `size` bytes, and `wait` seconds have gone by; False when it came to its end before."""
+    """Kills the process `wait` seconds after its temporary files reach `size` bytes; False if it ended before that."""
     while process.poll() is None:
         if size_of(hidden(folder)) >= size:
             time.sleep(wait)
@@ -174,8 +174,11 @@ def test_a_full_disk_stops_the_quantizer_too(large, tmp_path):
 
     result = subprocess.run(
         [sys.executable, "-c", code, str(full), str(out), "q4_k_m", "--force"],
-        capture_output=True, text=True, check=False, preexec_fn=limited,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limited,
+    )
     assert result.returncode == 3, result.stderr
     one_line(result.stderr)
     assert out.read_bytes() == OLD and hidden(tmp_path) == []

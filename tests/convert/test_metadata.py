@@ -1,4 +1,7 @@
-"""What a converted file says about itself: names, licence, tags, sampler settings, chat templates; out of files that people write by hand."""
+"""What a converted file says about itself: names, licence, tags, sampler settings, chat templates.
+
+They come from files that people write by hand.
+"""
 
 from __future__ import annotations
 
@@ -173,8 +176,12 @@ def test_a_repository_gives_names_and_its_card_goes_before_it(folder):
     card(folder, "version: 'seven'", "basename: Other", "finetune: chat", "organization: Us", "model_name: Ours")
     found = general(converted(folder, "some-lab/Tiny-1B-Instruct-v2.1")[0])
     assert [found[key] for key in ("version", "basename", "finetune", "organization", "name")] == [
-        "seven", "Other", "chat", "Us", "Ours",
-    ]  # fmt: skip
+        "seven",
+        "Other",
+        "chat",
+        "Us",
+        "Ours",
+    ]
 
 
 def test_a_repositorys_name_goes_before_what_the_configuration_was_copied_from(folder):
@@ -265,7 +272,9 @@ def test_the_same_bytes_from_every_process_and_hash_seed(folder, tmp_path):
             out = tmp_path / f"{outtype}-{seed}.gguf"
             subprocess.run(
                 [*CONVERT, str(folder), "-o", str(out), "--outtype", outtype],
-                env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True,
-            )  # fmt: skip
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                check=True,
+                capture_output=True,
+            )
             files.append((outtype, out.read_bytes()))
     assert len(set(files)) == 3

@@ -1,4 +1,4 @@
-"""The converter against llama.cpp's own of the pinned tree: the same bytes in every tensor, the same value under every key.
+"""The converter against llama.cpp's own, of the pinned tree: the same bytes in every tensor, the same value per key.
 
 What differs on purpose is listed here, and in docs/convert.md with the reasons.
 """
@@ -96,7 +96,7 @@ def test_every_tensor_and_key_equals_llama_cpp(converted, variant, outtype, tmp_
 
 
 def check_exponential(folder: Path, variant: Variant, name: str, mine: np.ndarray, theirs: np.ndarray) -> None:
-    """-exp(A_log): ours is the number nearest to the true value, theirs whatever torch's vector code gives, at most one step away."""
+    """Compares -exp(A_log): ours is the number nearest to the true value, torch's vector code at most one step away."""
     np.testing.assert_array_max_ulp(mine, theirs, 1 if variant.dtype != "F16" else 1 << 13)
     stored = convert.open_checkpoint(folder).tensors
     layer = int(name.split(".")[1])

@@ -187,7 +187,7 @@ def test_an_error_of_the_quantizer_names_the_output(checkpoint, tmp_path, monkey
 
 
 def test_only_one_file_is_in_between_and_it_is_open_when_it_is_written(checkpoint, tmp_path, monkeypatch):
-    """On Windows a file that is open cannot be replaced, and a hidden file beside a hidden file would never be cleared up."""
+    """Windows cannot replace an open file, and a hidden file beside a hidden file would never be cleared up."""
     seen: list[str] = []
     honest = quantize.quantize
 

@@ -1,4 +1,7 @@
-"""What the converter writes, as the runtime reads it: logits and tokens against transformers, text against the checkpoint's tokenizer."""
+"""What the converter writes, as the runtime reads it.
+
+Logits and tokens are compared with transformers, text with the checkpoint's tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,11 @@ LAYOUTS = {
     "experts": {"experts": True},
     "as many key as value heads": {"linear_num_key_heads": 4, "linear_num_value_heads": 4},
     "three value heads a key, another rhythm": {
-        "linear_num_key_heads": 2, "linear_num_value_heads": 6,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 6,
         "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
     },
-}  # fmt: skip
+}
 
 
 def convert_to(out: Path, folder: Path, outtype: str = "f32") -> Path:
@@ -207,7 +211,7 @@ def test_tokens_equal_llama_cpps_vectors(tokenizers, llama_tree):
 
 @pytest.mark.parametrize(("name", "expression"), [(name, expression) for expression, name in PRE_TOKENIZERS.items()])
 def test_llama_cpps_converter_gives_our_expressions_the_same_names(llama_tree, name, expression):
-    """It knows a pre-tokenizer by the tokens of one text, and each name with the published vocabulary of that generation."""
+    """It knows a pre-tokenizer by the tokens of one text, in the published vocabulary of the generation so named."""
     base = (llama_tree / "conversion" / "base.py").read_text("utf-8")
     text = ast.literal_eval(re.search(r"^ +chktxt = (.*)$", base, re.MULTILINE)[1])
     ranks = qwen_vocabulary.ranks({"qwen2": "qwen", "qwen35": "qwen3_6"}[name])
@@ -225,15 +229,22 @@ def random_texts(n: int) -> list[str]:
         lambda: "".join(chr(rng.randint(0xAC00, 0xD7A3)) for _ in range(rng.randint(1, 8))),
         lambda: "".join(chr(rng.randint(0x3041, 0x30FE)) for _ in range(rng.randint(1, 8))),
         lambda: rng.choice(["😀", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🇰🇷", "✅", "🦙🦙", "☃️"]),
-        lambda: rng.choice([" ", "  ", "\t", "\n", "\r\n", "\n\n\n", "   \n  ", " \t ", "\u00a0", "\u3000"]) * rng.randint(1, 4),
-        lambda: rng.choice(["def f(x):", "for (int i = 0; i < n; ++i) {", "{\"a\": [1, 2]}", "</div>", "x ** 2 != y", "#include <a>"]),
+        lambda: (
+            rng.choice([" ", "  ", "\t", "\n", "\r\n", "\n\n\n", "   \n  ", " \t ", "\u00a0", "\u3000"])
+            * rng.randint(1, 4)
+        ),
+        lambda: rng.choice(
+            ["def f(x):", "for (int i = 0; i < n; ++i) {", '{"a": [1, 2]}', "</div>", "x ** 2 != y", "#include <a>"]
+        ),
         lambda: rng.choice(["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_start", "|>"]),
-        lambda: str(rng.randint(0, 10**rng.randint(1, 12))),
-        lambda: rng.choice(["I've", "can't", "WE'LL", "don’t", "naïve", "Äpfel", "Привет", "मराठी", "ไทย", "שלום", "مرحبا"]),
+        lambda: str(rng.randint(0, 10 ** rng.randint(1, 12))),
+        lambda: rng.choice(
+            ["I've", "can't", "WE'LL", "don’t", "naïve", "Äpfel", "Привет", "मराठी", "ไทย", "שלום", "مرحبا"]
+        ),
         lambda: "".join(rng.choice("abcdefghijklmnopqrstuvwxyzABCDEFXYZ") for _ in range(rng.randint(1, 12))),
         lambda: rng.choice("!?.,;:…-–—'\"`~@#$%^&*()[]{}<>/\\|") * rng.randint(1, 5),
         lambda: "".join(chr(rng.choice([0x00, 0x07, 0x1B, 0x7F, 0x200B, 0x200D, 0xFEFF, 0xFFFD])) for _ in range(2)),
-    ]  # fmt: skip
+    ]
     return ["".join(rng.choice(parts)() + rng.choice(["", " "]) for _ in range(rng.randint(1, 12))) for _ in range(n)]
 
 

@@ -1,4 +1,4 @@
-"""Memory that does not grow with the model, work on several cores at once, a bar that goes forward, and checksums that tell bytes apart."""
+"""Bounded memory whatever the model's size, work on several cores, a bar that only advances, checksums of the bytes."""
 
 from __future__ import annotations
 

@@ -12,11 +12,27 @@ from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, RequestError
 from oracles import stock
 
 PROMPTS = [
-    "The capital of France is", "Once upon a time", "def fibonacci(n):", "Water boils at", "The three laws of motion are",
-    "My favourite colour is", "In 1969, humans", "List of fruits:\n1.", "The opposite of hot is", "Dear Sir or Madam,",
-    "A triangle has", "The speed of light is", "Photosynthesis is", "To bake bread, you", "SELECT name FROM",
-    "The moon orbits", "If it rains tomorrow,", "Shakespeare wrote", "One plus one equals", "Q: Who are you?\nA:",
-]  # fmt: skip
+    "The capital of France is",
+    "Once upon a time",
+    "def fibonacci(n):",
+    "Water boils at",
+    "The three laws of motion are",
+    "My favourite colour is",
+    "In 1969, humans",
+    "List of fruits:\n1.",
+    "The opposite of hot is",
+    "Dear Sir or Madam,",
+    "A triangle has",
+    "The speed of light is",
+    "Photosynthesis is",
+    "To bake bread, you",
+    "SELECT name FROM",
+    "The moon orbits",
+    "If it rains tomorrow,",
+    "Shakespeare wrote",
+    "One plus one equals",
+    "Q: Who are you?\nA:",
+]
 
 
 def test_gate_on_equals_gate_off_token_for_token(smol):

@@ -1,7 +1,7 @@
 """Ctrl-C at any moment leaves nothing running.
 
-With the scripted engine (fake_core) an interrupt comes before every single instruction of ours, from the moment at which
-requests exist. With the compiled engine, SIGINT comes at random moments.
+With the scripted engine (fake_core) an interrupt comes before every single instruction of ours, from the moment at
+which requests exist. With the compiled engine, SIGINT comes at random moments.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The runtime against transformers on a tiny random checkpoint of the released layout, converted to F32 by llama.cpp's converter.
+"""The runtime against transformers on a tiny random checkpoint of the released layout.
 
-Keys and values are cached in F32 here, as transformers does; with the default F16 cache the difference is the cache's.
+llama.cpp's converter converts it to F32. Keys and values are cached in F32 here, as transformers does; with the default
+F16 cache the difference is the cache's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The runtime against transformers on SmolLM2 (llama, tied output).
 
-The Q4_1 kernels quantize activations, which PyTorch does not; so the whole pipeline is compared on the same weights dequantised to
-F32, and the Q4_1 file by feeding its own hidden states to the float64 head. ggml's flash attention rounds to F16 inside (2e-3 in the
-predicted entropy here), so it is off where 1e-3 is asked of the whole pipeline.
+The Q4_1 kernels quantize activations, which PyTorch does not; so the whole pipeline is compared on the same weights
+dequantised to F32, and the Q4_1 file by feeding its own hidden states to the float64 head. ggml's flash attention
+rounds to F16 inside (2e-3 in the predicted entropy here), so it is off where 1e-3 is required of the whole pipeline.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_sixteen_samples_decode_the_prompt_once_and_differ(smol):
 
 
 def test_sample_k_depends_on_seed_and_k_alone(smol):
-    """The first token of sample k comes from the same row whatever else runs, so it must not change with n or neighbours."""
+    """Whatever else runs, sample k draws its first token from the same row: n and neighbours must not change it."""
     hot = {"max_tokens": 1, "temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 42}
     few = [one.token_ids[0] for one in smol.generate(PROMPT, n=4, **hot)]
     many = [one.token_ids[0] for one in smol.generate(PROMPT, n=12, **hot)]
@@ -103,7 +103,7 @@ def test_sample_k_depends_on_seed_and_k_alone(smol):
 
 
 def test_whole_samples_depend_on_seed_and_k_alone(tiny_llama):
-    """On F32 weights the batch shape leaves the choice alone, so whole answers can be compared and not only first tokens."""
+    """On F32 weights the batch shape does not change the choice, so whole answers can be compared."""
     hot = {"max_tokens": 30, "temperature": 1.5, "seed": 9, **FREE}
     with DarwinNEG(tiny_llama, n_ctx=512, n_parallel=4) as llm:
         many = [one.token_ids.tolist() for one in llm.generate("hello", n=6, **hot)]

@@ -287,13 +287,28 @@ def test_token_prompts_equal_text_prompts(smol):
 @pytest.mark.parametrize(
     "options",
     [
-        {"n_ctx": 1}, {"n_ctx": 2}, {"n_ctx": 0}, {"n_ctx": 2**31 - 1}, {"n_batch": 1}, {"n_batch": 8, "n_parallel": 8}, {"n_ubatch": 1},
-        {"n_batch": 3, "n_ubatch": 7, "n_parallel": 2}, {"n_parallel": 255}, {"n_parallel": 256}, {"type_k": "q8_0"}, {"type_k": "nonsense"},
-        {"type_v": "q4_0", "flash_attn": "off"}, {"flash_attn": "on"}, {"split_mode": "row"}, {"split_mode": "none", "main_gpu": 3},
-        {"use_mmap": False}, {"chat_template": "{{ broken"}, {"n_gpu_layers": 99},
+        {"n_ctx": 1},
+        {"n_ctx": 2},
+        {"n_ctx": 0},
+        {"n_ctx": 2**31 - 1},
+        {"n_batch": 1},
+        {"n_batch": 8, "n_parallel": 8},
+        {"n_ubatch": 1},
+        {"n_batch": 3, "n_ubatch": 7, "n_parallel": 2},
+        {"n_parallel": 255},
+        {"n_parallel": 256},
+        {"type_k": "q8_0"},
+        {"type_k": "nonsense"},
+        {"type_v": "q4_0", "flash_attn": "off"},
+        {"flash_attn": "on"},
+        {"split_mode": "row"},
+        {"split_mode": "none", "main_gpu": 3},
+        {"use_mmap": False},
+        {"chat_template": "{{ broken"},
+        {"n_gpu_layers": 99},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_any_model_argument_is_used_or_refused_but_never_aborts(tiny_llama, options):
     try:
         with DarwinNEG(tiny_llama, **options) as llm:

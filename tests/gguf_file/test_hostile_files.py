@@ -515,7 +515,7 @@ def test_2000_mutated_headers_give_our_errors_quickly_and_in_bounded_memory(
 
 @pytest.mark.slow
 def test_200_mutated_models_give_our_errors_from_the_engine_too(model: Path, tmp_path: Path) -> None:
-    """As above, with fewer wrong bytes in a file, so that more of them get as far as llama.cpp's loader, and some through it."""
+    """As above, with fewer wrong bytes in a file: more of them reach llama.cpp's loader, and some get through it."""
     good = with_head(tmp_path / "with.gguf", model)
     header = read_header(good)
     # two tokens made equal are a row of the table

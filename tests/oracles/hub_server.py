@@ -19,9 +19,9 @@ MAIN = ("main", COMMIT)
 class Hub:
     """Serves `folder` as the repository `repo`, of models or of data.
 
-    token: asked for as a bearer. gated: refused although the token is right. cut: file name -> how often its download breaks
-    off in the middle. silent: names of files that are never sent. requests: (method, path, Range header or "", bearer or "")
-    of every request.
+    token: required as the bearer token. gated: refused although the token is right. cut: file name -> how often its
+    download breaks off in the middle. silent: names of files that are never sent. requests: (method, path, Range header
+    or "", bearer or "") of every request.
     """
 
     repo: str

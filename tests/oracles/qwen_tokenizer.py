@@ -1,6 +1,7 @@
-"""Hugging Face tokenizer files for the real vocabulary that llama.cpp ships for testing (151,936 tokens of the Qwen family).
+"""Writes Hugging Face tokenizer files for the real vocabulary that llama.cpp ships for testing.
 
-Written from the GGUF vocabulary's own tokens and merges, so that llama.cpp's converter recognises the pre-tokenizer by its hash.
+It holds the 151,936 tokens of the Qwen family. The files are written from the GGUF vocabulary's own tokens and merges,
+so that llama.cpp's converter recognises the pre-tokenizer by its hash.
 """
 
 from __future__ import annotations

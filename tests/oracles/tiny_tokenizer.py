@@ -26,9 +26,10 @@ def tokenizer_json() -> dict[str, Any]:
     for left, right in merges:
         vocab[left + right] = len(vocab)
     added = [
-        {"id": len(vocab) + i, "content": token, "special": True, "normalized": False, "single_word": False, "lstrip": False, "rstrip": False}
+        {"id": len(vocab) + i, "content": token, "special": True}
+        | dict.fromkeys(("normalized", "single_word", "lstrip", "rstrip"), False)
         for i, token in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    ]  # fmt: skip
+    ]
     return {
         "version": "1.0",
         "added_tokens": added,
@@ -64,7 +65,7 @@ def write_checkpoint(
     text: dict[str, Any] | None = None,
     **options: Any,
 ) -> Path:
-    """A checkpoint of tests/oracles/variants.py with this vocabulary, and a random NEG head beside it. Its files are its own."""
+    """Writes a checkpoint of variants.py with this vocabulary and a random NEG head; it shares no file with another."""
     from .neg_reference import random_released_head
     from .variants import Variant
     from .variants import write as write_variant

@@ -10,7 +10,11 @@ import torch
 
 @dataclass(frozen=True)
 class Decoded:
-    """tokens [n]; hidden [n, hidden]: the LM head's input that each token was chosen from; margins [n]: logit lead of the choice."""
+    """What greedy decoding gave.
+
+    tokens [n]. hidden [n, hidden]: the LM head's input that each token was chosen from. margins [n]: by how much the
+    logit of the choice leads.
+    """
 
     tokens: list[int]
     hidden: np.ndarray

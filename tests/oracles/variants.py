@@ -1,5 +1,8 @@
-"""Random tiny checkpoints that span what the Qwen3.5 family stores: written tensor by tensor, not by transformers, so that layouts of
-other versions and of other savers are among them."""
+"""Random tiny checkpoints that span what the Qwen3.5 family stores.
+
+They are written tensor by tensor, not by transformers, so that the layouts of other versions and of other programs are
+among them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Variant:
     mtp_blocks: int = 1
     mtp_root: str = "mtp."
     vision: bool = True
-    vision_dtype: str = ""  # another one than the others', and then in a shard before them
+    vision_dtype: str = ""  # a different one from the others', and then in a shard before them
     shards: int = 2
     experts: str = ""  # "fused", "single"
     nested: bool = True  # text_config, as multimodal checkpoints have it
@@ -59,8 +62,14 @@ VARIANTS = [
         "yarn",
         text={
             "rope_parameters": {
-                "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512, "rope_theta": 5e6,
-                "partial_rotary_factor": 0.5, "mrope_section": [3, 3, 2], "beta_fast": 16.0, "attention_factor": 1.1,
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 512,
+                "rope_theta": 5e6,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [3, 3, 2],
+                "beta_fast": 16.0,
+                "attention_factor": 1.1,
             }
         },
     ),
@@ -68,7 +77,11 @@ VARIANTS = [
         "yarn-original-context-elsewhere",
         text={
             "rope_parameters": {
-                "rope_type": "yarn", "factor": 4.0, "rope_theta": 5e6, "partial_rotary_factor": 0.25, "mrope_section": [3, 3, 2],
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "rope_theta": 5e6,
+                "partial_rotary_factor": 0.25,
+                "mrope_section": [3, 3, 2],
             },
             "original_max_position_embeddings": 512,
         },
@@ -77,14 +90,27 @@ VARIANTS = [
     Variant("wide-values", text={"linear_value_head_dim": 64}, types=("f32", "q8_0")),
     Variant("two-mtp-blocks", mtp_blocks=2, text={"mtp_num_hidden_layers": 2}, types=("bf16",)),
     Variant("mtp-blocks-not-counted", mtp_blocks=2, text={"mtp_num_hidden_layers": None}, types=("bf16",)),
-    Variant("mtp-inside-the-model", arch="Qwen3_5ForCausalLM", vision=False, nested=False, mtp_root="model.mtp.", types=("bf16",)),
+    Variant(
+        "mtp-inside-the-model",
+        arch="Qwen3_5ForCausalLM",
+        vision=False,
+        nested=False,
+        mtp_root="model.mtp.",
+        types=("bf16",),
+    ),
     Variant("mtp-inside-the-language-model", mtp_root="model.language_model.mtp.", types=("bf16",)),
-    Variant("older-names", root="language_model.model.", head_root="language_model.", mtp_root="language_model.mtp.", types=("bf16",)),
+    Variant(
+        "older-names",
+        root="language_model.model.",
+        head_root="language_model.",
+        mtp_root="language_model.mtp.",
+        types=("bf16",),
+    ),
     Variant("tied-from-outside", tied=True, text={"tie_word_embeddings": False}, types=("bf16",)),
     Variant("vision-of-another-type", vision_dtype="F16", shards=3, types=("bf16",)),
     Variant("experts-fused", arch="Qwen3_5MoeForConditionalGeneration", experts="fused"),
     Variant("experts-single", arch="Qwen3_5MoeForCausalLM", experts="single", vision=False, nested=False, mtp=False),
-]  # fmt: skip
+]
 
 
 def configuration(variant: Variant, vocab: int) -> dict[str, Any]:
@@ -106,17 +132,23 @@ def configuration(variant: Variant, vocab: int) -> dict[str, Any]:
         "mtp_num_hidden_layers": 1,
         "rms_norm_eps": 1e-6,
         "rope_parameters": {
-            "rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25,
-            "mrope_section": [3, 3, 2], "mrope_interleaved": True,
+            "rope_type": "default",
+            "rope_theta": 1e7,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [3, 3, 2],
+            "mrope_interleaved": True,
         },
         "eos_token_id": 151645,
         "tie_word_embeddings": variant.tied,
         "model_type": "qwen3_5_text",
-    }  # fmt: skip
+    }
     if variant.experts:
         text |= {
-            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64,
-        }  # fmt: skip
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 64,
+        }
         del text["intermediate_size"]
     text = {key: value for key, value in (text | variant.text).items() if value is not None}
     outer = {"architectures": [variant.arch], "model_type": "qwen3_5", "tie_word_embeddings": variant.tied}

@@ -99,7 +99,7 @@ def test_modes_2_and_3_repeat_by_seed_at_batch_1(one_at_a_time: DarwinNEG, mode:
         assert [one.text for one in other.candidates] != [one.text for one in first.candidates]
 
 
-# a small model likes the first letter whatever stands there, so that one ordering gives it a clear opinion and four give it none
+# a small model likes the first letter whatever it stands for, so one ordering gives a clear opinion and four give none
 @pytest.mark.parametrize(
     ("mode", "options", "questions", "decides"),
     [

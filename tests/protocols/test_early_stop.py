@@ -17,7 +17,10 @@ from scripted_candidates import Scripted, answered, question, saying, shown, vot
 def test_early_stop_gives_the_full_protocols_answer_in_any_order_of_completion(
     seed: int, n: int, agreement: float, mode: int
 ) -> None:
-    """The same candidates, each text a function of its prompt, seed and number, in other orders and groups, with and without early stop."""
+    """Early stop must not change the answer when the same candidates come in other orders and groups.
+
+    Each text is a function of its prompt, seed and number.
+    """
     asked = question(n)
 
     def text(job: Job, k: int) -> str:

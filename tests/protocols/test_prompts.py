@@ -27,8 +27,9 @@ def test_the_fingerprint_of_a_prompt_changes_with_its_wording(monkeypatch: pytes
 def test_the_default_prompt_is_that_of_simple_evals() -> None:
     asked = Question("Which planet is nearest to the sun?", ("Venus", "Mercury", "Mars", "Earth"))
     assert prompts.simple_evals(asked, (0, 1, 2, 3)) == (
-        "Answer the following multiple choice question. The last line of your response should be of the following format: 'Answer: $LETTER' "
-        "(without quotes) where LETTER is one of ABCD. Think step by step before answering.\n\nWhich planet is nearest to the sun?\n\n"
+        "Answer the following multiple choice question. The last line of your response should be of the following "
+        "format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering."
+        "\n\nWhich planet is nearest to the sun?\n\n"
         "A) Venus\nB) Mercury\nC) Mars\nD) Earth"
     )
 

@@ -56,7 +56,7 @@ def test_decided_is_exactly_that_all_completions_agree(pool: tuple[list[Vote], l
 def test_decided_with_second_opinions_outstanding_is_exact_too(
     pool: tuple[list[Vote], list[Pending], int], n_second: int
 ) -> None:
-    """The whole protocol, enumerated: the first round's completions, then second opinions where they are asked, for the two leaders alone."""
+    """Enumerates the whole protocol: the first round's completions, then second opinions on the two leaders alone."""
     votes, pending, n = pool
     second = [Pending(len(votes) + len(pending) + i, greedy=i < 2) for i in range(n_second)]
     if not pending:

@@ -170,8 +170,8 @@ def _reading(report: Report) -> Table:
     note = (
         "Shares of the inferences that were not cancelled: unparsed (no letter could be read; no vote), truncated "
         "(reached the maximum number of tokens), fallback (read by the second rule). Shares of the questions: "
-        "unanswered (no vote at all; counts as wrong), tied (equal votes were resolved by the rule), asked again (second "
-        "opinions)."
+        "unanswered (no vote at all; counts as wrong), tied (equal votes were resolved by the rule), asked again "
+        "(second opinions)."
     )
     header = ("", "unparsed", "truncated", "fallback", "unanswered", "tied", "asked again")
     return Table("How answers were read", header, rows, (note,))
