@@ -25,6 +25,14 @@
 using namespace darwin_neg;
 using namespace std::chrono_literals;
 
+// ThreadSanitizer makes a step of ggml's own threads, which are started for each, cost many times what it computes.
+// What several threads do to a step is test-race's subject; here their number would only multiply the time.
+#ifdef __SANITIZE_THREAD__
+constexpr int32_t k_n_threads = 1;
+#else
+constexpr int32_t k_n_threads = 2;
+#endif
+
 // One consumer's view of the engine: an inbox, and the requests that it waits for.
 struct Consumer {
     explicit Consumer(Engine & engine) : scheduler(*engine.scheduler()), inbox(scheduler.inbox()) {}
@@ -338,7 +346,7 @@ int main() {
     params.n_batch    = 64;
     params.n_ubatch   = 32;
     params.n_parallel = 4;
-    params.n_threads  = 2;
+    params.n_threads  = k_n_threads;
     {
         Engine engine(params, "");
         Scheduler & s = *engine.scheduler();
