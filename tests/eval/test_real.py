@@ -113,7 +113,7 @@ def test_a_run_killed_at_20_random_moments_gives_the_report_of_an_undisturbed_on
     assert answers(folder) == answers(tmp_path / "whole"), "nothing lost, nothing twice, and every text the same"
     assert report(folder) == report(tmp_path / "whole")
     sessions = json.loads((folder / "report.json").read_text("utf-8"))["timing"]["sessions"]
-    assert 5 <= len(sessions) <= 21 and max(one["answers"] for one in sessions) < 72
+    assert 5 <= len(sessions) <= 21 and max(session["answers"] for session in sessions) < 72
     check_calls(folder)
 
 
@@ -121,7 +121,7 @@ def check_calls(folder: Path) -> None:
     """No call was made twice, and each is a candidate of its answer, with its text."""
     lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text("utf-8").splitlines()]
     calls = [line["call"] for line in lines if "call" in line]
-    found = {(one["number"], one["protocol"], one["seed"], one["sample"]): one["text"] for one in calls}
+    found = {(call["number"], call["protocol"], call["seed"], call["sample"]): call["text"] for call in calls}
     assert len(found) == len(calls) > 0
     candidates = {
         (line["n"], line["protocol"], one["seed"], one["sample"]): one["text"]
@@ -150,7 +150,7 @@ def test_a_run_of_many_side_by_side_that_stops_early_survives_kills(tiny: list[s
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
     done(run)
-    assert len({(one["n"], one["protocol"]) for one in answers(folder)}) == len(answers(folder)) == 8 * 5
+    assert len({(answer["n"], answer["protocol"]) for answer in answers(folder)}) == len(answers(folder)) == 8 * 5
     check_calls(folder)
 
 
@@ -179,7 +179,7 @@ def test_ctrl_c_on_a_terminal_says_how_to_go_on(tiny: list[str], tmp_path: Path)
     result = done(args)
     assert result.stderr == "" and "mode 2" in result.stdout
     after = answers(folder)
-    assert len(after) == 144 and all(one in after for one in before)
+    assert len(after) == 144 and all(line in after for line in before)
 
 
 # --- what is measured
@@ -357,7 +357,7 @@ def test_what_cannot_be_evaluated_is_one_line(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
     (tmp_path / "FILE").touch()
-    more = [str(tmp_path / one) if one.startswith("FILE") else one for one in more]
+    more = [str(tmp_path / word) if word.startswith("FILE") else word for word in more]
     args = ["eval", *tiny, "--data", str(QUESTIONS), "-o", str(tmp_path / "out"), *more]
     try:
         code = main(args)
@@ -437,7 +437,7 @@ def test_gpqa_comes_from_the_hub_with_the_users_own_token(gated: Hub, tiny: list
     found = json.loads((folder / "report.json").read_text("utf-8"))
     assert found["claims"] and found["settings"]["data"]["questions"] == 198 and found["data"] == gpqa_hub.FILE
     assert "51.01 %" in (folder / "report.md").read_text("utf-8")
-    assert all("hf_secret" not in one.read_text("utf-8") for one in folder.iterdir())
+    assert all("hf_secret" not in path.read_text("utf-8") for path in folder.iterdir())
     # the second time nothing is fetched, and without network it goes on too
     before = len(gated.asked_for(gpqa_hub.FILE))
     done(args, cwd=tmp_path, env=environment(gated, tmp_path / "hf", HF_HUB_OFFLINE="1"))
