@@ -29,7 +29,7 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_json_is_json_whatever_the_threshold() -> None:
     def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     found = made_up(["a", "b", "c"], threshold=math.inf)
     assert json.loads(json_text(found), parse_constant=refuse)["threshold"] is None

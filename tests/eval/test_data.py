@@ -1,4 +1,4 @@
-"""Question files: what is read from good ones, what is said about bad ones, and that a position gives nothing away."""
+"""Question files: what is read from good ones, the errors about bad ones, and that a position gives nothing away."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_the_right_answer_is_not_given_away_by_its_length() -> None:
     items = data.load(QUESTIONS).items
     longest = sum(len(item.question.choices[0]) > max(map(len, item.question.choices[1:])) for item in items)
     shortest = sum(len(item.question.choices[0]) < min(map(len, item.question.choices[1:])) for item in items)
-    # either would be chance, a quarter, if lengths said nothing
+    # either would be chance, a quarter, if lengths gave nothing away
     assert longest < 72 * 0.4 and shortest < 72 * 0.4
 
 

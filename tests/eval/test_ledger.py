@@ -90,7 +90,7 @@ def test_a_question_is_finished_under_all_protocols_before_the_next_but_one_begi
     assert [n for n, _ in keys(tmp_path)] == [n for n in range(len(ITEMS)) for _ in range(6)]
 
 
-# --- going on
+# --- resuming
 
 
 @pytest.mark.parametrize("cut", range(20))
@@ -249,7 +249,7 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     assert (tmp_path / ledger.NAME).read_bytes() == before, "earlier results kept"
 
 
-def test_force_begins_anew_and_keeps_the_old_ledger(tmp_path: Path) -> None:
+def test_force_starts_again_and_keeps_the_old_ledger(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
     for k in range(3):
         with ledger.open_ledger(path, made_settings(version=str(k)), {}, force=True) as opened:

@@ -97,7 +97,7 @@ def test_a_run_killed_at_20_random_moments_gives_the_report_of_an_undisturbed_on
         with subprocess.Popen(
             command(tiny, folder, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
-            # a session's line is some 300 bytes, an answer's 300 to 3000: before, in or behind one of the next answers
+            # a session's line is some 300 bytes, an answer's 300 to 3000: before, in or after one of the next answers
             until = size + rng.choice([0, 1, 300, 2000, 6000]) + rng.randrange(500)
             while process.poll() is None and (ledger.stat().st_size if ledger.exists() else 0) < until:
                 time.sleep(0.001)
@@ -218,7 +218,7 @@ def test_the_same_command_gives_the_same_report_again(tiny: list[str], tmp_path:
     assert answers(other) != answers(tmp_path / "a")
 
 
-def test_a_report_is_made_anew_without_a_model(tiny: list[str], tmp_path: Path) -> None:
+def test_a_report_is_made_again_without_a_model(tiny: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     done(command(tiny, folder, "--limit", "1", "--modes", "0"))
     before = {name: (folder / name).read_bytes() for name in ("report.json", "report.md", "report.html")}
@@ -397,7 +397,7 @@ def test_a_question_that_does_not_fit_is_named_before_anything_runs(tiny: list[s
 
 
 def test_bad_questions_can_be_left_out_and_are_counted(tiny: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "doubled.csv"
+    path = tmp_path / "duplicates.csv"
     path.write_text("What is 2 + 2?,4,4,5,6,A\nWhat is 3 + 3?,4,6,5,7,B\n", "utf-8")
     args = [*command(tiny, tmp_path / "out", "--modes", "0"), "--data", str(path)]
     args[args.index("gpqa")] = "mmlu"
@@ -438,7 +438,7 @@ def test_gpqa_comes_from_the_hub_with_the_users_own_token(gated: Hub, tiny: list
     assert found["claims"] and found["settings"]["data"]["questions"] == 198 and found["data"] == gpqa_hub.FILE
     assert "51.01 %" in (folder / "report.md").read_text("utf-8")
     assert all("hf_secret" not in path.read_text("utf-8") for path in folder.iterdir())
-    # the second time nothing is fetched, and without network it goes on too
+    # the second time nothing is fetched, and without network it continues too
     before = len(gated.asked_for(gpqa_hub.FILE))
     done(args, cwd=tmp_path, env=environment(gated, tmp_path / "hf", HF_HUB_OFFLINE="1"))
     assert len(gated.asked_for(gpqa_hub.FILE)) == before
@@ -460,7 +460,7 @@ def test_a_gated_set_without_access_is_one_line_that_says_what_to_do(
 
 
 def test_the_harness_is_a_function_too(tiny: list[str], tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     config = ModeConfig(max_tokens=4, prompt="direct")
     with DarwinNEG(tiny[1], tiny[3], n_ctx=2048, n_parallel=2, n_threads=1) as llm:
         found = evaluate.evaluate(
@@ -471,12 +471,12 @@ def test_the_harness_is_a_function_too(tiny: list[str], tmp_path: Path) -> None:
             config=config,
             side_car=tiny[3],
             limit=3,
-            progress=lambda count, total, right: told.append((count, total)),
+            progress=lambda count, total, right: progress.append((count, total)),
         )
         assert llm.stats()["kv_cells_used"] == 0, "nothing is left running"
         items = data.load(QUESTIONS).items[:1]
         run.check_fits(EngineSampler(llm.session), llm.info["n_ctx"], items, [], config)
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)] and found["protocols"]["mode 0"]["questions"] == 3
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)] and found["protocols"]["mode 0"]["questions"] == 3
 
 
 def test_the_example_of_the_documentation_runs(

@@ -134,7 +134,7 @@ def test_a_prompt_is_decoded_once_whatever_its_number_of_candidates(smol: Darwin
 
 
 def test_one_sample_of_a_job_is_what_it_is_among_all(one_at_a_time: DarwinNEG) -> None:
-    """What a run that goes on relies on."""
+    """A resumed run relies on this."""
 
     def outputs(job: Job) -> list[tuple[int, list[int]]]:
         sampler, found = EngineSampler(one_at_a_time.session), []
@@ -186,7 +186,7 @@ def test_cancelled_candidates_free_their_places_at_once(smol: DarwinNEG) -> None
         done += [output.finish_reason for handle, _, output in sampler.wait() if handle == handles[0]]
     while smol.stats()["n_waiting"] and smol.stats()["n_steps"] - before < 1000:
         time.sleep(0.001)
-    # the others go on for 1500 steps
+    # the others continue for 1500 steps
     assert smol.stats()["n_steps"] - before < 50
     assert done == ["cancelled"] * 4
     assert (smol.stats()["n_running"], smol.stats()["n_waiting"]) == (8, 0), "those that waited have the places"

@@ -98,7 +98,7 @@ def test_what_was_read_by_the_fallback_is_counted_separately() -> None:
     assert out.fallbacks == 4 and out.unparsed == 0 and sum(out.votes) == 16
 
 
-def test_prompt_tokens_are_counted_once_for_each_prompt_that_was_begun() -> None:
+def test_prompt_tokens_are_counted_once_for_each_prompt_that_was_started() -> None:
     assert answered(Scripted(voters("1" * 16)), early_stop=False).cost.prompt_tokens == 400
     assert answered(Scripted(voters("1122" * 4, "1111")), early_stop=False).cost.prompt_tokens == 600
 
