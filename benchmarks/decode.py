@@ -83,7 +83,7 @@ def run_engine(model: Path, batch: int, tokens: int) -> float:
         rates = []
         for _ in range(REPEATS):
             results = llm.generate(prompt, temperature=0.0, max_tokens=tokens, ignore_eos=True)
-            rates.append(batch * (tokens - 1) / max(one.generate_seconds for one in results))
+            rates.append(batch * (tokens - 1) / max(result.generate_seconds for result in results))
         return statistics.median(rates)
 
 

@@ -87,7 +87,7 @@ def measure(
             begin = time.perf_counter()
             out = [variant(llm, question, config) for question in questions]
             seconds[name].append(time.perf_counter() - begin)
-            answers[name] = [one for one in out if one is not None]
+            answers[name] = [answer for answer in out if answer is not None]
     return {name: (statistics.median(seconds[name]), answers[name]) for name in VARIANTS}
 
 
@@ -113,7 +113,8 @@ def main() -> None:
     reference = found["one greedy answer"][0]
     for name, (median, answers) in found.items():
         planned, finished, tokens = (
-            sum(getattr(one.cost, field) for one in answers) for field in ("planned", "finished", "completion_tokens")
+            sum(getattr(answer.cost, field) for answer in answers)
+            for field in ("planned", "finished", "completion_tokens")
         )
         inferences = f", {finished} of {planned} inferences finished, {tokens} tokens" if answers else ""
         print(f"{name:<18} {median:8.2f} s  {median / reference:6.2f}x one greedy answer{inferences}")

@@ -99,8 +99,8 @@ def download_with_pip(folder: Path) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(folder.glob("*.tar.gz"))
     if result.returncode != 0 or not found:
-        said = [line for line in result.stderr.splitlines() if line.strip() and "WARNING" not in line]
-        detail = said[-1].strip() if said else f"pip exited with {result.returncode}"
+        messages = [line for line in result.stderr.splitlines() if line.strip() and "WARNING" not in line]
+        detail = messages[-1].strip() if messages else f"pip exited with {result.returncode}"
         raise SourceError(
             f"the llama.cpp source could not be downloaded: {detail}; check the network and that pip works, or give "
             f"-DDARWIN_NEG_LLAMA_TARBALL=/path/to/{PIN['package'].replace('-', '_')}-{PIN['version']}.tar.gz"

@@ -46,7 +46,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "errors": (),
 }
 
-# rooms that talk to the compiled engine, which is no room: it imports nothing
+# rooms that talk to the compiled engine, which is not a room: it imports nothing
 CORE = "_core"
 MAY_USE_CORE = ("engine", "cli", "convert")
 # imports inside functions: these rooms may have any, so that every verb starts fast; elsewhere those listed here alone,

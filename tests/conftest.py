@@ -173,7 +173,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """open(html, **context options) -> page; nothing may have been said on the console or asked of the network."""
+    """open(html, **context options) -> page; it must not write to the console or request anything from the network."""
     said: list[str] = []
     contexts = []
 

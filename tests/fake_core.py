@@ -92,7 +92,7 @@ class _Request:
         self.params, self.prompt, self.inbox, self.cancelled, self.finished = params, prompt, inbox, False, False
 
     def news(self) -> list[dict[str, Any]] | None:
-        """What its inbox is told of next, if anything."""
+        """Returns what its inbox gets next, if anything."""
         each_token = self.params["notify"] is Notify.token
         if self.finished or (self.endless and not self.cancelled and not each_token):
             return None

@@ -426,7 +426,7 @@ KINDS = [
         two_offsets(lambda a, b, i: (a - 2 - i, b - 2 - i) if a > 9 else (a + 2, b + 2)),
         ("overlap",),
     ),
-    Kind("bytes behind the last tensor", in_bytes(lambda b, i: b + bytes(1 + i * i)), ("file at",)),
+    Kind("bytes after the last tensor", in_bytes(lambda b, i: b + bytes(1 + i * i)), ("file at",)),
     Kind("truncated", in_bytes(lambda b, i: b[: len(b) * (2 * i + 1) // 10]), (".safetensors",)),
     Kind("shard is missing", lambda folder, i: (folder / shard(i)).unlink(), ("no such file",)),
     Kind("shard is a folder", folder_for_shard, ("is a folder",)),
@@ -581,7 +581,7 @@ KINDS = [
         "tokenizer not JSON", replaced("tokenizer.json", (b"", b"{", b"\xff", b"[" * DEEP, b"x")), ("tokenizer.json",)
     ),
     Kind(
-        "tokenizer of another kind",
+        "tokenizer of a different type",
         json_value(
             "tokenizer.json", "model", (None, {}, {"type": "Unigram"}, {"type": "BPE"}, {"type": "BPE", "vocab": []})
         ),
@@ -632,7 +632,9 @@ KINDS = [
     ),
     Kind("token beyond the embedding", in_vocabulary(lambda v, i: v.update(new=300 + 10**i)), ("embedding",)),
     Kind(
-        "token that is no text", in_vocabulary(lambda v, i: v.update({chr(0xD800 + i) + "x": 290})), ("not valid text",)
+        "token that is not text",
+        in_vocabulary(lambda v, i: v.update({chr(0xD800 + i) + "x": 290})),
+        ("not valid text",),
     ),
     Kind(
         "added tokens malformed",

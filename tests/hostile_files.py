@@ -334,7 +334,7 @@ MODELS = [
     Hostile("tensor of 64-bit overflow", "model", _tensor(_info(b"t", (1 << 32, 1 << 32, 4)))),
     Hostile("half a quantized block", "model", _tensor(_info(b"t", (16,), kind=2)), ("block",)),
     Hostile("tensor not aligned", "model", _tensor(_info(b"t", (1,), offset=4)), ("aligned",)),
-    Hostile("tensor behind the end", "model", _tensor(_info(b"t", (4,), offset=1 << 40)), ("past the end",)),
+    Hostile("tensor past the end", "model", _tensor(_info(b"t", (4,), offset=1 << 40)), ("past the end",)),
     Hostile("tensors overlap", "model", _tensor(_info(b"t", (8,)), _info(b"u", (8,))), ("overlap",)),
     Hostile(
         "alignment 0", "model", _raw(0, 1, _kv(b"general.alignment", U32, struct.pack("<I", 0))), ("general.alignment",)
@@ -534,7 +534,7 @@ SAFETENSORS = [
     Hostile("offsets negative", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[-262144, 0]))),
     Hostile("offsets backwards", "safetensors", _modules(header=_entry(_MODULES[0], data_offsets=[262144, 0]))),
     Hostile(
-        "offsets behind the end",
+        "offsets past the end",
         "safetensors",
         _modules(header=_entry(_MODULES[0], data_offsets=[1 << 40, (1 << 40) + 262144])),
     ),

@@ -45,7 +45,7 @@ KINDS = [
         2,
         ("never closed",),
     ),
-    Kind("text behind a quote", "gpqa", HEAD + 'r1,"a "quoted" word",a,b,c,d\n', 2, ("twice",)),
+    Kind("text after a quote", "gpqa", HEAD + 'r1,"a "quoted" word",a,b,c,d\n', 2, ("twice",)),
     Kind("bare carriage return", "gpqa", HEAD + "r1,q\rx,a,b,c,d\n", 2, ("not CSV",)),
     Kind("cell too large", "gpqa", HEAD + GOOD + f"r2,{'x' * 140_000},a,b,c,d\n", 3, ("131072",)),
     Kind("too few columns", "gpqa", HEAD + GOOD + "r2,q,a,b,c\n", 3, ('"Incorrect Answer 3"', "5 columns", "header 6")),
@@ -59,7 +59,7 @@ KINDS = [
     ),
     Kind("column twice", "gpqa", HEAD.replace("Record ID", "Question") + GOOD, 1, ('"Question"', "duplicate")),
     Kind(
-        "lines behind a cell of several",
+        "lines after a cell of several",
         "gpqa",
         HEAD + 'r1,"one\ntwo\n",a,b,c,d\nr2,q,a,,c,d\n',
         5,

@@ -19,7 +19,7 @@ def said(text: str, *, finish_reason: str = "stop", entropy: float = 1.0, active
 
 
 def letters(job: Job) -> str:
-    """Those that the prompt offers, in all of our prompts."""
+    """Returns the letters that the prompt offers, whichever of our prompts it is."""
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: sum(job.prompt.count(f"\n{c}{mark}") for c in "ABCDEFGHIJ" for mark in ").")]
 
 

@@ -31,7 +31,7 @@ def test_any_number_of_prompts_has_the_tasks_evenly() -> None:
     texts = module.list_texts()
     assert len(set(texts)) == len(texts) == len(module.TASKS) * len(module.SUBJECTS)
     for n in (6, 30, 48, 96):
-        counts = [sum(one.startswith(task.partition("{")[0]) for one in texts[:n]) for task in module.TASKS]
+        counts = [sum(text.startswith(task.partition("{")[0]) for text in texts[:n]) for task in module.TASKS]
         assert counts == [n // len(module.TASKS)] * len(module.TASKS)
 
 

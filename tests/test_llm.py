@@ -29,12 +29,12 @@ def test_every_exported_name_exists() -> None:
 
 def test_the_shape_of_the_result_follows_the_prompt_and_n(llm: DarwinNEG) -> None:
     assert llm.generate("a b").text == "a b "
-    assert [one.index for one in llm.generate("a", n=3)] == [0, 1, 2]
-    assert [one.text for one in llm.generate(["a", "b"])] == ["a ", "b "]
-    assert [[one.text for one in two] for two in llm.generate(["a", "b"], n=2)] == [["a ", "a "], ["b ", "b "]]
+    assert [sample.index for sample in llm.generate("a", n=3)] == [0, 1, 2]
+    assert [sample.text for sample in llm.generate(["a", "b"])] == ["a ", "b "]
+    assert [[sample.text for sample in two] for two in llm.generate(["a", "b"], n=2)] == [["a ", "a "], ["b ", "b "]]
     assert llm.generate(list(b"a b")).text == "a b "
     assert llm.generate(np.frombuffer(b"a b", np.uint8)).text == "a b "
-    assert [one.text for one in llm.generate([[97], [98]])] == ["a ", "b "]
+    assert [sample.text for sample in llm.generate([[97], [98]])] == ["a ", "b "]
 
 
 def test_results_carry_entropy_gate_and_seed(llm: DarwinNEG) -> None:

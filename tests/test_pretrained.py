@@ -1,4 +1,4 @@
-"""Models from a repository: which file is taken, what is said without one, and that nothing is downloaded twice."""
+"""Models from a repository: which file is taken, the error without one, and that nothing is downloaded twice."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_repository_that_cannot_be_reached_is_one_line(monkeypatch: pytest.Mon
     import huggingface_hub
 
     class TransportError(Exception):
-        """Stands for the HTTP library's own class, which is no OSError."""
+        """Stands for the HTTP library's own class, which is not an OSError."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise TransportError("no route\nto host")

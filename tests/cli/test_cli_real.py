@@ -98,7 +98,7 @@ def test_chat_on_a_terminal_stops_an_answer_and_answers_on(smollm2: SmolLM2, tmp
         child.expect("> ")
         child.sendline(message)
         child.expect(message)
-        child.expect(r"\w+[^\w]+\w+")  # the answer has begun
+        child.expect(r"\w+[^\w]+\w+")  # the answer has started
         child.sendintr()
         child.expect(r"tokens/s.*nats.*\]")
     child.expect("> ")

@@ -29,7 +29,7 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_json_is_json_whatever_the_threshold() -> None:
     def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     found = made_up(["a", "b", "c"], threshold=math.inf)
     assert json.loads(json_text(found), parse_constant=refuse)["threshold"] is None
@@ -112,7 +112,7 @@ def test_no_output_replaces_what_is_read(
     out.symlink_to(read)
     pair = (other, read) if "--seed" in reading else (read, other)
     monkeypatch.setattr(demo_model, "model_and_head", lambda: pair)
-    args = [one.replace("FILE", str(read)).replace("other", str(other)) for one in reading]
+    args = [word.replace("FILE", str(read)).replace("other", str(other)) for word in reading]
     assert cli.main(["trace", *args, output, str(read if way == "itself" else out), "--force"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "output and input are the same file" in line
@@ -149,7 +149,7 @@ def test_the_command_traces_a_text_with_the_gate_that_was_asked_for(smollm2: Smo
     assert found["threshold"] == 0 and [one["active"] for one in found["tokens"]] == [
         one["predicted"] is not None and one["predicted"] > 0 for one in found["tokens"]
     ]
-    assert any(one["active"] for one in found["tokens"])
+    assert any(token["active"] for token in found["tokens"])
     out = run(*common, "--neg", "off")
     assert json.loads(out.stdout)["action"] == "off" and "gate off]" in out.stderr
 

@@ -94,7 +94,7 @@ sys.exit(main(sys.argv[1:]))
     assert not asked.exists()  # everything had been captured
     assert part.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
     reports = [json.loads((tmp_path / f"{name}.report.json").read_text("utf-8")) for name in ("part", "whole")]
-    assert [one.pop("command") for one in reports] and reports[0] == reports[1]
+    assert [report.pop("command") for report in reports] and reports[0] == reports[1]
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("part")) == [
         "part.gguf",
         "part.neg_modules.safetensors",

@@ -105,7 +105,7 @@ def test_killed_at_any_moment_the_name_is_absent_or_whole(large, tmp_path, kind,
         process = subprocess.Popen(
             command(large, out, "--outtype", kind), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        # anywhere from the first byte to behind the last, where syncing and renaming are left
+        # anywhere from the first byte to after the last, where syncing and renaming are left
         killed += kill_when(process, folder, 1 + int(rng.random() * all_bytes), rng.random() * 0.1)
         left += bool(hidden(folder))
         both += len(hidden(folder)) > 1
@@ -184,7 +184,7 @@ def test_a_full_disk_stops_the_quantizer_too(large, tmp_path):
     assert out.read_bytes() == OLD and hidden(tmp_path) == []
 
 
-def test_what_the_disk_has_no_room_for_is_not_begun(tiny, tmp_path, monkeypatch, capsys):
+def test_what_the_disk_has_no_room_for_is_not_started(tiny, tmp_path, monkeypatch, capsys):
     class Little:
         free = 1000
 

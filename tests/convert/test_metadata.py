@@ -170,7 +170,7 @@ def test_a_repository_gives_names_and_its_card_goes_before_it(folder):
     card(folder, "license: mit")
     found = general(converted(folder, "some-lab/Tiny-1B-Instruct-v2.1")[0])
     assert found["name"] == "Tiny-1B-Instruct-v2.1" and found["organization"] == "Some Lab"
-    # (a model of this size is no 1B)
+    # (a model of this size is not a 1B)
     assert (found["basename"], found["version"]) == ("Tiny", "v2.1")
     assert "Instruct" in found["finetune"]
     card(folder, "version: 'seven'", "basename: Other", "finetune: chat", "organization: Us", "model_name: Ours")

@@ -49,7 +49,7 @@ def converted(llama_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     jobs = []
     for seed, variant in enumerate(VARIANTS):
         variants.write(variant, out.checkpoint(variant), tokenizer, VOCAB, seed)
-        # theirs refuses a checkpoint without the block unless told that there is none
+        # theirs refuses a checkpoint that lacks the block unless --no-mtp is given
         flags = [] if variant.mtp and "--no-mtp" not in variant.arguments else ["--no-mtp"]
         types = [*variant.types, "auto"]
         jobs += [(out.checkpoint(variant), out.file(variant, t), ["--outtype", t, *flags]) for t in types]

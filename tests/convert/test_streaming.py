@@ -78,11 +78,11 @@ def test_reading_back_begins_while_pieces_are_converted(tiny, tmp_path, monkeypa
     converting, read_back = threading.Event(), threading.Event()
     plan = convert.plan(convert.Source(tiny, None))
     pieces = sum(1 for placed in plan.tensors for _ in write.chunks_of(placed, 0))
-    begun = iter(range(10**9))
+    numbers = iter(range(10**9))
     waited: list[str] = []
 
     def slow_convert(inputs: rows.Inputs, chunk: rows.Chunk) -> write.Bytes:
-        number = next(begun)
+        number = next(numbers)
         if number > 0:
             converting.set()
         if number == pieces - 1:

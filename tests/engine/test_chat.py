@@ -51,7 +51,7 @@ def test_reasoning_is_split_from_the_answer_and_streamed_apart(llm: DarwinNEG) -
     assert (reply.reasoning, reply.text, str(reply)) == ("hm", "42", "42")
     parts = list(llm.stream_chat(user))
     assert "".join(part.reasoning for part in parts) == "hm" and "".join(part.text for part in parts) == "42"
-    assert [one.text for one in llm.chat(user, n=2)] == ["42", "42"]
+    assert [sample.text for sample in llm.chat(user, n=2)] == ["42", "42"]
     with pytest.raises(RequestError, match="n must be 1"):
         llm.stream_chat(user, n=2)
 

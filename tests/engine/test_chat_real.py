@@ -54,7 +54,7 @@ def test_an_answer_cut_off_while_thinking_is_all_reasoning(llm: DarwinNEG) -> No
     assert reply.reasoning and "six sevens".startswith(reply.reasoning.strip())
 
 
-def test_a_schema_holds_behind_the_reasoning(llm: DarwinNEG) -> None:
+def test_a_schema_holds_after_the_reasoning(llm: DarwinNEG) -> None:
     schema = {
         "type": "object",
         "properties": {"a": {"type": "boolean"}},

@@ -49,7 +49,7 @@ def test_an_inbox_hears_of_what_it_asked_for(tiny_llama: Path, notify: Any) -> N
         samples = [sample for update in updates for sample in update["samples"] if len(sample["token_ids"])]
         sizes = [len(sample["token_ids"]) for sample in samples]
         tokens = [[t for s in samples if s["index"] == k for t in s["token_ids"].tolist()] for k in range(3)]
-        assert tokens == [one.token_ids.tolist() for one in llm.generate([1, 2, 3], params, n=3)]
+        assert tokens == [sample.token_ids.tolist() for sample in llm.generate([1, 2, 3], params, n=3)]
         if notify == "token":
             assert len(updates) > 5 and min(sizes) < 5  # as they come
         else:

@@ -86,16 +86,16 @@ def test_sixteen_samples_decode_the_prompt_once_and_differ(smol):
     before = smol.stats()["n_prompt_decoded"]
     out = smol.generate(prompt, n=16, max_tokens=24, temperature=1.0, seed=5)
     assert smol.stats()["n_prompt_decoded"] - before == len(prompt)
-    assert [one.index for one in out] == list(range(16))
-    assert len({tuple(one.token_ids.tolist()) for one in out}) == 16
+    assert [sample.index for sample in out] == list(range(16))
+    assert len({tuple(sample.token_ids.tolist()) for sample in out}) == 16
     assert smol.stats()["n_seq_used"] == 0
 
 
 def test_sample_k_depends_on_seed_and_k_alone(smol):
     """Whatever else runs, sample k draws its first token from the same row: n and neighbours must not change it."""
     hot = {"max_tokens": 1, "temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 42}
-    few = [one.token_ids[0] for one in smol.generate(PROMPT, n=4, **hot)]
-    many = [one.token_ids[0] for one in smol.generate(PROMPT, n=12, **hot)]
+    few = [sample.token_ids[0] for sample in smol.generate(PROMPT, n=4, **hot)]
+    many = [sample.token_ids[0] for sample in smol.generate(PROMPT, n=12, **hot)]
     assert few == many[:4]
     assert len(set(many)) > 3
     alone = smol.generate(PROMPT, n=1, **hot)
@@ -106,16 +106,16 @@ def test_whole_samples_depend_on_seed_and_k_alone(tiny_llama):
     """On F32 weights the batch shape does not change the choice, so whole answers can be compared."""
     hot = {"max_tokens": 30, "temperature": 1.5, "seed": 9, **FREE}
     with DarwinNEG(tiny_llama, n_ctx=512, n_parallel=4) as llm:
-        many = [one.token_ids.tolist() for one in llm.generate("hello", n=6, **hot)]
-        assert [one.token_ids.tolist() for one in llm.generate("hello", n=2, **hot)] == many[:2]
+        many = [sample.token_ids.tolist() for sample in llm.generate("hello", n=6, **hot)]
+        assert [sample.token_ids.tolist() for sample in llm.generate("hello", n=2, **hot)] == many[:2]
         beside = llm.generate(["other", "hello", "third"], n=3, **hot)
-        assert [one.token_ids.tolist() for one in beside[1]] == many[:3]
+        assert [sample.token_ids.tolist() for sample in beside[1]] == many[:3]
 
 
 def test_each_sample_may_have_a_temperature_of_its_own(smol):
     common = {"max_tokens": 24, "seed": 3, "ignore_eos": True}
     outs = smol.generate(PROMPT, n=3, temperature=[0.0, 1.0, 0.0], **common)
-    first, drawn, last = (one.token_ids.tolist() for one in outs)
+    first, drawn, last = (sample.token_ids.tolist() for sample in outs)
     assert first == last != drawn
     # its first token comes from the row that all share, and from sample 1's own seed
     assert drawn[0] == smol.generate(PROMPT, n=2, temperature=1.0, **common)[1].token_ids[0]

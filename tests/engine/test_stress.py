@@ -118,7 +118,7 @@ def test_hundred_async_requests_share_one_thread(smol):
         running = asyncio.gather(*jobs)
         await asyncio.sleep(0.05)
         assert threading.active_count() <= before + 1
-        return [len(one.token_ids) for one in await running]
+        return [len(result.token_ids) for result in await running]
 
     assert asyncio.run(main()) == [6] * 100
 
@@ -165,8 +165,8 @@ def test_close_ends_what_runs_and_later_use_is_refused(smollm2):
 def test_the_prompts_of_one_call_begin_in_one_step(smol):
     before = smol.stats()["n_steps"]
     results = smol.generate([f"number {i} is" for i in range(8)], max_tokens=6, temperature=0.0, ignore_eos=True)
-    assert [len(one.token_ids) for one in results] == [6] * 8
+    assert [len(result.token_ids) for result in results] == [6] * 8
     assert smol.stats()["n_steps"] - before == 6
     asked = asyncio.run(smol.agenerate(["a", "b", "c"], max_tokens=6, temperature=0.0, ignore_eos=True))
-    assert [len(one.token_ids) for one in asked] == [6] * 3
+    assert [len(result.token_ids) for result in asked] == [6] * 3
     assert smol.stats()["n_steps"] - before == 12

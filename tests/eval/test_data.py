@@ -1,4 +1,4 @@
-"""Question files: what is read from good ones, what is said about bad ones, and that a position gives nothing away."""
+"""Question files: what is read from good ones, the errors about bad ones, and that a position gives nothing away."""
 
 from __future__ import annotations
 
@@ -188,29 +188,29 @@ def test_the_command_refuses_every_bad_file_with_exit_code_2(
 def test_the_question_set_is_whole() -> None:
     found = data.load(QUESTIONS)
     assert found.kind == "gpqa" and not found.is_diamond and len(found.items) == 72
-    assert Counter(one.domain for one in found.items).most_common() == [
-        (domain, 12) for domain in dict.fromkeys(one.domain for one in found.items)
+    assert Counter(item.domain for item in found.items).most_common() == [
+        (domain, 12) for domain in dict.fromkeys(item.domain for item in found.items)
     ]
-    assert len({one.domain for one in found.items}) == 6
-    assert len({one.question.stem for one in found.items}) == 72
-    assert all(len(one.question.choices) == 4 and one.right == 0 for one in found.items)
-    assert all(one.question.id.startswith("dn-") for one in found.items)
+    assert len({item.domain for item in found.items}) == 6
+    assert len({item.question.stem for item in found.items}) == 72
+    assert all(len(item.question.choices) == 4 and item.right == 0 for item in found.items)
+    assert all(item.question.id.startswith("dn-") for item in found.items)
     with QUESTIONS.open(encoding="utf-8", newline="") as file:
         assert all(row["Explanation"].strip() and row["Subdomain"].strip() for row in csv.DictReader(file))
 
 
 def test_the_right_answer_is_not_given_away_by_its_length() -> None:
     items = data.load(QUESTIONS).items
-    longest = sum(len(one.question.choices[0]) > max(map(len, one.question.choices[1:])) for one in items)
-    shortest = sum(len(one.question.choices[0]) < min(map(len, one.question.choices[1:])) for one in items)
-    # either would be chance, a quarter, if lengths said nothing
+    longest = sum(len(item.question.choices[0]) > max(map(len, item.question.choices[1:])) for item in items)
+    shortest = sum(len(item.question.choices[0]) < min(map(len, item.question.choices[1:])) for item in items)
+    # either would be chance, a quarter, if lengths gave nothing away
     assert longest < 72 * 0.4 and shortest < 72 * 0.4
 
 
 def test_the_right_answer_stands_at_every_letter_about_as_often() -> None:
     items = data.load(QUESTIONS).items
     for seed in range(5):
-        places = Counter(question.orderings(one.question, 1, seed)[0].index(one.right) for one in items)
+        places = Counter(question.orderings(item.question, 1, seed)[0].index(item.right) for item in items)
         # 18 each is expected; the chi-square with 3 degrees of freedom is above 16.27 once in a thousand
         assert sum((places[i] - 18) ** 2 / 18 for i in range(4)) < 16.27, places
 

@@ -74,10 +74,12 @@ def test_every_question_is_answered_under_every_protocol_with_all_candidates(who
     lines = [json.loads(line) for line in (whole / ledger.NAME).read_text("utf-8").splitlines()]
     for line in (line for line in lines if "protocol" in line):
         assert len(line["candidates"]) == line["planned"] == line["finished"]
-        assert [one["number"] for one in line["candidates"]] == list(range(line["planned"]))
-        assert sum(one["tokens"] for one in line["candidates"]) == line["completion_tokens"]
-        assert all(one["text"] and one["ordering"] and "seed" in one for one in line["candidates"])
-        votes = Counter(one["choice"] for one in line["candidates"] if one["choice"] is not None)
+        assert [candidate["number"] for candidate in line["candidates"]] == list(range(line["planned"]))
+        assert sum(candidate["tokens"] for candidate in line["candidates"]) == line["completion_tokens"]
+        assert all(
+            candidate["text"] and candidate["ordering"] and "seed" in candidate for candidate in line["candidates"]
+        )
+        votes = Counter(candidate["choice"] for candidate in line["candidates"] if candidate["choice"] is not None)
         assert line["votes"] == [votes[i] for i in range(4)]
         assert ("token_ids" in line["candidates"][0]) == (line["protocol"] in ("mode 0", "mode 1"))
 
@@ -88,7 +90,7 @@ def test_a_question_is_finished_under_all_protocols_before_the_next_but_one_begi
     assert [n for n, _ in keys(tmp_path)] == [n for n in range(len(ITEMS)) for _ in range(6)]
 
 
-# --- going on
+# --- resuming
 
 
 @pytest.mark.parametrize("cut", range(20))
@@ -106,7 +108,7 @@ def test_an_interrupted_run_goes_on_to_the_same_report(tmp_path: Path, whole: Pa
     assert report(tmp_path) == report(whole)
     calls = Counter(first.said + second.said)
     assert max(calls.values()) == 1, "no call twice"
-    assert len(calls) == sum(one.planned for one in ledger.read(whole / ledger.NAME).outcomes)
+    assert len(calls) == sum(outcome.planned for outcome in ledger.read(whole / ledger.NAME).outcomes)
 
 
 def test_calls_of_an_answer_that_was_not_settled_are_kept(tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ def test_modes_may_be_added_later(tmp_path: Path, whole: Path) -> None:
     sampler = ScriptedSampler()
     evaluate(tmp_path, sampler)
     assert report(tmp_path) == report(whole)
-    assert len([one for one in keys(tmp_path) if one[1] == "mode 0"]) == len(ITEMS)
+    assert len([key for key in keys(tmp_path) if key[1] == "mode 0"]) == len(ITEMS)
 
 
 def test_the_order_in_which_candidates_finish_changes_no_answer(tmp_path: Path, whole: Path) -> None:
@@ -247,7 +249,7 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     assert (tmp_path / ledger.NAME).read_bytes() == before, "earlier results kept"
 
 
-def test_force_begins_anew_and_keeps_the_old_ledger(tmp_path: Path) -> None:
+def test_force_starts_again_and_keeps_the_old_ledger(tmp_path: Path) -> None:
     path = tmp_path / ledger.NAME
     for k in range(3):
         with ledger.open_ledger(path, made_settings(version=str(k)), {}, force=True) as opened:
@@ -323,7 +325,7 @@ def settings_of(path: Path) -> str:
 def test_a_damaged_line_is_named_and_left_as_it_is(tmp_path: Path, whole: Path, line: int, content: Any) -> None:
     lines = (whole / ledger.NAME).read_bytes().splitlines(keepends=True)
     # calls may stand anywhere and are not looked at here
-    lines = [one for one in lines if not one.startswith(b'{"call"')]
+    lines = [line for line in lines if not line.startswith(b'{"call"')]
     if content == "repeated":
         content = lines[2]
     elif not isinstance(content, bytes):
@@ -391,7 +393,7 @@ def test_text_that_is_no_text_and_numbers_that_are_none_are_written_down(tmp_pat
 
 
 def test_controls_have_as_many_samples_as_their_modes() -> None:
-    names = [(one.name, one.neg, one.candidates) for one in plans.choose((3, 2, 0), CONFIG)]
+    names = [(plan.name, plan.neg, plan.candidates) for plan in plans.choose((3, 2, 0), CONFIG)]
     assert names == [
         ("mode 0", False, 1),
         ("mode 2", True, 4),
@@ -399,7 +401,7 @@ def test_controls_have_as_many_samples_as_their_modes() -> None:
         ("self-consistency 4", False, 4),
         ("self-consistency 20", False, 20),
     ]
-    assert not any(one.neg for one in plans.choose((0, 1, 2, 3), ModeConfig(gate=False)))
+    assert not any(plan.neg for plan in plans.choose((0, 1, 2, 3), ModeConfig(gate=False)))
     for modes in ((), (0, 0), (4,), (1.0,), (True,), ("1",), "12", 3, (0, 2.0)):
         with pytest.raises(RequestError, match="mode"):
             plans.choose(modes, CONFIG)  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ def test_a_run_killed_at_20_random_moments_gives_the_report_of_an_undisturbed_on
         with subprocess.Popen(
             command(tiny, folder, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
-            # a session's line is some 300 bytes, an answer's 300 to 3000: before, in or behind one of the next answers
+            # a session's line is some 300 bytes, an answer's 300 to 3000: before, in or after one of the next answers
             until = size + rng.choice([0, 1, 300, 2000, 6000]) + rng.randrange(500)
             while process.poll() is None and (ledger.stat().st_size if ledger.exists() else 0) < until:
                 time.sleep(0.001)
@@ -113,7 +113,7 @@ def test_a_run_killed_at_20_random_moments_gives_the_report_of_an_undisturbed_on
     assert answers(folder) == answers(tmp_path / "whole"), "nothing lost, nothing twice, and every text the same"
     assert report(folder) == report(tmp_path / "whole")
     sessions = json.loads((folder / "report.json").read_text("utf-8"))["timing"]["sessions"]
-    assert 5 <= len(sessions) <= 21 and max(one["answers"] for one in sessions) < 72
+    assert 5 <= len(sessions) <= 21 and max(session["answers"] for session in sessions) < 72
     check_calls(folder)
 
 
@@ -121,7 +121,7 @@ def check_calls(folder: Path) -> None:
     """No call was made twice, and each is a candidate of its answer, with its text."""
     lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text("utf-8").splitlines()]
     calls = [line["call"] for line in lines if "call" in line]
-    found = {(one["number"], one["protocol"], one["seed"], one["sample"]): one["text"] for one in calls}
+    found = {(call["number"], call["protocol"], call["seed"], call["sample"]): call["text"] for call in calls}
     assert len(found) == len(calls) > 0
     candidates = {
         (line["n"], line["protocol"], one["seed"], one["sample"]): one["text"]
@@ -150,7 +150,7 @@ def test_a_run_of_many_side_by_side_that_stops_early_survives_kills(tiny: list[s
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
     done(run)
-    assert len({(one["n"], one["protocol"]) for one in answers(folder)}) == len(answers(folder)) == 8 * 5
+    assert len({(answer["n"], answer["protocol"]) for answer in answers(folder)}) == len(answers(folder)) == 8 * 5
     check_calls(folder)
 
 
@@ -179,7 +179,7 @@ def test_ctrl_c_on_a_terminal_says_how_to_go_on(tiny: list[str], tmp_path: Path)
     result = done(args)
     assert result.stderr == "" and "mode 2" in result.stdout
     after = answers(folder)
-    assert len(after) == 144 and all(one in after for one in before)
+    assert len(after) == 144 and all(line in after for line in before)
 
 
 # --- what is measured
@@ -218,7 +218,7 @@ def test_the_same_command_gives_the_same_report_again(tiny: list[str], tmp_path:
     assert answers(other) != answers(tmp_path / "a")
 
 
-def test_a_report_is_made_anew_without_a_model(tiny: list[str], tmp_path: Path) -> None:
+def test_a_report_is_made_again_without_a_model(tiny: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     done(command(tiny, folder, "--limit", "1", "--modes", "0"))
     before = {name: (folder / name).read_bytes() for name in ("report.json", "report.md", "report.html")}
@@ -357,7 +357,7 @@ def test_what_cannot_be_evaluated_is_one_line(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
     (tmp_path / "FILE").touch()
-    more = [str(tmp_path / one) if one.startswith("FILE") else one for one in more]
+    more = [str(tmp_path / word) if word.startswith("FILE") else word for word in more]
     args = ["eval", *tiny, "--data", str(QUESTIONS), "-o", str(tmp_path / "out"), *more]
     try:
         code = main(args)
@@ -397,7 +397,7 @@ def test_a_question_that_does_not_fit_is_named_before_anything_runs(tiny: list[s
 
 
 def test_bad_questions_can_be_left_out_and_are_counted(tiny: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "doubled.csv"
+    path = tmp_path / "duplicates.csv"
     path.write_text("What is 2 + 2?,4,4,5,6,A\nWhat is 3 + 3?,4,6,5,7,B\n", "utf-8")
     args = [*command(tiny, tmp_path / "out", "--modes", "0"), "--data", str(path)]
     args[args.index("gpqa")] = "mmlu"
@@ -437,8 +437,8 @@ def test_gpqa_comes_from_the_hub_with_the_users_own_token(gated: Hub, tiny: list
     found = json.loads((folder / "report.json").read_text("utf-8"))
     assert found["claims"] and found["settings"]["data"]["questions"] == 198 and found["data"] == gpqa_hub.FILE
     assert "51.01 %" in (folder / "report.md").read_text("utf-8")
-    assert all("hf_secret" not in one.read_text("utf-8") for one in folder.iterdir())
-    # the second time nothing is fetched, and without network it goes on too
+    assert all("hf_secret" not in path.read_text("utf-8") for path in folder.iterdir())
+    # the second time nothing is fetched, and without network it continues too
     before = len(gated.asked_for(gpqa_hub.FILE))
     done(args, cwd=tmp_path, env=environment(gated, tmp_path / "hf", HF_HUB_OFFLINE="1"))
     assert len(gated.asked_for(gpqa_hub.FILE)) == before
@@ -460,7 +460,7 @@ def test_a_gated_set_without_access_is_one_line_that_says_what_to_do(
 
 
 def test_the_harness_is_a_function_too(tiny: list[str], tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     config = ModeConfig(max_tokens=4, prompt="direct")
     with DarwinNEG(tiny[1], tiny[3], n_ctx=2048, n_parallel=2, n_threads=1) as llm:
         found = evaluate.evaluate(
@@ -471,12 +471,12 @@ def test_the_harness_is_a_function_too(tiny: list[str], tmp_path: Path) -> None:
             config=config,
             side_car=tiny[3],
             limit=3,
-            progress=lambda count, total, right: told.append((count, total)),
+            progress=lambda count, total, right: progress.append((count, total)),
         )
         assert llm.stats()["kv_cells_used"] == 0, "nothing is left running"
         items = data.load(QUESTIONS).items[:1]
         run.check_fits(EngineSampler(llm.session), llm.info["n_ctx"], items, [], config)
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)] and found["protocols"]["mode 0"]["questions"] == 3
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)] and found["protocols"]["mode 0"]["questions"] == 3
 
 
 def test_the_example_of_the_documentation_runs(

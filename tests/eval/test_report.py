@@ -32,7 +32,7 @@ def outcome(
     number: int, protocol: str, choice: int | None, *calls: ledger_lines.Call, **more: Any
 ) -> ledger_lines.Outcome:
     calls = calls or (call(choice),)
-    finished = [one for one in calls if one.finish_reason != "cancelled"]
+    finished = [call for call in calls if call.finish_reason != "cancelled"]
     base: dict[str, Any] = {
         "number": number,
         "question": f"id{number}",
@@ -48,7 +48,7 @@ def outcome(
         "started": len(calls),
         "finished": len(finished),
         "prompt_tokens": 100,
-        "completion_tokens": sum(one.tokens for one in calls),
+        "completion_tokens": sum(call.tokens for call in calls),
         "seconds": 1.0 + number,
         "calls": tuple(calls),
     }
@@ -108,7 +108,7 @@ def test_cost_is_in_completion_tokens_of_the_same_questions() -> None:
     # questions 0 to 2: 10 + 40 + 10 against 30
     assert found["mode 1"]["cost_multiple"] == 2.0
     assert found["mode 0"]["tokens"] == {"prompt": 400, "completion": 40, "completion_per_question": 10.0}
-    alone = summarize(contents(*[one for one in TWO_MODES if one.protocol.name == "mode 1"]))
+    alone = summarize(contents(*[outcome for outcome in TWO_MODES if outcome.protocol.name == "mode 1"]))
     assert alone["protocols"]["mode 1"]["cost_multiple"] is None and alone["comparisons"] == []
 
 
@@ -156,7 +156,7 @@ def test_modes_are_compared_with_their_controls() -> None:
     names = ("mode 2", "mode 3", "self-consistency 4", "self-consistency 20")
     found = summarize(contents(*(outcome(0, name, 0) for name in reversed(names))))
     assert names_in(found) == list(names)
-    assert [(one["a"], one["b"]) for one in found["comparisons"]] == [
+    assert [(comparison["a"], comparison["b"]) for comparison in found["comparisons"]] == [
         ("mode 3", "mode 2"),
         ("mode 2", "self-consistency 4"),
         ("mode 3", "self-consistency 20"),
@@ -165,9 +165,9 @@ def test_modes_are_compared_with_their_controls() -> None:
 
 def test_domains_are_split_where_there_are_several() -> None:
     found = summarize(contents(*TWO_MODES))
-    assert [one["domain"] for one in found["domains"]] == ["biology", "physics"]
+    assert [domain["domain"] for domain in found["domains"]] == ["biology", "physics"]
     assert found["domains"][0]["protocols"]["mode 0"]["questions"] == 2
-    assert sum(one["protocols"]["mode 0"]["right"] for one in found["domains"]) == 2
+    assert sum(domain["protocols"]["mode 0"]["right"] for domain in found["domains"]) == 2
     assert summarize(contents(TWO_MODES[0]))["domains"] == []
 
 
@@ -208,7 +208,7 @@ def test_an_unfinished_run_says_so() -> None:
 
 def test_a_ledger_without_answers_makes_a_report(tmp_path: Path) -> None:
     report.write(tmp_path, summarize(contents()))
-    assert {one.name for one in tmp_path.iterdir()} == {"report.json", "report.md", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md", "report.html"}
 
 
 # --- texts

@@ -324,7 +324,7 @@ def test_engine_refuses_a_hostile_head_without_abort(
     row: Hostile, loaded: dict[tuple[str, str], tuple[Path, Outcome]]
 ) -> None:
     bad, outcome = loaded[row.name, "neg"]
-    # a file of another kind, or none at all, is no head either way
+    # a file of a different type, or none at all, is not a head either way
     assert outcome.error == "NegHeadError" or (
         outcome.error == "ModelFileError" and row.kind in ("model", "safetensors")
     )

@@ -39,12 +39,12 @@ def one_at_a_time(smollm2: SmolLM2) -> Iterator[DarwinNEG]:
 
 def timeless(answer: Answer) -> Answer:
     """Without wall time and without what depends on how quickly a cancellation comes."""
-    ended = tuple(one for one in answer.candidates if one.counted)
+    ended = tuple(candidate for candidate in answer.candidates if candidate.counted)
     cost = dataclasses.replace(
         answer.cost,
         started=0,
         finished=len(ended),
-        completion_tokens=sum(one.tokens for one in ended),
+        completion_tokens=sum(candidate.tokens for candidate in ended),
         prompt_tokens=0,
         seconds=0,
     )
@@ -96,7 +96,7 @@ def test_modes_2_and_3_repeat_by_seed_at_batch_1(one_at_a_time: DarwinNEG, mode:
     assert timeless(first) == timeless(again)
     if mode == 3:
         other = one_at_a_time.answer(QUESTIONS[0], mode, config=SHORT, seed=1)
-        assert [one.text for one in other.candidates] != [one.text for one in first.candidates]
+        assert [candidate.text for candidate in other.candidates] != [candidate.text for candidate in first.candidates]
 
 
 # a small model likes the first letter whatever it stands for, so one ordering gives a clear opinion and four give none
@@ -134,7 +134,7 @@ def test_a_prompt_is_decoded_once_whatever_its_number_of_candidates(smol: Darwin
 
 
 def test_one_sample_of_a_job_is_what_it_is_among_all(one_at_a_time: DarwinNEG) -> None:
-    """What a run that goes on relies on."""
+    """A resumed run relies on this."""
 
     def outputs(job: Job) -> list[tuple[int, list[int]]]:
         sampler, found = EngineSampler(one_at_a_time.session), []
@@ -161,9 +161,9 @@ def test_several_questions_are_answered_side_by_side(smol: DarwinNEG) -> None:
     before = smol.stats()
     together = smol.answer(QUESTIONS, mode=2, config=SHORT)
     steps = smol.stats()["n_steps"] - before["n_steps"]
-    assert [one.question for one in together] == QUESTIONS
-    assert all(0 < one.cost.planned <= 4 for one in together)
-    assert steps < sum(one.cost.completion_tokens for one in together) / 2, "several candidates a step"
+    assert [answer.question for answer in together] == QUESTIONS
+    assert all(0 < answer.cost.planned <= 4 for answer in together)
+    assert steps < sum(answer.cost.completion_tokens for answer in together) / 2, "several candidates a step"
     wait_until_idle(smol)
 
 
@@ -186,7 +186,7 @@ def test_cancelled_candidates_free_their_places_at_once(smol: DarwinNEG) -> None
         done += [output.finish_reason for handle, _, output in sampler.wait() if handle == handles[0]]
     while smol.stats()["n_waiting"] and smol.stats()["n_steps"] - before < 1000:
         time.sleep(0.001)
-    # the others go on for 1500 steps
+    # the others continue for 1500 steps
     assert smol.stats()["n_steps"] - before < 50
     assert done == ["cancelled"] * 4
     assert (smol.stats()["n_running"], smol.stats()["n_waiting"]) == (8, 0), "those that waited have the places"
@@ -200,7 +200,7 @@ def test_cancelled_candidates_free_their_places_at_once(smol: DarwinNEG) -> None
 
 
 def test_leaving_several_questions_half_way_leaves_no_request_behind(smol: DarwinNEG) -> None:
-    tasks = (Task(one, plan(3, SHORT), one.id) for one in QUESTIONS * 3)
+    tasks = (Task(question, plan(3, SHORT), question.id) for question in QUESTIONS * 3)
     for _key, _out in (settled := run(EngineSampler(smol.session), tasks, SHORT, in_flight=4)):
         break
     settled.close()
@@ -214,7 +214,7 @@ def test_reasoning_that_the_template_opens_is_not_read(tiny_qwen: TinyQwen) -> N
         if not llm.info["supports_thinking"]:
             pytest.skip("the tiny model's template has no reasoning")
         out = llm.answer(QUESTIONS[0], mode=2, config=SHORT, thinking=True)
-        assert all(one.text.startswith("<think>") and one.choice is None for one in out.candidates)
+        assert all(candidate.text.startswith("<think>") and candidate.choice is None for candidate in out.candidates)
         assert out.choice is None
         plain = llm.answer(QUESTIONS[0], mode=0, config=SHORT)
         assert not plain.candidates[0].text.startswith("<think>")
@@ -297,11 +297,15 @@ def test_show_lists_every_candidate_with_its_text(smollm2: SmolLM2) -> None:
 
 def test_json_holds_what_the_library_returns(smollm2: SmolLM2, tmp_path: Path) -> None:
     path = tmp_path / "questions.json"
-    path.write_text(json.dumps([{"stem": one.stem, "choices": one.choices, "id": one.id} for one in QUESTIONS[:2]]))
+    path.write_text(
+        json.dumps(
+            [{"stem": question.stem, "choices": question.choices, "id": question.id} for question in QUESTIONS[:2]]
+        )
+    )
     args = ["-m", str(smollm2.model), "--n-parallel", "1", "--mode", "1", "--prompt", "direct", "-n", "12", "--json"]
     out = cli("--question", str(path), *args)
     found = [json.loads(line) for line in out.stdout.splitlines()]
-    assert [one["question"]["id"] for one in found] == ["france", "spider"]
+    assert [answer["question"]["id"] for answer in found] == ["france", "spider"]
     with DarwinNEG(smollm2.model, n_parallel=1) as llm:
         for one, question in zip(found, QUESTIONS, strict=False):
             want = json.loads(json.dumps(llm.answer(question, 1, config=SHORT).as_dict()))

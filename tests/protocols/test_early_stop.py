@@ -41,17 +41,20 @@ def test_early_stop_gives_the_full_protocols_answer_in_any_order_of_completion(
         assert early.second_opinions == full.second_opinions
         # what would have been run, what was, and what was not
         assert early.cost.planned == full.cost.planned == len(early.candidates)
-        ended = [one for one in early.candidates if one.finish_reason != "cancelled"]
+        ended = [candidate for candidate in early.candidates if candidate.finish_reason != "cancelled"]
         assert early.cost.finished == len(ended) and early.cost.saved == len(early.candidates) - len(ended)
-        assert early.cost.started == sum(one.tokens > 0 for one in early.candidates)
-        assert early.cost.completion_tokens == sum(one.tokens for one in early.candidates)
+        assert early.cost.started == sum(candidate.tokens > 0 for candidate in early.candidates)
+        assert early.cost.completion_tokens == sum(candidate.tokens for candidate in early.candidates)
         assert (early.stopped == "certain") == bool(sampler.cancelled)
         for one in ended:
             same = dataclasses.replace(full.candidates[one.number], counted=one.counted)
             assert one == same
-        votes = [sum(one.counted and one.choice == choice for one in early.candidates) for choice in range(n)]
+        votes = [
+            sum(candidate.counted and candidate.choice == choice for candidate in early.candidates)
+            for choice in range(n)
+        ]
         assert list(early.votes) == votes
-        assert all(one.choice is None for one in early.candidates if one.finish_reason == "cancelled")
+        assert all(candidate.choice is None for candidate in early.candidates if candidate.finish_reason == "cancelled")
 
 
 def test_unanimous_votes_are_certain_after_ten_of_twenty_and_two_of_four() -> None:
@@ -73,7 +76,7 @@ def test_unanimous_votes_are_certain_after_ten_of_twenty_and_two_of_four() -> No
 
 def test_a_candidate_that_had_ended_when_it_was_cancelled_is_kept_and_not_counted() -> None:
     out = answered(Scripted(voters("1" * 16), late=1.0))
-    late = [one for one in out.candidates if not one.counted]
-    assert late and all((one.finish_reason, one.choice) == ("stop", 1) for one in late)
+    late = [candidate for candidate in out.candidates if not candidate.counted]
+    assert late and all((candidate.finish_reason, candidate.choice) == ("stop", 1) for candidate in late)
     assert out.stopped == "certain" and out.cost.saved == 0 and out.cost.finished == 16
     assert out.votes[1] == 16 - len(late)

@@ -39,8 +39,8 @@ def test_mode_3_is_four_greedy_and_twelve_sampled_with_seeds_of_their_own() -> N
     out = answered(sampler, 3, early_stop=False)
     assert [job.temperatures for job in sampler.jobs] == [(0.0, 0.7, 0.7, 0.7)] * 4
     assert len({job.seed for job in sampler.jobs}) == 4
-    assert [one.number for one in out.candidates] == list(range(16))
-    assert [one.temperature == 0 for one in out.candidates] == [True] * 4 + [False] * 12
+    assert [candidate.number for candidate in out.candidates] == list(range(16))
+    assert [candidate.temperature == 0 for candidate in out.candidates] == [True] * 4 + [False] * 12
     assert out.votes == (0, 16, 0, 0) and out.second_opinions == 0
 
 
@@ -98,7 +98,7 @@ def test_what_was_read_by_the_fallback_is_counted_separately() -> None:
     assert out.fallbacks == 4 and out.unparsed == 0 and sum(out.votes) == 16
 
 
-def test_prompt_tokens_are_counted_once_for_each_prompt_that_was_begun() -> None:
+def test_prompt_tokens_are_counted_once_for_each_prompt_that_was_started() -> None:
     assert answered(Scripted(voters("1" * 16)), early_stop=False).cost.prompt_tokens == 400
     assert answered(Scripted(voters("1122" * 4, "1111")), early_stop=False).cost.prompt_tokens == 600
 
@@ -126,7 +126,7 @@ def test_several_questions_in_flight_give_the_answers_of_one_by_one(in_flight: i
     for key, out in run(sampler, tasks(), config, in_flight=in_flight, early_stop=False):
         settled[key] = out
         assert taken <= len(settled) - 1 + in_flight, "a task is taken only when a place is free"
-    assert sorted(settled, key=lambda key: int(str(key)[1:])) == [one.id for one in asked]
+    assert sorted(settled, key=lambda key: int(str(key)[1:])) == [question.id for question in asked]
     assert sampler.closed
     for one in asked:
         alone = answered(Scripted(text, seed=5), 3, one, early_stop=False)

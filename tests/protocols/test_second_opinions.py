@@ -26,8 +26,8 @@ def test_second_opinions_are_asked_of_the_two_leaders_with_an_extract_of_each() 
     assert pair.temperatures == turned.temperatures == (0.0, 0.7) and pair.neg
     assert len({job.seed for job in sampler.jobs}) == 6
     assert (out.choice, out.votes) == (2, (1, 6, 9, 4))
-    assert [one.kind for one in out.candidates] == ["first"] * 16 + ["second opinion"] * 4
-    assert [one.temperature for one in out.candidates[16:]] == [0.0, 0.0, 0.7, 0.7]
+    assert [candidate.kind for candidate in out.candidates] == ["first"] * 16 + ["second opinion"] * 4
+    assert [candidate.temperature for candidate in out.candidates[16:]] == [0.0, 0.0, 0.7, 0.7]
 
 
 def test_extracts_are_cut_until_a_second_opinion_fits_the_context() -> None:
@@ -88,4 +88,4 @@ def test_so_many_second_opinions_are_asked_as_configured(count: int, temperature
     assert [len(job.temperatures) for job in asked] == temperatures
     assert all(job.temperatures[0] == 0 and all(job.temperatures[1:]) for job in asked)
     assert out.second_opinions == count and len(out.candidates) == 16 + count
-    assert [one.number for one in out.candidates] == list(range(16 + count))
+    assert [candidate.number for candidate in out.candidates] == list(range(16 + count))

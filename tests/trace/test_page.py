@@ -71,7 +71,7 @@ def test_hover_and_keys_show_what_is_known_of_a_token(opened: Any) -> None:
     assert tab.evaluate("document.activeElement.classList.contains('a')")
     tab.keyboard.press("End")
     assert "token 6 of 6" in tab.locator("#panel").inner_text()
-    assert tab.locator(".t.a").count() == sum(one.active for one in found.tokens)
+    assert tab.locator(".t.a").count() == sum(token.active for token in found.tokens)
     assert tab.locator("circle").count() == 5 and tab.locator("polyline").count() == 2
 
 

@@ -21,13 +21,13 @@ def test_a_trace_says_of_each_token_what_the_model_said_before_it(smol: DarwinNE
     found = trace_generation(smol, "The capital of France is", SamplingParams(max_tokens=24, seed=5, temperature=1.0))
     plain = smol.generate("The capital of France is", max_tokens=24, seed=5, temperature=1.0, logprobs=5)
     n = found.prompt_tokens
-    assert [one.id for one in found.tokens[n:]] == plain.token_ids.tolist()
-    assert [one.predicted for one in found.tokens[n:]] == pytest.approx(plain.neg.entropy.tolist())
-    assert [one.active for one in found.tokens[n:]] == plain.neg.active.tolist()
+    assert [token.id for token in found.tokens[n:]] == plain.token_ids.tolist()
+    assert [token.predicted for token in found.tokens[n:]] == pytest.approx(plain.neg.entropy.tolist())
+    assert [token.active for token in found.tokens[n:]] == plain.neg.active.tolist()
     # generation decodes token by token, the trace all at once: the quantized kernels round differently
-    np.testing.assert_allclose([one.logprob for one in found.tokens[n:]], plain.logprobs.chosen, atol=0.6)
-    all_at_once = smol.score([one.id for one in found.tokens], top=5)
-    assert [one.true for one in found.tokens[1:]] == all_at_once.entropy[:-1].tolist()
+    np.testing.assert_allclose([token.logprob for token in found.tokens[n:]], plain.logprobs.chosen, atol=0.6)
+    all_at_once = smol.score([token.id for token in found.tokens], top=5)
+    assert [token.true for token in found.tokens[1:]] == all_at_once.entropy[:-1].tolist()
     for i, one in enumerate(found.tokens[1:]):
         assert [p for _, p in one.top] == pytest.approx(np.exp(all_at_once.top_logprobs[i]).tolist())
     first = found.tokens[0]
@@ -47,7 +47,7 @@ def test_the_pieces_make_the_text(smol: DarwinNEG, tiny_qwen: Any, text: str) ->
 def test_a_model_without_a_head_is_traced_too(smollm2: SmolLM2) -> None:
     with DarwinNEG(smollm2.base, n_ctx=128, n_parallel=1) as llm:
         found = trace_text(llm, "A short text of a few words.")
-    assert found.threshold is None and all(one.predicted is None and not one.active for one in found.tokens)
+    assert found.threshold is None and all(token.predicted is None and not token.active for token in found.tokens)
     assert found.tokens[-1].true is not None and "activation_rate" not in found.summary()
     assert "no NEG head" in render_page(found)
 
@@ -60,24 +60,24 @@ def test_a_trace_has_the_gate_of_the_request(smol: DarwinNEG, given: bool) -> No
         return trace_generation(smol, "The capital of France is", SamplingParams(max_tokens=8, seed=5, neg=neg))
 
     usual = trace_text(smol, "The capital of France is")
-    limit = float(np.median([one.predicted for one in usual.tokens[1:] if one.predicted is not None])) * 0.99
+    limit = float(np.median([token.predicted for token in usual.tokens[1:] if token.predicted is not None])) * 0.99
     found = traced(Neg(threshold=limit, top_k=5))
     assert smol.neg is not None and limit != pytest.approx(smol.neg["threshold"])
     assert (found.action, found.threshold, found.top_k) == ("mask", limit, 5)
     for one in found.tokens[1:]:
         assert one.predicted is not None and one.active == (one.predicted > limit), "of the prompt too"
-    assert len({one.active for one in found.tokens[1:]}) == 2
+    assert len({token.active for token in found.tokens[1:]}) == 2
     assert f"gate: mask, threshold {limit:.5g} nats, top 5" in render_page(found)
     assert json.loads(json_text(found))["threshold"] == limit
     for off in (Neg(enabled=False), Neg(action="off", threshold=limit)):
         found = traced(off)
         assert (found.action, found.threshold, found.top_k) == ("off", None, None)
-        assert not any(one.active for one in found.tokens) and found.tokens[1].predicted is not None
+        assert not any(token.active for token in found.tokens) and found.tokens[1].predicted is not None
         html = render_page(found)
         assert "gate: off; head" in html and "gate off]" in figures(found) and 'class="limit"' not in html
         assert "<dt>gate active" not in html and "correlation" in html
     never = traced(Neg(threshold=math.inf))
-    assert never.threshold == math.inf and not any(one.active for one in never.tokens)
+    assert never.threshold == math.inf and not any(token.active for token in never.tokens)
 
 
 def test_a_gate_cannot_be_asked_of_a_model_without_a_head(smollm2: SmolLM2) -> None:

@@ -33,7 +33,7 @@ def test_calibrate_finds_the_threshold_and_writes_it_only_when_told_to(
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout) == found and "new.gguf: written" in out.stderr
     assert neg_format.read_head(tmp_path / "new.gguf").threshold == pytest.approx(found["new_threshold"])
-    again = run(*[str(tmp_path / "new.gguf") if one == str(side_car) else one for one in args], "--json")
+    again = run(*[str(tmp_path / "new.gguf") if word == str(side_car) else word for word in args], "--json")
     assert json.loads(again.stdout)["activation_rate"] == pytest.approx(0.2, abs=0.005)
     neg_files.attach(smollm2.base, side_car, tmp_path / "inside.gguf")
     args = ["calibrate", "-m", str(tmp_path / "inside.gguf"), "--text", *texts, "--target-rate", "0.2"]
@@ -55,8 +55,8 @@ def test_calibrate_compares_with_the_reference(smollm2: SmolLM2, tmp_path: Path)
             ids = corpus.cut_sequences(corpus.limit(corpus.tokenize(llm.session, documents), 1000, 0), 512)
             seen = list(llm.score_many(ids))
             threshold = llm.neg["threshold"]
-        predicted.append(np.concatenate([one.neg.entropy for one in seen]))
-        true.append(np.concatenate([one.entropy for one in seen]))
+        predicted.append(np.concatenate([scored.neg.entropy for scored in seen]))
+        true.append(np.concatenate([scored.entropy for scored in seen]))
     other = found["reference"]
     assert other["model"] == "f32.gguf" and other["mean_difference"] > 0
     assert other["mean_difference"] == pytest.approx(float(np.abs(predicted[0] - predicted[1]).mean()), rel=0.02)

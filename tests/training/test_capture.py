@@ -60,10 +60,10 @@ def test_texts_in_a_batch_get_what_each_gets_alone(smollm2: SmolLM2, monkeypatch
     # rows decides how they are multiplied, and entropies move by some 0.05 nats with it.
     monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 600)
     with DarwinNEG(smollm2.f32, n_ctx=512, n_parallel=1, type_k="f32", type_v="f32", flash_attn="off") as llm:
-        texts = [llm.tokenize(one) for one in SENTENCES[:6]]
-        alone = [llm.score(one) for one in texts]
+        texts = [llm.tokenize(sentence) for sentence in SENTENCES[:6]]
+        alone = [llm.score(text) for text in texts]
         many = list(llm.score_many(texts * 4))
-    assert [one.token_ids.tolist() for one in many] == texts * 4
+    assert [scored.token_ids.tolist() for scored in many] == texts * 4
     for got, expected in zip(many, alone * 4, strict=True):
         np.testing.assert_allclose(got.entropy, expected.entropy, atol=1e-3)
         np.testing.assert_allclose(got.neg.entropy, expected.neg.entropy, atol=1e-3)

@@ -15,15 +15,15 @@ from training_runs import SENTENCES, write_texts
 
 def test_a_document_is_in_one_part_only_and_the_models_own_texts_follow_theirs(tmp_path: Path) -> None:
     documents = corpus.read(write_texts(tmp_path, 40))
-    documents = [replace(one, tokens=tuple(range(len(one.text.split())))) for one in documents]
+    documents = [replace(document, tokens=tuple(range(len(document.text.split())))) for document in documents]
     parts = corpus.split(documents, 3)
-    assert sorted(one.origin for one in parts) == sorted(one.origin for one in documents)
-    sizes = {name: sum(len(one.tokens) for one in parts if one.split == name) for name in corpus.SPLITS}
+    assert sorted(document.origin for document in parts) == sorted(document.origin for document in documents)
+    sizes = {name: sum(len(part.tokens) for part in parts if part.split == name) for name in corpus.SPLITS}
     assert 0.08 < sizes["test"] / sum(sizes.values()) < 0.15 and 0.08 < sizes["validation"] / sum(sizes.values()) < 0.15
-    of = {one.origin: one.split for one in parts}
+    of = {part.origin: part.split for part in parts}
     starts = draw_openings(parts, 60, 1)
-    assert {one.split for one in starts} == set(corpus.SPLITS)
-    assert all(one.split == of[one.origin.partition("out of ")[2]] for one in starts)
+    assert {start.split for start in starts} == set(corpus.SPLITS)
+    assert all(start.split == of[start.origin.partition("out of ")[2]] for start in starts)
     assert corpus.split(documents, 3) == parts != corpus.split(documents, 4)
 
 
@@ -31,10 +31,10 @@ def test_few_long_files_are_cut_at_blank_lines_and_lines_of_jsonl_are_documents(
     long = tmp_path / "long.txt"
     long.write_text("\n\n".join(f"paragraph {i} " + "word " * 300 for i in range(40)), "utf-8")
     parts = corpus.read([long])
-    assert len(parts) > 5 and "\n\n".join(one.text for one in parts) == long.read_text("utf-8")
+    assert len(parts) > 5 and "\n\n".join(part.text for part in parts) == long.read_text("utf-8")
     lines = tmp_path / "lines.jsonl"
-    lines.write_text("\n".join(json.dumps({"text": one}) for one in SENTENCES) + "\n", "utf-8")
-    assert [one.text for one in corpus.read([lines])] == SENTENCES
+    lines.write_text("\n".join(json.dumps({"text": sentence}) for sentence in SENTENCES) + "\n", "utf-8")
+    assert [document.text for document in corpus.read([lines])] == SENTENCES
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_one_file_of_any_shape_is_cut_in_documents_and_nothing_is_lost(tmp_path:
     path = tmp_path / "one.txt"
     path.write_bytes(text.encode())
     parts = corpus.read([path])
-    assert len(parts) > 15 and max(len(one.text) for one in parts) < 4000
-    assert "".join("".join(one.text.split()) for one in parts) == "".join(text.split())
+    assert len(parts) > 15 and max(len(part.text) for part in parts) < 4000
+    assert "".join("".join(part.text.split()) for part in parts) == "".join(text.split())
 
 
 def test_a_text_that_is_there_twice_counts_once(tmp_path: Path) -> None:
@@ -64,14 +64,16 @@ def test_a_text_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     copy.write_text(paths[3].read_text("utf-8").replace("\n", "\r\n") + "\n", "utf-8", newline="")
     assert corpus.read([*paths, paths[0], copy]) == corpus.read(paths)
     lines = tmp_path / "lines.jsonl"
-    lines.write_text("\n".join(json.dumps({"text": one}) for one in [*SENTENCES, *SENTENCES[:4], " "]), "utf-8")
-    assert [one.text for one in corpus.read([lines])] == SENTENCES
+    lines.write_text(
+        "\n".join(json.dumps({"text": sentence}) for sentence in [*SENTENCES, *SENTENCES[:4], " "]), "utf-8"
+    )
+    assert [document.text for document in corpus.read([lines])] == SENTENCES
 
 
 @pytest.mark.parametrize("text", ["汉字" * 300, "x" * 900, "a b", "one two three " * 60], ids=len)
 def test_openings_do_not_need_spaces(text: str) -> None:
     found = draw_openings([corpus.Document("it", text)], 20, 0)
-    assert len(found) == 20 and all(one.text.strip() and one.text in text for one in found)
-    assert all(len(one.text) <= 150 for one in found)
+    assert len(found) == 20 and all(document.text.strip() and document.text in text for document in found)
+    assert all(len(document.text) <= 150 for document in found)
     if len(text) > 200:
-        assert len({one.text for one in found}) > 10
+        assert len({document.text for document in found}) > 10

@@ -20,14 +20,16 @@ def test_own_texts_without_text_differ_and_hold_no_control_tokens_as_text(tiny_l
         templated = llm.session.chat_tokens
         llm.session.chat_tokens = lambda asked: messages.append(asked[0]["content"]) or templated(asked)
         found = write_own_texts(llm.session, [], Writing(40, 60, 0.8, 0, "model"), tmp_path / "work", no_progress)
-    assert len(found) == 40 == len({one.tokens[-40:] for one in found})
-    assert {one.split for one in found} == set(corpus.SPLITS)
+    assert len(found) == 40 == len({document.tokens[-40:] for document in found})
+    assert {document.split for document in found} == set(corpus.SPLITS)
     assert len(messages) == 20 == len(set(messages))
-    assert all(one.strip() and "<s>" not in one and "</s>" not in one for one in messages)
+    assert all(message.strip() and "<s>" not in message and "</s>" not in message for message in messages)
     # an answer is where the text is that it starts from
-    of = {one.origin: one.split for one in found}
-    answers = [one for one in found if "out of" in one.origin]
-    assert len(answers) == 20 and all(one.split == of[one.origin.partition("out of ")[2]] for one in answers)
+    of = {document.origin: document.split for document in found}
+    answers = [document for document in found if "out of" in document.origin]
+    assert len(answers) == 20 and all(
+        document.split == of[document.origin.partition("out of ")[2]] for document in answers
+    )
 
 
 def test_the_models_own_texts_begin_with_its_start_token(tiny_llama: Path) -> None:

@@ -70,9 +70,9 @@ def test_the_demo_heads_report_holds_on_other_text() -> None:
         assert llm.neg["threshold"] == pytest.approx(report["head"]["threshold"])
         tokens = [llm.tokenize(path.read_text("utf-8"))[:400] for path in sorted(files)]
         seen = list(llm.score_many(tokens))
-    predicted = np.concatenate([one.neg.entropy for one in seen])
-    true = np.concatenate([one.entropy for one in seen])
-    previous = np.concatenate([np.r_[true.mean(), one.entropy[:-1]] for one in seen])
+    predicted = np.concatenate([scored.neg.entropy for scored in seen])
+    true = np.concatenate([scored.entropy for scored in seen])
+    previous = np.concatenate([np.r_[true.mean(), scored.entropy[:-1]] for scored in seen])
     got = measure_agreement(predicted, true, report["head"]["threshold"])
     stated = report["test"]["head"]
     assert got.r2 == pytest.approx(stated["r2"], abs=0.1)

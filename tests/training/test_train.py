@@ -138,7 +138,7 @@ def test_thresholds_and_baselines_are_what_the_report_says(
         session: Session, sequences: list[list[int]], folder: Path, name: str, *args: object, **more: object
     ) -> object:
         got = real(session, sequences, folder, name, *args, **more)
-        data[name] = [len(one) for one in sequences], Captured(np.array(got.hidden), got.entropy, got.starts)
+        data[name] = [len(sequence) for sequence in sequences], Captured(np.array(got.hidden), got.entropy, got.starts)
         return got
 
     monkeypatch.setattr(command, "capture", kept)
