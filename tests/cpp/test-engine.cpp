@@ -310,10 +310,8 @@ static void an_inbox_hears_what_was_asked_for(const ModelParams & params) {
 
 // Setting `stop`, cancelling and closing each end a long score() early, and nothing of it is left behind.
 static void scoring_can_be_stopped(const ModelParams & params) {
-    ModelParams roomy = params;
-    roomy.n_ctx       = 1024;
-    Engine engine(roomy, "");
-    const std::vector<std::vector<llama_token>> texts(2000, prompt(1000));
+    Engine engine(params, "");
+    const std::vector<std::vector<llama_token>> texts(5000, prompt(100));  // seconds of work
     const auto stopped_by = [&](const std::function<void(std::atomic<bool> &)> & act) {
         std::atomic<bool> stop    = false;
         std::atomic<bool> stopped = false;
