@@ -315,15 +315,20 @@ static void scoring_can_be_stopped(const ModelParams & params) {
     const auto stopped_by = [&](const std::function<void(std::atomic<bool> &)> & act) {
         std::atomic<bool> stop    = false;
         std::atomic<bool> stopped = false;
+        std::atomic<bool> ended   = false;
         std::thread scoring([&] {
             try {
                 engine.scorer().score(texts, {}, stop);
             } catch (const Error & e) {
                 stopped = std::string(e.what()) == "scoring was cancelled";
             }
+            ended = true;
         });
-        std::this_thread::sleep_for(50ms);
-        act(stop);
+        // again and again, since on a busy machine the call may not have begun yet
+        while (!ended) {
+            std::this_thread::sleep_for(50ms);
+            act(stop);
+        }
         scoring.join();
         CHECK(stopped);
     };
