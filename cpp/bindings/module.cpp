@@ -8,6 +8,9 @@
 
 #include <pybind11/stl.h>
 
+#include <exception>
+#include <utility>
+
 namespace py = pybind11;
 
 namespace {
@@ -22,7 +25,7 @@ void raise_as(const char * name, const char * message) {
 void translate(std::exception_ptr p) {
     try {
         if (p) {
-            std::rethrow_exception(p);
+            std::rethrow_exception(std::move(p));
         }
     } catch (const darwin_neg::ModelFileError & e) {
         raise_as("ModelFileError", e.what());
