@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from functools import partial
 from typing import Any, Literal, TypedDict, get_args
 
@@ -272,7 +274,10 @@ def merge(base: SamplingParams | None, options: Mapping[str, Any]) -> SamplingPa
         options["max_tokens"] = options.pop("max_new_tokens")
     known = {parameter.name for parameter in dataclasses.fields(SamplingParams)}
     if unknown := sorted(set(options) - known):
-        raise RequestError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        # the nearest names first: the line is cut, and a typing mistake is what it is read for
+        nearest = sorted(known, key=lambda name: (-SequenceMatcher(None, unknown[0], name).ratio(), name))
+        names = textwrap.shorten(", ".join(nearest), 400, placeholder=" ... (see SamplingParams)")
+        raise RequestError(f"unknown option {unknown[0]!r}; known are {names}")
     return dataclasses.replace(base or SamplingParams(), **options)
 
 
