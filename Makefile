@@ -89,8 +89,9 @@ browser:
 	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
 	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium > /dev/null; }
 
+# two files at a time: most tests keep one core busy
 pytest: $(VENV)/.tests install stock browser
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # --- the rest
 
