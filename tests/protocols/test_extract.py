@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from answer_shapes import SHAPES, TRUNCATED
+from answer_shapes import SHAPES, TRUNCATED, WRITTEN_FIRST
 from darwin_neg_cpp.protocols.extract import extract, reasoning_extract, visible
 
 
@@ -24,6 +24,13 @@ def test_the_letter_is_the_one_that_a_reader_takes(text: str, offered: str, lett
 def test_of_an_answer_cut_off_only_what_is_certain_is_taken(text: str, offered: str, letter: str, how: str) -> None:
     found = extract(text, offered, truncated=True)
     assert (found.letter, found.how) == (letter, how)
+
+
+def test_the_table_says_what_is_read_from_answers_that_the_rules_were_not_made_for() -> None:
+    read = {text: extract(text, "ABCD").letter for _, _, text, _, _ in WRITTEN_FIRST}
+    assert read == {text: then for _, _, text, _, then in WRITTEN_FIRST}
+    assert len(read) == len(WRITTEN_FIRST)
+    assert sum(letter == then for _, _, _, letter, then in WRITTEN_FIRST) == 80
 
 
 def test_the_table_of_shapes_is_large_and_has_every_outcome() -> None:
