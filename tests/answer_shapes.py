@@ -1,9 +1,9 @@
 """Answers as people and models write them, each with the letter that a careful reader takes from it, judged by hand.
 
 A row of SHAPES and TRUNCATED is (what it shows, the text, the letters offered, the letter or "", by which rule). A row
-of WRITTEN_FIRST is (language, kind, the text, the letter or "", the letter that was read when the row was written; A to
-D were offered): these were written before the rules were changed for them, so that the last column says how good the
-rules were on answers that they were not made for. Adding a shape is one line.
+of WRITTEN_FIRST and HELD_OUT is (language, kind, the text, the letter or "", the letter that was read when the row was
+written; A to D were offered): these were written before the rules were changed for them, so that the last column says
+how good the rules were on answers that they were not made for. Adding a shape is one line.
 """
 
 from __future__ import annotations
@@ -511,4 +511,87 @@ WRITTEN_FIRST: list[tuple[str, str, str, str, str]] = [
     ("Arabic", "answer first", "الإجابة الصحيحة: B", "B", ""),
     # --- Hindi
     ("Hindi", "answer first", "उत्तर: C", "C", ""),
+]
+
+# written after the rules had been changed for WRITTEN_FIRST, and read once before any rule was changed for them
+HELD_OUT: list[tuple[str, str, str, str, str]] = [
+    # --- English
+    ("English", "dressed", "The pH falls, which rules out the others.\n\n$$\\boxed{\\textrm{(A)}}$$", "A", "A"),
+    ("English", "dressed", "**Correct Answer:** ***D***", "D", "D"),
+    ("English", "dressed", "🟢 Final answer: **C**", "C", "C"),
+    ("English", "dressed", "| Option | Verdict |\n|---|---|\n| A | no |\n| B | yes |\n\n**Answer:** B", "B", "B"),
+    ("English", "dressed", '{"reasoning": "Only D has units of energy.", "choice": "D"}', "D", ""),
+    ("English", "dressed", r"$\large\textbf{Answer: A}$", "A", "A"),
+    ("English", "dressed", "Answer:\n- [ ] A\n- [ ] B\n- [x] C\n- [ ] D", "C", "A"),
+    ("English", "answer first", "The option that best explains the data is C.", "C", ""),
+    ("English", "answer first", "So which one is it? The answer's B.", "B", ""),
+    ("English", "answer first", "That makes B the correct answer.", "B", ""),
+    ("English", "answer first", "Our final answer would therefore have to be option (D).", "D", "D"),
+    ("English", "answer first", "Correct answer is (b), because osmosis is passive.", "B", "B"),
+    ("English", "concluded", "All three other choices violate charge conservation. Only B remains.", "B", ""),
+    ("English", "concluded", "By elimination: C.", "C", "C"),
+    ("English", "chosen", "My money is on D.", "D", ""),
+    ("English", "chosen", "I'm going with A on this one.", "A", ""),
+    ("English", "chosen", "I believe it's B.", "B", ""),
+    ("English", "letter first", "Choice D is the best fit for the observed spectrum.", "D", "D"),
+    ("English", "letter first", "(C), since the reaction is exothermic.", "C", ""),
+    ("English", "letter first", "A seems to be the correct answer.", "A", ""),
+    ("English", "denied", "Options B and D can be ruled out, and C contradicts the first law.", "", ""),
+    ("English", "denied", "I can't tell whether the answer is A or C without the table.", "", ""),
+    (
+        "English",
+        "denied",
+        "The expected answer was probably meant to be A, but that is wrong; the answer is D.",
+        "D",
+        "D",
+    ),
+    ("English", "denied", "Compared with C, D is less soluble.", "", ""),
+    ("English", "denied", "Had B been correct, the mass would have grown.", "", ""),
+    ("English", "denied", "Influenza A is correct to worry about.", "", ""),
+    ("English", "denied", "None of A, B, C or D is correct.", "", ""),
+    ("English", "denied", "Nobody should answer B here.", "", ""),
+    # --- Korean
+    ("Korean", "answer first", "**최종 답변: C**", "C", "C"),
+    ("Korean", "letter first", "위의 이유로 D가 정답임을 알 수 있습니다.", "D", "D"),
+    ("Korean", "letter first", "결론적으로 올바른 선택은 A입니다.", "A", ""),
+    ("Korean", "denied", "C는 옳지 않으며, B도 마찬가지입니다.", "", ""),
+    ("Korean", "denied", "정답은 A와 B 중 하나로 보입니다.", "", ""),
+    # --- Chinese
+    ("Chinese", "answer first", "综合以上分析，本题的正确答案应该是D。", "D", "D"),
+    ("Chinese", "letter first", "因此B选项是正确的。", "B", "B"),
+    ("Chinese", "chosen", "所以这道题选C", "C", ""),
+    ("Chinese", "denied", "选项B和C都不对。", "", ""),
+    ("Chinese", "denied", "有人会误选A，但正确答案是B。", "B", "B"),
+    # --- Japanese
+    ("Japanese", "answer first", "最終的な答え：**C**", "C", "C"),
+    ("Japanese", "letter first", "このことから、Aが最も適切であると言えます。", "A", ""),
+    ("Japanese", "denied", "Cは誤りです。", "", ""),
+    # --- Spanish
+    ("Spanish", "answer first", "Respuesta final: **A**", "A", "A"),
+    ("Spanish", "letter first", "Por eso la opción D es la respuesta correcta.", "D", "D"),
+    ("Spanish", "denied", "Ni la A ni la B son correctas.", "", ""),
+    # --- German
+    ("German", "answer first", "Die korrekte Antwort ist demnach (B).", "B", "B"),
+    ("German", "letter first", "Damit ist Antwort C korrekt.", "C", "C"),
+    ("German", "denied", "Antwort D scheidet aus.", "", ""),
+    # --- French
+    ("French", "answer first", "La réponse correcte est donc : **D**", "D", "D"),
+    ("French", "letter first", "C'est donc la proposition B qui est correcte.", "B", ""),
+    ("French", "denied", "On peut exclure A et C.", "", ""),
+    # --- Portuguese
+    ("Portuguese", "answer first", "Logo, a resposta correta é a alternativa (A).", "A", "A"),
+    ("Portuguese", "letter first", "Dessa forma, a letra D é a correta.", "D", "D"),
+    ("Portuguese", "denied", "Nem A nem B estão corretas.", "", ""),
+    # --- Russian
+    ("Russian", "answer first", "Таким образом, правильный ответ: вариант B.", "B", "B"),
+    ("Russian", "letter first", "Поэтому верным является вариант D.", "D", ""),
+    ("Russian", "denied", "Ни A, ни C не подходят.", "", ""),
+    # --- Italian
+    ("Italian", "answer first", "La risposta esatta è la lettera D.", "D", ""),
+    # --- Dutch
+    ("Dutch", "letter first", "Optie B is het juiste antwoord.", "B", ""),
+    # --- Turkish
+    ("Turkish", "answer first", "Doğru cevap: B şıkkı", "B", "B"),
+    # --- Vietnamese
+    ("Vietnamese", "answer first", "Vậy đáp án đúng là C.", "C", "C"),
 ]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from answer_shapes import SHAPES, TRUNCATED, WRITTEN_FIRST
+from answer_shapes import HELD_OUT, SHAPES, TRUNCATED, WRITTEN_FIRST
 from darwin_neg_cpp.protocols.extract import extract, reasoning_extract, visible
 
 
@@ -29,6 +29,11 @@ def test_of_an_answer_cut_off_only_what_is_certain_is_taken(text: str, offered: 
 @pytest.mark.parametrize(("text", "letter"), [row[2:4] for row in WRITTEN_FIRST])
 def test_the_shapes_written_before_the_rules_are_read_too(text: str, letter: str) -> None:
     assert extract(text, "ABCD").letter == letter
+
+
+def test_the_table_says_what_was_read_of_the_held_out_shapes() -> None:
+    assert [extract(text, "ABCD").letter for _, _, text, _, _ in HELD_OUT] == [row[4] for row in HELD_OUT]
+    assert sum(row[3] == row[4] for row in HELD_OUT) == 42
 
 
 def test_the_table_of_shapes_is_large_and_has_every_outcome() -> None:
