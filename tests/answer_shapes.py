@@ -1,15 +1,30 @@
 """Answers as people and models write them, each with the letter that a careful reader takes from it, judged by hand.
 
-A row of SHAPES and TRUNCATED is (what it shows, the text, the letters offered, the letter or "", by which rule). A row
-of WRITTEN_FIRST and HELD_OUT is (language, kind, the text, the letter or "", the letter that was read when the row was
-written; A to D were offered): these were written before the rules were changed for them, so that the last column says
-how good the rules were on answers that they were not made for. Adding a shape is one line.
+A row of SHAPES and TRUNCATED is (what it shows, the text, the letters offered, the letter or "", by which rule). In the
+other lists A to D were offered, and a row is (language, kind, the text, the letter or "", and what was read when the
+row was written): WRITTEN_FIRST was written before the rules were changed for it, HELD_OUT after that and before any
+rule was changed for it, so that these columns say how good the rules were on answers that they were not made for. The
+last column of HELD_OUT is what the rules read before WRITTEN_FIRST. Adding a shape is one line.
+
+`python tests/answer_shapes.py` writes the tables of docs/protocols.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 ABCD = "ABCD"
 ANSWER, FALLBACK, NONE = "answer", "fallback", "none"
+
+KINDS = {
+    "answer first": "`Correct option: **D**`",
+    "letter first": "`따라서 C가 정답입니다.`",
+    "chosen": "`I would go with option B here.`",
+    "concluded": "`The forces cancel. Hence, (C).`",
+    "dressed": r"`$\boxed{\textbf{(C)}\ 12}$`",
+    "denied": "`Vitamin C is correct.`",
+}
 
 SHAPES: list[tuple[str, str, str, str, str]] = [
     # --- the asked form and its dress
@@ -514,84 +529,255 @@ WRITTEN_FIRST: list[tuple[str, str, str, str, str]] = [
 ]
 
 # written after the rules had been changed for WRITTEN_FIRST, and read once before any rule was changed for them
-HELD_OUT: list[tuple[str, str, str, str, str]] = [
+HELD_OUT: list[tuple[str, str, str, str, str, str]] = [
     # --- English
-    ("English", "dressed", "The pH falls, which rules out the others.\n\n$$\\boxed{\\textrm{(A)}}$$", "A", "A"),
-    ("English", "dressed", "**Correct Answer:** ***D***", "D", "D"),
-    ("English", "dressed", "🟢 Final answer: **C**", "C", "C"),
-    ("English", "dressed", "| Option | Verdict |\n|---|---|\n| A | no |\n| B | yes |\n\n**Answer:** B", "B", "B"),
-    ("English", "dressed", '{"reasoning": "Only D has units of energy.", "choice": "D"}', "D", ""),
-    ("English", "dressed", r"$\large\textbf{Answer: A}$", "A", "A"),
-    ("English", "dressed", "Answer:\n- [ ] A\n- [ ] B\n- [x] C\n- [ ] D", "C", "A"),
-    ("English", "answer first", "The option that best explains the data is C.", "C", ""),
-    ("English", "answer first", "So which one is it? The answer's B.", "B", ""),
-    ("English", "answer first", "That makes B the correct answer.", "B", ""),
-    ("English", "answer first", "Our final answer would therefore have to be option (D).", "D", "D"),
-    ("English", "answer first", "Correct answer is (b), because osmosis is passive.", "B", "B"),
-    ("English", "concluded", "All three other choices violate charge conservation. Only B remains.", "B", ""),
-    ("English", "concluded", "By elimination: C.", "C", "C"),
-    ("English", "chosen", "My money is on D.", "D", ""),
-    ("English", "chosen", "I'm going with A on this one.", "A", ""),
-    ("English", "chosen", "I believe it's B.", "B", ""),
-    ("English", "letter first", "Choice D is the best fit for the observed spectrum.", "D", "D"),
-    ("English", "letter first", "(C), since the reaction is exothermic.", "C", ""),
-    ("English", "letter first", "A seems to be the correct answer.", "A", ""),
-    ("English", "denied", "Options B and D can be ruled out, and C contradicts the first law.", "", ""),
-    ("English", "denied", "I can't tell whether the answer is A or C without the table.", "", ""),
+    ("English", "dressed", "The pH falls, which rules out the others.\n\n$$\\boxed{\\textrm{(A)}}$$", "A", "A", "A"),
+    ("English", "dressed", "**Correct Answer:** ***D***", "D", "D", "D"),
+    ("English", "dressed", "🟢 Final answer: **C**", "C", "C", "C"),
+    ("English", "dressed", "| Option | Verdict |\n|---|---|\n| A | no |\n| B | yes |\n\n**Answer:** B", "B", "B", "B"),
+    ("English", "dressed", '{"reasoning": "Only D has units of energy.", "choice": "D"}', "D", "", ""),
+    ("English", "dressed", r"$\large\textbf{Answer: A}$", "A", "A", "A"),
+    ("English", "dressed", "Answer:\n- [ ] A\n- [ ] B\n- [x] C\n- [ ] D", "C", "A", "A"),
+    ("English", "answer first", "The option that best explains the data is C.", "C", "", ""),
+    ("English", "answer first", "So which one is it? The answer's B.", "B", "", ""),
+    ("English", "answer first", "That makes B the correct answer.", "B", "", ""),
+    ("English", "answer first", "Our final answer would therefore have to be option (D).", "D", "D", "D"),
+    ("English", "answer first", "Correct answer is (b), because osmosis is passive.", "B", "B", "B"),
+    ("English", "concluded", "All three other choices violate charge conservation. Only B remains.", "B", "", ""),
+    ("English", "concluded", "By elimination: C.", "C", "C", ""),
+    ("English", "chosen", "My money is on D.", "D", "", ""),
+    ("English", "chosen", "I'm going with A on this one.", "A", "", ""),
+    ("English", "chosen", "I believe it's B.", "B", "", ""),
+    ("English", "letter first", "Choice D is the best fit for the observed spectrum.", "D", "D", "D"),
+    ("English", "letter first", "(C), since the reaction is exothermic.", "C", "", ""),
+    ("English", "letter first", "A seems to be the correct answer.", "A", "", ""),
+    ("English", "denied", "Options B and D can be ruled out, and C contradicts the first law.", "", "", ""),
+    ("English", "denied", "I can't tell whether the answer is A or C without the table.", "", "", ""),
     (
         "English",
         "denied",
         "The expected answer was probably meant to be A, but that is wrong; the answer is D.",
         "D",
         "D",
+        "D",
     ),
-    ("English", "denied", "Compared with C, D is less soluble.", "", ""),
-    ("English", "denied", "Had B been correct, the mass would have grown.", "", ""),
-    ("English", "denied", "Influenza A is correct to worry about.", "", ""),
-    ("English", "denied", "None of A, B, C or D is correct.", "", ""),
-    ("English", "denied", "Nobody should answer B here.", "", ""),
+    ("English", "denied", "Compared with C, D is less soluble.", "", "", ""),
+    ("English", "denied", "Had B been correct, the mass would have grown.", "", "", ""),
+    ("English", "denied", "Influenza A is correct to worry about.", "", "", ""),
+    ("English", "denied", "None of A, B, C or D is correct.", "", "", ""),
+    ("English", "denied", "Nobody should answer B here.", "", "", ""),
     # --- Korean
-    ("Korean", "answer first", "**최종 답변: C**", "C", "C"),
-    ("Korean", "letter first", "위의 이유로 D가 정답임을 알 수 있습니다.", "D", "D"),
-    ("Korean", "letter first", "결론적으로 올바른 선택은 A입니다.", "A", ""),
-    ("Korean", "denied", "C는 옳지 않으며, B도 마찬가지입니다.", "", ""),
-    ("Korean", "denied", "정답은 A와 B 중 하나로 보입니다.", "", ""),
+    ("Korean", "answer first", "**최종 답변: C**", "C", "C", ""),
+    ("Korean", "letter first", "위의 이유로 D가 정답임을 알 수 있습니다.", "D", "D", ""),
+    ("Korean", "letter first", "결론적으로 올바른 선택은 A입니다.", "A", "", ""),
+    ("Korean", "denied", "C는 옳지 않으며, B도 마찬가지입니다.", "", "", ""),
+    ("Korean", "denied", "정답은 A와 B 중 하나로 보입니다.", "", "", "A"),
     # --- Chinese
-    ("Chinese", "answer first", "综合以上分析，本题的正确答案应该是D。", "D", "D"),
-    ("Chinese", "letter first", "因此B选项是正确的。", "B", "B"),
-    ("Chinese", "chosen", "所以这道题选C", "C", ""),
-    ("Chinese", "denied", "选项B和C都不对。", "", ""),
-    ("Chinese", "denied", "有人会误选A，但正确答案是B。", "B", "B"),
+    ("Chinese", "answer first", "综合以上分析，本题的正确答案应该是D。", "D", "D", ""),
+    ("Chinese", "letter first", "因此B选项是正确的。", "B", "B", ""),
+    ("Chinese", "chosen", "所以这道题选C", "C", "", ""),
+    ("Chinese", "denied", "选项B和C都不对。", "", "", ""),
+    ("Chinese", "denied", "有人会误选A，但正确答案是B。", "B", "B", "B"),
     # --- Japanese
-    ("Japanese", "answer first", "最終的な答え：**C**", "C", "C"),
-    ("Japanese", "letter first", "このことから、Aが最も適切であると言えます。", "A", ""),
-    ("Japanese", "denied", "Cは誤りです。", "", ""),
+    ("Japanese", "answer first", "最終的な答え：**C**", "C", "C", "C"),
+    ("Japanese", "letter first", "このことから、Aが最も適切であると言えます。", "A", "", ""),
+    ("Japanese", "denied", "Cは誤りです。", "", "", ""),
     # --- Spanish
-    ("Spanish", "answer first", "Respuesta final: **A**", "A", "A"),
-    ("Spanish", "letter first", "Por eso la opción D es la respuesta correcta.", "D", "D"),
-    ("Spanish", "denied", "Ni la A ni la B son correctas.", "", ""),
+    ("Spanish", "answer first", "Respuesta final: **A**", "A", "A", ""),
+    ("Spanish", "letter first", "Por eso la opción D es la respuesta correcta.", "D", "D", ""),
+    ("Spanish", "denied", "Ni la A ni la B son correctas.", "", "", ""),
     # --- German
-    ("German", "answer first", "Die korrekte Antwort ist demnach (B).", "B", "B"),
-    ("German", "letter first", "Damit ist Antwort C korrekt.", "C", "C"),
-    ("German", "denied", "Antwort D scheidet aus.", "", ""),
+    ("German", "answer first", "Die korrekte Antwort ist demnach (B).", "B", "B", ""),
+    ("German", "letter first", "Damit ist Antwort C korrekt.", "C", "C", ""),
+    ("German", "denied", "Antwort D scheidet aus.", "", "", ""),
     # --- French
-    ("French", "answer first", "La réponse correcte est donc : **D**", "D", "D"),
-    ("French", "letter first", "C'est donc la proposition B qui est correcte.", "B", ""),
-    ("French", "denied", "On peut exclure A et C.", "", ""),
+    ("French", "answer first", "La réponse correcte est donc : **D**", "D", "D", ""),
+    ("French", "letter first", "C'est donc la proposition B qui est correcte.", "B", "", ""),
+    ("French", "denied", "On peut exclure A et C.", "", "", ""),
     # --- Portuguese
-    ("Portuguese", "answer first", "Logo, a resposta correta é a alternativa (A).", "A", "A"),
-    ("Portuguese", "letter first", "Dessa forma, a letra D é a correta.", "D", "D"),
-    ("Portuguese", "denied", "Nem A nem B estão corretas.", "", ""),
+    ("Portuguese", "answer first", "Logo, a resposta correta é a alternativa (A).", "A", "A", ""),
+    ("Portuguese", "letter first", "Dessa forma, a letra D é a correta.", "D", "D", ""),
+    ("Portuguese", "denied", "Nem A nem B estão corretas.", "", "", ""),
     # --- Russian
-    ("Russian", "answer first", "Таким образом, правильный ответ: вариант B.", "B", "B"),
-    ("Russian", "letter first", "Поэтому верным является вариант D.", "D", ""),
-    ("Russian", "denied", "Ни A, ни C не подходят.", "", ""),
+    ("Russian", "answer first", "Таким образом, правильный ответ: вариант B.", "B", "B", ""),
+    ("Russian", "letter first", "Поэтому верным является вариант D.", "D", "", ""),
+    ("Russian", "denied", "Ни A, ни C не подходят.", "", "", ""),
     # --- Italian
-    ("Italian", "answer first", "La risposta esatta è la lettera D.", "D", ""),
+    ("Italian", "answer first", "La risposta esatta è la lettera D.", "D", "", ""),
     # --- Dutch
-    ("Dutch", "letter first", "Optie B is het juiste antwoord.", "B", ""),
+    ("Dutch", "letter first", "Optie B is het juiste antwoord.", "B", "", ""),
     # --- Turkish
-    ("Turkish", "answer first", "Doğru cevap: B şıkkı", "B", "B"),
+    ("Turkish", "answer first", "Doğru cevap: B şıkkı", "B", "B", ""),
     # --- Vietnamese
-    ("Vietnamese", "answer first", "Vậy đáp án đúng là C.", "C", "C"),
+    ("Vietnamese", "answer first", "Vậy đáp án đúng là C.", "C", "C", ""),
 ]
+
+# written to find out what the changed rules read wrongly: (language, kind, the text, the letter or "")
+FURTHER: list[tuple[str, str, str, str]] = [
+    ("English", "answer first", "Answer: C. Statement A is true but irrelevant.", "C"),
+    ("English", "answer first", "Answer: C, because statement A is true.", "C"),
+    ("English", "denied", "Statement A is true. Statement B is true. Statement C is false.", ""),
+    ("English", "answer first", "Answer: B\n\nOnly A remains unexplained.", "B"),
+    ("English", "denied", "The option that violates energy conservation is B.", ""),
+    ("English", "answer first", "At first I chose B. Then I noticed friction. Answer: D", "D"),
+    ("English", "denied", "I would choose A if friction vanished.", ""),
+    ("English", "denied", "It must be A or B.", ""),
+    ("English", "denied", "Option B is correct about the mass but wrong about charge.", ""),
+    ("English", "denied", "Should we choose C?", ""),
+    ("English", "denied", "So, A is a prime number.", ""),
+    ("English", "denied", "Therefore A or B.", ""),
+    ("English", "denied", "Therefore, B > A.", ""),
+    ("English", "denied", "Thus vitamin C.", ""),
+    ("English", "denied", "Therefore, hepatitis B.", ""),
+    ("English", "denied", "A: Mercury", "A"),
+    ("English", "denied", "A: B\nB: C\nC: D", ""),
+    ("English", "denied", "B: A", ""),
+    ("English", "denied", "A : C", "C"),
+    ("English", "denied", "**A:** B", "B"),
+    ("English", "denied", "A: B) Mercury", "B"),
+    ("English", "denied", "A: (B)", "B"),
+    ("English", "denied", "A: B cells", ""),
+    ("English", "denied", "Q: Which cells make antibodies?\nA: B cells", ""),
+    ("English", "denied", "Q: Which planet?\nA: Mercury", ""),
+    ("English", "denied", "Q1: x\nA: A", "A"),
+    ("English", "answer first", "A: the answer is B", "B"),
+    ("English", "denied", "A: B is correct", "B"),
+    ("English", "answer first", "Question: Which?\nAnswer: B", "B"),
+    ("English", "denied", "Maybe B?", ""),
+    ("English", "denied", "It is not true that B is correct.", ""),
+    ("English", "denied", "It is unlikely that B is correct.", ""),
+    ("English", "denied", "We should check if option B is correct.", ""),
+    ("English", "denied", "Assume B is correct. Then x = 1, a contradiction.", ""),
+    ("English", "denied", "B would be correct if the sign were flipped.", ""),
+    ("English", "denied", "B is partially correct.", ""),
+    ("English", "denied", "B is clearly not the correct answer.", ""),
+    ("English", "denied", "The incorrect option is B.", ""),
+    ("English", "denied", "My friend chose C.", ""),
+    ("English", "denied", "The student answered C.", ""),
+    ("English", "denied", "You might choose B.", ""),
+    ("English", "denied", "The answer most people give is B.", ""),
+    ("English", "denied", "The textbook says that B is correct.", ""),
+    ("English", "denied", "Why B is wrong: friction. Why C is wrong: heat.", ""),
+    ("English", "denied", "Company B is right.", ""),
+    ("English", "denied", "Team A is the best choice.", ""),
+    ("English", "denied", "Point A is correct.", ""),
+    ("English", "denied", "In case A, C is correct; in case B, D is correct.", ""),
+    ("English", "dressed", r"$\boxed{\text{C) }42}$", "C"),
+    ("English", "dressed", r"The area is \boxed{A = 5}", ""),
+    ("English", "dressed", r"$\boxed{A+B}$", ""),
+    ("English", "dressed", r"\boxed{\Large B}", "B"),
+    ("English", "dressed", r"\fbox{\textbf{Answer: C}}", "C"),
+    ("English", "dressed", r"\boxed{B}.", "B"),
+    ("English", "dressed", r"\boxed{A \text{ and } B}", ""),
+    ("English", "dressed", r"\textbf{A} is the amplitude.", ""),
+    ("English", "dressed", "$A$ is the area.", ""),
+    ("English", "dressed", r"Answer: \(B\)", "B"),
+    ("English", "dressed", r"Answer: \text{B}", "B"),
+    ("English", "dressed", r"\underline{Answer}: B", "B"),
+    ("English", "dressed", "Answer 👉 B", "B"),
+    ("English", "dressed", "Answer: B ✅", "B"),
+    ("English", "dressed", "✅ Option C is correct", "C"),
+    ("English", "dressed", "❌ A\n❌ B\n❌ C\n✅ D", "D"),
+    ("English", "dressed", "A ❌", ""),
+    ("English", "dressed", "Answer: ❌ B", ""),
+    ("English", "dressed", "Answer: B ❌", ""),
+    ("English", "chosen", "I'd say B.", "B"),
+    ("English", "concluded", "Therefore it's B.", "B"),
+    ("Korean", "denied", "정답은 A일까요?", ""),
+    ("Korean", "answer first", "A는 정답이 아니고 C가 정답입니다.", "C"),
+    ("Korean", "denied", "그룹 B가 정답입니다.", ""),
+    ("Korean", "denied", "C가 옳지 않습니다.", ""),
+    ("Korean", "denied", "오답: B", ""),
+    ("Korean", "answer first", "A는 오답이고, B는 정답입니다.", "B"),
+    ("Korean", "denied", "C를 선택하면 안 됩니다.", ""),
+    ("Chinese", "denied", "不应该选B。", ""),
+    ("Chinese", "denied", "答案可能是A或者B。", ""),
+    ("Chinese", "denied", "A是错误的。", ""),
+    ("Chinese", "denied", "错误的选项是B。", ""),
+    ("Chinese", "chosen", "排除A,选B。", "B"),
+    ("Chinese", "denied", "肝炎B是正确的", ""),
+    ("Japanese", "denied", "AとBが正しいです。", ""),
+    ("Japanese", "answer first", "正解はAではなく、Cです。", "C"),
+    ("Japanese", "denied", "Bを選びません。", ""),
+    ("Spanish", "denied", "No elijo la opción B.", ""),
+    ("Spanish", "denied", "A es incorrecta.", ""),
+    ("Spanish", "answer first", "La respuesta correcta es A porque conserva energía.", "A"),
+    ("German", "denied", "Die Antwort ist A oder B.", ""),
+    ("German", "denied", "B ist nicht die richtige Antwort.", ""),
+    ("German", "denied", "Ich wähle nicht B.", ""),
+    ("French", "denied", "La réponse est A ou B.", ""),
+    ("French", "denied", "Je ne choisis pas B.", ""),
+    ("French", "denied", "Est-ce que la réponse est B ?", ""),
+    ("French", "denied", "L'hépatite B est la bonne réponse.", ""),
+    ("Portuguese", "denied", "A resposta errada é B.", ""),
+    ("Portuguese", "denied", "A hepatite B é a resposta correta.", ""),
+    ("Russian", "denied", "Неправильный ответ: B", ""),
+    ("Russian", "denied", "Не выбираю B.", ""),
+    ("Russian", "denied", "Гепатит B — правильный ответ.", ""),
+]
+
+BEGIN, END = "<!-- answer shapes: made by tests/answer_shapes.py -->\n", "<!-- end of answer shapes -->"
+
+
+def tables() -> str:
+    """Makes the two tables of docs/protocols.md: by language and by kind."""
+    older = [(what.split(",")[0], text, letters, letter, False) for what, text, letters, letter, _ in SHAPES]
+    older += [(what, text, letters, letter, True) for what, text, letters, letter, _ in TRUNCATED]
+    named = {language for language, *_ in (*WRITTEN_FIRST, *HELD_OUT, *FURTHER)}
+    older = [(name if name in named else "English", *row) for name, *row in older]
+    newer = [row[:4] for row in (*WRITTEN_FIRST, *HELD_OUT, *FURTHER)]
+    every = [
+        *((language, _is_right(*row)) for language, *row in older),
+        *((language, _is_right(text, "ABCD", letter, False)) for language, _, text, letter in newer),
+    ]
+    languages = sorted(named, key=lambda name: (-sum(language == name for language, _ in every), name))
+    lines = [
+        "| language | shapes | read right | written first: former rules | held out: former rules"
+        " | held out: changed rules |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in (*languages, "total"):
+        lines.append(
+            f"| {name} | {sum(_is(name, language) for language, _ in every)}"
+            f" | {sum(right for language, right in every if _is(name, language))}"
+            f" | {_then(row for row in WRITTEN_FIRST if _is(name, row[0]))}"
+            f" | {_then((*row[:4], row[5]) for row in HELD_OUT if _is(name, row[0]))}"
+            f" | {_then(row[:5] for row in HELD_OUT if _is(name, row[0]))} |"
+        )
+    lines += [
+        "",
+        "| kind | for example | shapes | written first: former rules | held out: changed rules | read right |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, example in KINDS.items():
+        rows = [row for row in newer if row[1] == kind]
+        right = sum(_is_right(text, "ABCD", letter, False) for _, _, text, letter in rows)
+        lines.append(
+            f"| {kind} | {example} | {len(rows)} | {_then(row for row in WRITTEN_FIRST if row[1] == kind)}"
+            f" | {_then(row[:5] for row in HELD_OUT if row[1] == kind)} | {right} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _is(name: str, language: str) -> bool:
+    return name in ("total", language)
+
+
+def _is_right(text: str, letters: str, letter: str, truncated: bool) -> bool:
+    from darwin_neg_cpp.protocols.extract import extract
+
+    return extract(text, letters, truncated=truncated).letter == letter
+
+
+def _then(rows: Iterable[tuple[str, str, str, str, str]]) -> str:
+    """How many were read right when they were written, and how many gave a letter that is not the answer's."""
+    read = [(letter, then) for _, _, _, letter, then in rows]
+    wrong = sum(then not in ("", letter) for letter, then in read)
+    right = sum(letter == then for letter, then in read)
+    return (f"{right} of {len(read)}" + f", {wrong} wrong" * (wrong > 0)) if read else ""
+
+
+if __name__ == "__main__":
+    page = Path(__file__).resolve().parents[1] / "docs" / "protocols.md"
+    before, _, after = page.read_text("utf-8").partition(BEGIN)
+    page.write_text(before + BEGIN + tables() + END + after.partition(END)[2], "utf-8")

@@ -58,17 +58,21 @@ ENGLISH = Language(
     r"|i (?:think|believe|conclude|say)"
     r"|(?:conclude|see|means?|follows?|implies|know|find|clear|believe|think|confident|indicates?|confirms?"
     r"|shows?) that",
-    right=r"(?:is|must be|would be|has to be) (?:(?:therefore|thus|clearly|indeed|definitely|also) )?"
+    right=r"(?:is|must be|would be|has to be|should be|seems to be|appears to be|seems|appears)"
+    r" (?:(?:therefore|thus|clearly|indeed|definitely) )?"
     r"(?:(?:the )?(?:most likely )?(?:only )?(?:correct|right|best|final|true)(?: (?:answer|option|choice|one"
     r"|statement))?"
     r"|the (?:only )?(?:answer|one))~",
     sentences=(
+        # {"reasoning": "...", "choice": "D"}
+        r"\"(?:answer_?)?(?:choice|option|letter|selection|prediction|label)\" ?: ?@",
         # "I choose C", "so we pick C", not "I would not choose C"
-        r"(?:\b(?:i|we|let's|let us|i'd|i'll|we'd|we'll)(?: (?:will|would|must|should|can|therefore|thus|then|hence"
+        r"(?:\b(?:i|we|let's|let us|i'd|i'll|i'm|i am|we'd|we'll|we're)(?: (?:will|would|must|should|can|therefore"
+        r"|thus|then|hence"
         r"|have to"
         r"|am going to|shall|finally|now|say|can only)){0,2}|(?<![^\n.,;:!] )\bso|\btherefore|\bthus|\bhence)[, ] ?"
         rf"(?:choose|pick|select|go with|going with|went with|chose|picked|selected|opt for|settle on"
-        rf"|answer) {_CHOICE}@~",
+        rf"|answer|say) {_CHOICE}@~",
         # "Solution: B", "Choice: B", "Correct: B" in a line of their own
         r"(?<![^\n])(?:(?:my|the|final|correct|chosen|selected) )?(?:solution|choice|option|pick|verdict|conclusion"
         r"|selection"
@@ -79,10 +83,28 @@ ENGLISH = Language(
         rf"\b(?:leaves|leaving)(?: us)?(?: with)?(?: only| just)? {_CHOICE}@(?:~| as the (?:only "
         rf"|correct )*(?:answer|option))",
         rf"(?<![\w'])it (?:must|has to|can only)(?: therefore| thus)? be {_CHOICE}@~",
+        rf"\b(?:makes|making|leaves|leaving|gives|giving)(?: us)? {_CHOICE}@ (?:as )?(?:the|our) (?:(?:only|best"
+        rf"|most likely|final|correct"
+        r"|right) ){0,3}(?:answer|option|choice|one)\b",
+        rf"\bonly {_CHOICE}@ (?:(?:remains|is left|survives|works|fits|qualifies|makes sense|is possible)~"
+        rf"|can be (?:correct|right))",
+        rf"\bmy (?:money|bet|vote|guess|best guess|choice|answer) (?:is|goes|would be)(?: on| for| to)? {_CHOICE}@~",
+        rf"\b(?:i|we) (?:think|believe|guess|suspect|conclude)(?: that)? (?:it['’]?s|it is|it must be|it has to be)"
+        rf"(?: probably| clearly)? {_CHOICE}@~",
+        rf"\banswer['’]s (?:clearly |probably )?{_CHOICE}@~",
+        # "the option that best explains the data is C"
+        r"\bthe (?:only )?(?:option|choice|statement|alternative|one)(?: (?!(?:not|never|wrong|incorrect|false|least"
+        r"|worst|fails?"
+        r"|violates?|contradicts?|ignores?|overlooks?|is|ruled|eliminated|\w{1,10}n['’]t)\b)[\w'’-]{1,20}){1,10}?"
+        rf" (?:is|must be|would be) (?:therefore |thus )?{_CHOICE}@~",
+        # "(C), since ..." at the beginning of a line
+        rf"(?<![^\n]){_CHOICE}@,? (?:because|since)\b",
         rf"\bthe (?:only )?(?:correct|right|true) (?:one|statement|option) (?:is|must be) {_CHOICE}@~",
     ),
-    therefore=r"therefore|thus|hence|so|accordingly|consequently|in conclusion|ergo",
-    supposed=r"(?:(?:wrong|incorrect|false|not|(?:if|whether|could|can|might|suppose|supposing|assuming|assume"
+    therefore=r"therefore|thus|hence|so|by (?:process of )?elimination|accordingly|consequently|in conclusion|ergo",
+    supposed=r"(?:(?:second|least(?: likely)?|worst|second[- ]best|next best|when(?:ever)?|at first|initially"
+    r"|originally)(?:,| [\w ]{1,12})?|(?:wrong|incorrect|false|not|(?:if|whether"
+    r"|could|can|might|suppose|supposing|assuming|assume"
     r"|unless|doubt"
     r"|unlikely|check)(?: that)?)(?: (?:the|an?|your|my|this|that))?(?: (?:only|correct|right|best|final|true|option"
     r"|choice))*"
@@ -102,7 +124,7 @@ ENGLISH = Language(
 
 KOREAN = Language(
     "Korean",
-    answer=r"정답|(?<!오)답|(?:옳은|맞는|적절한|알맞은|올바른|적합한|타당한) (?:것|보기|선택지|설명)",
+    answer=r"정답|(?<!오)답|(?:옳은|맞는|적절한|알맞은|올바른|적합한|타당한) (?:것|보기|선택지|선택|설명|답안)",
     between=r"은|는|이|가|선택지|보기|옵션|바로",
     says=r"은|는|이|가",
     leads=r"선택지|보기|옵션|중|중에서|따라서|그러므로|즉|결국|그래서|결론적으로|최종적으로|때문에|나는|저는"
@@ -134,7 +156,7 @@ CHINESE = Language(
     right=r"(?:项|項|选项|選項)?(?:(?:就)?[是为為])?(?:最|唯一)?(?:正确|正確|对|對|符合题意|符合題意|合适|恰当)(?:的)?"
     r"(?:答案|选项|選項|选择|選擇|说法|說法)?~",
     sentences=(
-        r"(?:(?<!不)(?:故|应|應|应该|應該|我|因此|所以|答案|本题|本題|此题|此題|可|直接|最终|最終|会|會|则|則|者|项|項)"
+        r"(?:(?<!不)(?:故|应|應|应该|應該|我|因此|所以|答案|本题|本題|此题|此題|可|直接|最终|最終|会|會|则|則|者|项|項|题|題)"
         r"|[:,;。!、\n ]|^) ?(?:选择|選擇|选|選) ?:? ?(?:选项|選項)?@(?:~|项|項)",
     ),
     therefore=r"所以|因此|故|综上(?:所述)?|綜上(?:所述)?|因而",
@@ -153,7 +175,7 @@ JAPANESE = Language(
     says=r"は|が",
     leads=r"選択肢|よって|したがって|従って|ゆえに|より|から|ので|つまり|結局|中で|うち|ため|だから",
     right=r"番?[がは] ?(?:最も)?(?:正解|正答|適切|正しい(?:答え|選択肢)?"
-    r"|答え)(?:です|である|だ|となる|となります|と(?:言える|考えられる)"
+    r"|答え)(?:です|である|だ|となる|となります|と(?:言える|考えられる)|であると(?:言え|考えられ|判断でき)(?:る|ます)"
     r"|になります|になる)?(?:ね|よ)?~",
     sentences=(
         r"@を(?:(?:選び|選択し)(?:ます|ました|た)|(?:選ぶ|選択する)~)",
@@ -231,6 +253,8 @@ FRENCH = Language(
     r"(?:réponse(?: (?:correcte|exacte|juste))?|option(?: correcte)?|correcte?|exacte?|juste|vraie?|bonne)~",
     sentences=(
         r"\bil s['’]agit (?:donc )?de (?:la |l['’])?(?:réponse |option |proposition |lettre )?@~",
+        r"\bc['’]est (?:donc |bien |ainsi )?(?:la |l['’])?(?:réponse |option |proposition |lettre )?@"
+        r"(?: qui est (?:correcte?|juste|exacte?|vraie?)|~)",
         r"\bje (?:choisis|sélectionne|prends|retiens|opte(?:rais)? pour|choisirais)(?: donc)?"
         r"(?: (?:la |l['’])?(?:réponse|option|proposition|lettre))? @~",
     ),
@@ -276,6 +300,7 @@ RUSSIAN = Language(
     r"(?: (?:ответ|вариант|выбор)(?:ом)?)?(?: ответа)?~",
     sentences=(
         r"(?<!не )\b(?:выбираю|выберу|выбираем|выбрал|выбрала)(?: (?:вариант|ответ))? @~",
+        r"(?<!не )\b(?:правильн|верн)\w{2,3} (?:ответом )?(?:является|будет) (?:вариант |ответ )?@~",
         r"(?<!не )\b(?:правильный|верный) (?:ответ|вариант) @~",
     ),
     therefore=r"следовательно|значит|итак|поэтому|таким образом",
@@ -290,7 +315,7 @@ RUSSIAN = Language(
 ITALIAN = Language(
     "Italian",
     answer=r"rispost[ae]|(?:opzione|alternativa) (?:corretta|giusta)|soluzione(?= ?:)",
-    between=r"è|la|l['’]opzione|opzione|lettera|corretta|quindi|sarebbe",
+    between=r"è|la|l['’]opzione|opzione|lettera|corretta|esatta|giusta|quindi|sarebbe",
     says=r"è|sarebbe",
     leads=r"(?:la |l['’])?(?:opzione|risposta|lettera|affermazione)|quindi|pertanto|dunque|solo",
     right=r"è (?:(?:quindi|dunque) )?(?:la )?(?:(?:risposta|opzione) )?(?:corretta|giusta|esatta|vera|risposta)~",
@@ -304,13 +329,56 @@ ITALIAN = Language(
     because=r"perché|poiché",
 )
 
+DUTCH = Language(
+    "Dutch",
+    answer=r"antwoord|juiste (?:optie|keuze)",
+    between=r"is|optie|dus|het|antwoord (?=@)",
+    says=r"is",
+    leads=r"(?:het )?(?:optie|antwoord|keuze)|dus|daarom",
+    right=r"is (?:dus )?(?:(?:het|de) )?(?:juiste?|correcte?|goede)(?: (?:antwoord|optie|keuze))?~",
+    sentences=(r"\bik (?:kies|ga voor)(?: (?:voor|optie|antwoord)){0,2} @~",),
+    therefore=r"dus|daarom",
+    supposed=r"\b(?:als|niet|of)(?: (?:het|de))?(?: (?:juiste|antwoord|optie))*|foute|verkeerde",
+    rejected=r" is (?:niet|fout|onjuist|verkeerd)\b",
+    negated=r"is niet",
+    instead=r"maar",
+    alternative=r"of|en",
+    because=r"want|omdat|en|of",
+)
+
+POLISH = Language(
+    "Polish",
+    answer=r"odpowied(?:ź|zią)|poprawna opcja",
+    between=r"to|jest|brzmi|poprawna|prawidłowa|opcja",
+    says=r"to|jest|brzmi",
+    leads=r"odpowiedź|opcja|więc|zatem|dlatego",
+    right=r"(?:jest|to) (?:poprawn[aą]|prawidłow[aą]|właściw[aą])(?: (?:odpowied(?:ź|zią)|opcj[aą]))?~",
+    sentences=(r"(?<!nie )\bwybieram(?: (?:odpowiedź|opcję))? @~",),
+    therefore=r"więc|zatem|dlatego",
+    supposed=r"\b(?:jeśli|jeżeli|nie|czy)(?: (?:odpowiedź|opcja))?|błędna",
+    rejected=r" (?:nie jest|jest (?:błędna|niepoprawna|nieprawidłowa))",
+    negated=r"nie jest|to nie",
+    instead=r"ale|lecz|tylko",
+    alternative=r"lub|albo|i",
+    because=r"ponieważ|bo|lub|i",
+)
+
+TURKISH = Language(
+    "Turkish",
+    answer=r"cevap|cevabı|yanıt|doğru (?:seçenek|şık)",
+    between=r"seçeneği|şıkkı|şudur",
+    leads=r"cevap|yanıt|bu nedenle|dolayısıyla",
+    right=r"(?:seçeneği|şıkkı)? ?(?:doğru(?:dur)?|doğru (?:cevap|yanıt|seçenek)(?:tır|tir)?)~",
+    therefore=r"bu nedenle|dolayısıyla|yani",
+    supposed=r"\b(?:eğer|yanlış)",
+    rejected=r" (?:seçeneği |şıkkı )?(?:değil|yanlış)",
+    alternative=r"veya|ya da|ve",
+)
+
 # of these, the word for "answer" and little else
 BRIEFLY = (
-    Language("Dutch", r"antwoord|juiste (?:optie|keuze)", r"is|optie|dus|het", r"is", therefore="dus"),
     Language("Swedish", r"svaret|svar|rätt alternativ", r"är|alternativ", r"är"),
-    Language("Polish", r"odpowied(?:ź|zią)|poprawna opcja", r"to|jest|brzmi|poprawna|opcja", r"to|jest|brzmi"),
     Language("Czech", r"odpověď", r"je|správná", r"je"),
-    Language("Turkish", r"cevap|cevabı|yanıt|doğru (?:seçenek|şık)", r"seçeneği|şıkkı"),
     Language("Indonesian", r"jawaban(?:nya)?", r"adalah|yang|benar|tepat|ialah|opsi", r"adalah|ialah"),
     Language("Vietnamese", r"đáp án|câu trả lời|phương án đúng", r"là|đúng|chính xác", r"là"),
     Language("Ukrainian", r"відповідь|правильний варіант", r"це|варіант", r"це"),
@@ -331,5 +399,8 @@ LANGUAGES = (
     PORTUGUESE,
     RUSSIAN,
     ITALIAN,
+    DUTCH,
+    POLISH,
+    TURKISH,
     *BRIEFLY,
 )

@@ -31,9 +31,16 @@ _ALONE = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(rf"\b(?:[Oo]ption|[Cc]hoice) [(\[\"'‘“]{{0,3}}{LETTER}")
-_DENIED = re.compile(r"\b(?:not|cannot|never|incorrect|wrong|false|except|neither|nor|\w{1,12}n['’]t)\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not|cannot|never|incorrect|wrong|false|except|neither|nor|\w{1,12}n['’]t|nicht|falsch\w{0,2}|fausse?|mauvaise?"
+    r"|fals[ao]|errad[ao]|incorrec?t[ao]|no|não|non|не|неверн\w{2,3}|неправил\w{2,6})\b|오답|틀[린렸]|잘못|아[니닙닌]|않"
+    r"|不|错|錯|誤|間違|ない|ません"
+    # "check whether option B"
+    r"|\b(?:if|whether)\b(?=[^\n]{0,30}\b(?:option|choice)\b)|\?",
+    re.IGNORECASE,
+)
 _WRONG = re.compile(r"\b(?:incorrect|wrong|false)\b", re.IGNORECASE)
-_LISTED = re.compile(rf"(?:{OPEN}([A-Z]){CLOSE}[).:]? |\(?([A-Z])[).:] )")
+_LISTED = re.compile(rf"(?:{OPEN}([A-Z]){CLOSE}[).:]? (?!(?:is|are|was|has|have|and|or|in|of)\b)|\(?([A-Z])[).:] )")
 _TICKED = re.compile(rf"✓ ?(?:(?i:{_NAMES}) )?{LETTER}|{LETTER}[).:]? (?:.*[^ ] ?)?✓ ?\Z")
 # "A: B" is short for "Answer: B", or a choice whose text is a letter
 _QUESTION = re.compile(r"(?:Q|Question)\d{0,3} ?:", re.IGNORECASE)

@@ -36,7 +36,8 @@ _DRESS = re.compile(
     rf"(?P<style>{_INLINE_TAG}|{_STYLE}|\\[()\[\]]|[*`$]+|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_{{]))"
     rf"|(?P<break></[\w-]{{1,30}}>|\\\\)|(?P<arrow>{_ARROW})"
     r"|(?P<box>\\(?:boxed|fbox|framebox|colorbox\{\w{1,20}\}|bbox)(?![A-Za-z]))"
-    r"|(?P<tick>[✅✓✔☑🗹]|\\checkmark(?![A-Za-z]))|(?P<cross>[❌✗✘✖❎☒🚫])"
+    r"|(?P<tick>[✅✓✔☑🗹]|\\checkmark(?![A-Za-z])|(?<![^\n])[-+] \[[xX]\])"
+    r"|(?P<cross>[❌✗✘✖❎☒🚫]|(?<![^\n])[-+] \[ \])"
     r"|(?P<letter>[\U0001f150-\U0001f169\U0001f170-\U0001f189])"
     r"|(?P<space>\\(?:[,;:! ]|q?quad(?![A-Za-z]))|~)"
     r"|(?P<emoji>[\ue000-\ue003\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff\u2600-\u27bf\U0001f000-\U0001faff])"
@@ -52,11 +53,13 @@ _REPLACED = {
     "emoji": "",
 }
 # one mark before a letter and one after it, or more of both
-_OPENING, _CLOSING = rf"{_MARK}(\[{{<\"'‘“«「『【", rf"{_MARK})\]}}>\"'’”»」』】"
+_OPENING, _CLOSING = r"(\[{<\"'‘“«「『【", r")\]}>\"'’”»」』】"
 _DRESSED = re.compile(
     # not in "x_{B}" or "f(B)", and not "'B" of "'B's"
-    rf"(?<![_^\d])(?<!(?<![A-Za-z])[A-Za-z])[{_OPENING}]{{1,8}} ?([A-Za-z])"
-    rf"(?: ?[{_CLOSING}]){{1,8}}(?<!['’](?=[A-Za-z]))"
+    r"(?<![_^\d])(?<!(?<![A-Za-z])[A-Za-z])"
+    rf"(?:{_MARK} ?([A-Za-z]) ?{_MARK}"
+    rf"|[{_OPENING}{_MARK}]{{1,8}}(?<!{_MARK}) ?{_MARK}? ?([A-Za-z]){_MARK}? ?[{_CLOSING}]"
+    rf"(?: ?[{_CLOSING}{_MARK}]){{0,7}}(?<!['’](?=[A-Za-z])))"
 )
 
 
@@ -100,7 +103,7 @@ def _shortest_space(match: re.Match[str]) -> str:
 
 
 def _between_marks(match: re.Match[str]) -> str:
-    return f"{OPEN}{match[1]}{CLOSE}"
+    return f"{OPEN}{match[1] or match[2]}{CLOSE}"
 
 
 def _to(text: str) -> Callable[[re.Match[str]], str]:

@@ -31,7 +31,7 @@ _BECAUSE = "|".join(language.because for language in LANGUAGES if language.becau
 # the end of what is said of a letter: "is correct." and "is correct because", not "is correct?" or "is correct only if"
 _STOP = (
     r"(?=\) |[)\]}\"'”’ ]{0,3}(?:[.](?![A-Za-z0-9])|[,;:!。、—–]|\n|\Z)"
-    rf"| (?:{_BECAUSE}|here|for|while|whereas|hence|so)(?!\w))"
+    rf"| (?:{_BECAUSE}|here|for|on this|while|whereas|hence|so)(?!\w))"
 )
 # the end of a conclusion that is nothing but a letter: "Therefore B.", not "Therefore B increases" or "B. subtilis"
 _CONCLUDED = (
@@ -73,7 +73,9 @@ _NOT_BUT = _compiled(
 _FORMATTING = re.compile(r"[\s(\[{<\"'‘“]*(?:(?:option|choice|letter)[\s(\[{<\"'‘“]*)?", re.IGNORECASE)
 _IN_PASSING = re.compile(r"[\"'’”)\]}]{0,4} (?!because\b|since\b)[a-z]")
 _SUPPOSED = _compiled(rf"{_joined('supposed')} ?\Z")
-_REJECTED = _compiled(rf"[\"'’”)\]}}]{{0,4}}(?:{'|'.join(one.rejected for one in LANGUAGES if one.rejected)})")
+# "the answer is B?"
+_ASKED = re.compile(r"[\"'’”)\]}]{0,4} ?(?:\?|번?(?:일까|인가|인지|일지|일 수도)|吗|嗎|呢|でしょうか|ですか|だろうか)")
+_REJECTED = _compiled(rf"[\"'’”)\]}}]{{0,4}}(?: ?✗|{'|'.join(one.rejected for one in LANGUAGES if one.rejected)})")
 # after what is rejected: "가 아니라 C", "ではなく C"
 _INSTEAD = _compiled(r"[라고]?[,、]? ?(?:く[,、 ]{0,2})?@")
 # words after "A", "I" and small letters that leave them letters, where others make them words or variables
@@ -88,9 +90,13 @@ _RIGHT = _compiled(
     + "|".join(f"{' ' if language.spaced else ' ?'}(?:{language.right})" for language in LANGUAGES if language.right)
     + ")"
 )
+# a question may be about statements A to D, each of which may be true
+_WEAK = _compiled(
+    r"\b(?:statement|true|aussage|wahr|affirmation|vraie?|afirmación|verdader[ao]|afirmação|verdadeir[ao]|утверждение)\b|설명"
+)
 _SENTENCES = [_compiled(sentence) for language in LANGUAGES for sentence in language.sentences]
 _THEREFORE = _compiled(
-    rf"(?:∴|{_joined('therefore')})[,、:]? ?(?:we (?:get|have|obtain) |it (?:is|must be) |(?:the )?answer )?"
+    rf"(?:∴|{_joined('therefore')})[,、:]? ?(?:we (?:get|have|obtain) |it(?:['’]s| is| must be) |(?:the )?answer )?"
     rf"{_NOUN}@{_CONCLUDED}"
 )
 
@@ -116,7 +122,9 @@ class Statement:
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """Yields the places of a plain text that say which letter the answer is, the last one first."""
+    """Yields the places of a plain text that say which letter the answer is: the last one first, the weak ones last."""
+    if not _ANY.search(text):
+        return
     found: list[tuple[int, Statement]] = []  # with the place of the letter
     for right in _RIGHT.finditer(text):
         found.append((right.start(1), Statement(right.start(), right[1], right.end(), whole=True)))
@@ -126,10 +134,17 @@ def statements(text: str) -> Iterator[Statement]:
     for marker in _MARKER.finditer(text):
         if letter := _letter_after(text, marker.end()):
             found.append((letter[0], Statement(marker.start(), *letter[1:])))
+    weak: list[Statement] = []
     for _, statement in sorted(found, key=lambda one: one[0], reverse=True):
         begin = _clause_begin(text, statement.begin) if statement.whole else statement.begin
-        if begin is not None and not _before(_SUPPOSED, text, begin):
+        if begin is None or _before(_SUPPOSED, text, begin):
+            continue
+        if statement.whole and _WEAK.search(text, begin, statement.end):
+            weak.append(statement)
+        else:
             yield statement
+    if len({statement.letter for statement in weak}) == 1:
+        yield weak[0]
 
 
 def names_another(text: str, end: int, letters: str) -> bool:
@@ -175,6 +190,8 @@ def _letter_after(text: str, begin: int) -> tuple[int, str, int] | None:
     if not _SAYS.search(text, begin, letter.start() + text.startswith(OPEN, letter.start())):
         return None
     if _FORMATTING.fullmatch(text, begin, letter.start()) and _IN_PASSING.match(text, letter.end()):
+        return None
+    if ":" not in between[0] and _ASKED.match(text, letter.end()):
         return None
     if rejected := _REJECTED.match(text, letter.end()):
         letter = _INSTEAD.match(text, rejected.end())
