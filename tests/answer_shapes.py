@@ -1,12 +1,30 @@
-"""Answers as models write them, each with the letter that a careful reader takes from it, judged by hand.
+"""Answers as people and models write them, each with the letter that a careful reader takes from it, judged by hand.
 
-A row is (what it shows, the text, the letters offered, the letter or "", by which rule). Adding a shape is one line.
+A row of SHAPES and TRUNCATED is (what it shows, the text, the letters offered, the letter or "", by which rule). In the
+other lists A to D were offered, and a row is (language, kind, the text, the letter or "", and what was read when the
+row was written): WRITTEN_FIRST was written before the rules were changed for it, HELD_OUT after that and before any
+rule was changed for it, so that these columns say how good the rules were on answers that they were not made for. The
+last column of HELD_OUT is what the rules read before WRITTEN_FIRST. Adding a shape is one line.
+
+`python tests/answer_shapes.py` writes the tables of docs/protocols.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 ABCD = "ABCD"
 ANSWER, FALLBACK, NONE = "answer", "fallback", "none"
+
+KINDS = {
+    "answer first": "`Correct option: **D**`",
+    "letter first": "`따라서 C가 정답입니다.`",
+    "chosen": "`I would go with option B here.`",
+    "concluded": "`The forces cancel. Hence, (C).`",
+    "dressed": r"`$\boxed{\textbf{(C)}\ 12}$`",
+    "denied": "`Vitamin C is correct.`",
+}
 
 SHAPES: list[tuple[str, str, str, str, str]] = [
     # --- the asked form and its dress
@@ -210,7 +228,8 @@ SHAPES: list[tuple[str, str, str, str, str]] = [
     ("choice with its text", "B) 42 kJ/mol", ABCD, "B", FALLBACK),
     ("choice with its text last", "The pressure rises.\n\nC. The volume falls", ABCD, "C", FALLBACK),
     ("choices repeated", "A) 1\nB) 2\nC) 3\nD) 4", ABCD, "", NONE),
-    ("option in the last line", "The pressure rises.\nTherefore, option B is correct.", ABCD, "B", FALLBACK),
+    ("option in the last line", "The pressure rises.\nTherefore, option B is correct.", ABCD, "B", ANSWER),
+    ("option in the last line, no more", "The pressure rises.\nThis is what option B says of it.", ABCD, "B", FALLBACK),
     ("option denied in the last line", "The pressure rises.\nOption B is incorrect.", ABCD, "", NONE),
     ("two options in the last line", "Both option A and option B fit.", ABCD, "", NONE),
     ("letter alone that was not offered", "E", ABCD, "", NONE),
@@ -236,7 +255,7 @@ SHAPES: list[tuple[str, str, str, str, str]] = [
     ("Korean, not this number but that", "정답은 A번이 아니고 (C)번입니다.", ABCD, "C", ANSWER),
     ("Korean, wrong answers listed", "정답: C\n오답: A, B", ABCD, "C", ANSWER),
     ("Korean, denied", "정답은 A가 아닙니다.", ABCD, "", NONE),
-    ("Korean, denied, then a sentence", "답은 B가 아니다. 따라서 C가 맞다.", ABCD, "", NONE),
+    ("Korean, denied, then a sentence", "답은 B가 아니다. 따라서 C가 맞다.", ABCD, "C", ANSWER),
     ("Korean, denied, then said", "답은 B가 아니다. 정답은 D이다.", ABCD, "D", ANSWER),
     ("Japanese, not this but that", "答えはAではなくBです。", ABCD, "B", ANSWER),
     ("Japanese, denied", "答えはAではありません。", ABCD, "", NONE),
@@ -277,3 +296,488 @@ TRUNCATED: list[tuple[str, str, str, str, str]] = [
     ("a number after it", "The answer is A. 1.2", ABCD, "A", ANSWER),
     ("a statement before the end", "The answer is A. Let me check this: if x", ABCD, "A", ANSWER),
 ]
+
+# written before the rules were changed for them
+WRITTEN_FIRST: list[tuple[str, str, str, str, str]] = [
+    # --- English
+    ("English", "dressed", r"Answer: \textbf{B}", "B", ""),
+    ("English", "dressed", r"\textbf{Answer: C}", "C", "C"),
+    ("English", "dressed", r"The answer is \textrm{B}.", "B", ""),
+    ("English", "dressed", r"The energy doubles, so we get \fbox{B}", "B", ""),
+    ("English", "dressed", r"So the work is zero: \textbf{D}", "D", ""),
+    ("English", "dressed", r"\textrm{C}", "C", ""),
+    ("English", "dressed", r"We have therefore $\boxed{\textbf{(C)}\ 12}$.", "C", "C"),
+    ("English", "dressed", r"Hence the answer is $\boxed{\text{Option B}}$", "B", "B"),
+    ("English", "dressed", r"Then \boxed{\mathrm{D}}", "D", "D"),
+    ("English", "dressed", r"The result is $\framebox{A}$", "A", ""),
+    ("English", "dressed", r"Answer: \underline{\textit{C}}", "C", ""),
+    ("English", "dressed", r"Answer: {\bf C}", "C", "C"),
+    ("English", "dressed", r"Answer: \texttt{D}", "D", ""),
+    ("English", "dressed", r"\[ \boxed{\text{B. } 42\ \text{kJ}} \]", "B", "B"),
+    ("English", "dressed", r"\boxed{\text{The answer is D}}", "D", "D"),
+    ("English", "dressed", "Answer: ✅ B", "B", ""),
+    ("English", "dressed", "Answer → B", "B", ""),
+    ("English", "dressed", "✅ C", "C", ""),
+    ("English", "dressed", "The pressure rises.\n\n✅ **Answer: D**", "D", "D"),
+    ("English", "dressed", "Final answer ➡️ C", "C", ""),
+    ("English", "dressed", "Answer => A", "A", "A"),
+    ("English", "dressed", "👉 B", "B", ""),
+    ("English", "dressed", "Friction does the work here.\n→ (D)", "D", ""),
+    ("English", "dressed", "❌ A) 3 m\n❌ B) 4 m\n✅ C) 5 m\n❌ D) 6 m", "C", ""),
+    ("English", "dressed", "A ❌\nB ✅\nC ❌\nD ❌", "B", ""),
+    ("English", "dressed", "Answer: 🅱️", "B", ""),
+    ("English", "dressed", "<answer>B</answer>", "B", "B"),
+    ("English", "dressed", "The cell divides.\n<answer>\n(C)\n</answer>", "C", "C"),
+    ("English", "dressed", '```json\n{"answer": "D"}\n```', "D", "D"),
+    ("English", "dressed", "Mercury is nearest.\n\n#### B", "B", "B"),
+    ("English", "dressed", "After weighing both, my verdict is: [[A]]", "A", ""),
+    ("English", "answer first", "Correct option: **D**", "D", "D"),
+    ("English", "answer first", "Selected option: C", "C", ""),
+    ("English", "answer first", "My choice: B", "B", ""),
+    ("English", "answer first", "the best answer here is B", "B", ""),
+    ("English", "answer first", "The only answer that conserves momentum is D.", "D", ""),
+    ("English", "answer first", "The answer I arrive at is (A).", "A", ""),
+    ("English", "answer first", "Final choice: C", "C", ""),
+    ("English", "answer first", "Solution: B", "B", ""),
+    ("English", "answer first", "The right answer among these four is clearly C.", "C", ""),
+    ("English", "answer first", "Answer choice: (B) Mercury", "B", "B"),
+    ("English", "concluded", "Therefore B.", "B", ""),
+    ("English", "concluded", "The forces cancel. Hence, (C).", "C", ""),
+    ("English", "concluded", "The forces cancel, so D.", "D", ""),
+    ("English", "concluded", "Thus, **A**.", "A", ""),
+    ("English", "concluded", "That gives 5 m/s, which corresponds to option B.", "B", "B"),
+    ("English", "concluded", "This leaves only D.", "D", ""),
+    ("English", "concluded", "It must be C.", "C", ""),
+    ("English", "chosen", "I choose C.", "C", ""),
+    ("English", "chosen", "I would go with option B here.", "B", "B"),
+    ("English", "chosen", "Given all that, I'll pick (D).", "D", ""),
+    ("English", "chosen", "So we select A.", "A", ""),
+    ("English", "letter first", "B is correct.", "B", ""),
+    ("English", "letter first", "Of these, only C is correct.", "C", ""),
+    ("English", "letter first", "Therefore, option D is correct because it conserves energy.", "D", "D"),
+    ("English", "letter first", "Statement B is true.", "B", ""),
+    ("English", "letter first", "(A) is the right one.", "A", "A"),
+    ("English", "letter first", "C is right: the field vanishes inside.", "C", ""),
+    ("English", "letter first", "Answer choice C is correct.", "C", "C"),
+    ("English", "denied", "Vitamin C is correct.", "", ""),
+    ("English", "denied", "Vitamin C is correct about scurvy.\nAnswer: B", "B", "B"),
+    ("English", "denied", "A: B", "B", "A"),
+    ("English", "denied", "Q: Which planet is nearest to the sun?\nA: B", "B", ""),
+    ("English", "denied", "If B is correct, energy is lost.", "", ""),
+    ("English", "denied", "Is B correct? Let us see.", "", ""),
+    ("English", "denied", "B is not correct.", "", ""),
+    ("English", "denied", "Neither B nor C is correct.", "", ""),
+    ("English", "denied", "It would be wrong to choose C.", "", ""),
+    ("English", "denied", "I would not choose C.", "", ""),
+    ("English", "denied", 'The student wrote "Answer: A", which overlooks friction.', "", "A"),
+    ("English", "denied", 'Some would say "the answer is A", but that ignores friction. The answer is C.', "C", "C"),
+    ("English", "denied", "The answer is not B but C.", "C", ""),
+    ("English", "denied", "The answer isn't A; it's D.", "D", ""),
+    ("English", "denied", "Unlike A, B conserves energy.", "", ""),
+    ("English", "denied", "A is larger than B.", "", ""),
+    ("English", "denied", "Therefore A is smaller than B.", "", ""),
+    ("English", "denied", "Thus A = 3.", "", ""),
+    ("English", "denied", "We choose C = 5 as the constant.", "", ""),
+    ("English", "denied", "I choose a large value for x.", "", ""),
+    ("English", "denied", "Suppose B is correct.", "", ""),
+    ("English", "denied", "Someone who picks A has forgotten the sign.", "", ""),
+    ("English", "denied", "Both A and B are correct.", "", ""),
+    ("English", "denied", "Hepatitis B is right behind it in frequency.", "", ""),
+    ("English", "denied", "Therefore B cells divide.", "", ""),
+    ("English", "denied", "B is correct only if friction vanishes, and it does not.", "", ""),
+    # --- Korean
+    ("Korean", "letter first", "따라서 C가 정답입니다.", "C", ""),
+    ("Korean", "letter first", "그러므로 B가 맞습니다.", "B", ""),
+    ("Korean", "letter first", "선택지 D가 옳습니다.", "D", ""),
+    ("Korean", "letter first", "B번이 정답이에요.", "B", ""),
+    ("Korean", "letter first", "보기 중 C가 가장 적절합니다.", "C", ""),
+    ("Korean", "letter first", "(A)가 정답이다.", "A", ""),
+    ("Korean", "answer first", "정답 → C", "C", ""),
+    ("Korean", "answer first", "그래서 답은 D예요.", "D", "D"),
+    ("Korean", "answer first", "가장 적절한 답은 B입니다.", "B", "B"),
+    ("Korean", "answer first", "따라서 옳은 것은 B이다.", "B", ""),
+    ("Korean", "answer first", "정답은 선택지 B입니다.", "B", ""),
+    ("Korean", "answer first", "정답은 ✅ A", "A", ""),
+    ("Korean", "chosen", "저는 C를 선택하겠습니다.", "C", ""),
+    ("Korean", "concluded", "압력이 증가하므로 따라서 B입니다.", "B", ""),
+    ("Korean", "denied", "A가 정답이 아닙니다.", "", ""),
+    ("Korean", "denied", "만약 A가 정답이라면 에너지가 보존되지 않는다.", "", ""),
+    ("Korean", "denied", "비타민 C가 정답입니다.", "", ""),
+    ("Korean", "denied", "A는 틀렸습니다. 따라서 D가 정답입니다.", "D", ""),
+    ("Korean", "denied", "A가 B보다 큽니다.", "", ""),
+    ("Korean", "denied", "B가 정답인지 확인해 봅시다.", "", ""),
+    # --- Chinese
+    ("Chinese", "answer first", "故选：C", "C", ""),
+    ("Chinese", "answer first", "答案选 C", "C", ""),
+    ("Chinese", "answer first", "水星离太阳最近，故选B。", "B", ""),
+    ("Chinese", "answer first", "正确选项是A。", "A", ""),
+    ("Chinese", "answer first", "因此，正确答案为(C)。", "C", "C"),
+    ("Chinese", "answer first", "答案是选项 D", "D", ""),
+    ("Chinese", "answer first", "【答案】B", "B", ""),
+    ("Chinese", "answer first", "因此正確答案是 B。", "B", "B"),
+    ("Chinese", "answer first", "本题答案：**A**", "A", "A"),
+    ("Chinese", "chosen", "我选择D。", "D", ""),
+    ("Chinese", "chosen", "综上所述，选A。", "A", ""),
+    ("Chinese", "chosen", "因此，應選 B。", "B", ""),
+    ("Chinese", "letter first", "选项B正确。", "B", ""),
+    ("Chinese", "letter first", "所以C是正确答案。", "C", ""),
+    ("Chinese", "letter first", "A项错误；B项正确；C项错误。", "B", ""),
+    ("Chinese", "letter first", "D选项符合题意。", "D", ""),
+    ("Chinese", "denied", "A选项错误。", "", ""),
+    ("Chinese", "denied", "如果选A，则能量不守恒。", "", ""),
+    ("Chinese", "denied", "答案不是A，而是C。", "C", ""),
+    ("Chinese", "denied", "维生素C是正确答案。", "", ""),
+    ("Chinese", "denied", "A、B、D错误，故选C。", "C", ""),
+    ("Chinese", "denied", "不能选A。", "", ""),
+    # --- Japanese
+    ("Japanese", "answer first", "したがって、正解はCです。", "C", "C"),
+    ("Japanese", "answer first", "よって、答えは（B）である。", "B", "B"),
+    ("Japanese", "answer first", "解答：D", "D", ""),
+    ("Japanese", "answer first", "正しい選択肢はAです。", "A", ""),
+    ("Japanese", "letter first", "Bが正解です。", "B", ""),
+    ("Japanese", "letter first", "以上より、Cが正しいです。", "C", ""),
+    ("Japanese", "letter first", "選択肢Dが正しい。", "D", ""),
+    ("Japanese", "chosen", "私はCを選びます。", "C", ""),
+    ("Japanese", "concluded", "したがって、Bです。", "B", ""),
+    ("Japanese", "denied", "Aは正しくありません。", "", ""),
+    ("Japanese", "denied", "Bが正解ではない。", "", ""),
+    ("Japanese", "denied", "もしAが正解なら、矛盾します。", "", ""),
+    ("Japanese", "denied", "ビタミンCが正解です。", "", ""),
+    # --- Spanish
+    ("Spanish", "answer first", "La respuesta correcta es la opción B.", "B", ""),
+    ("Spanish", "answer first", "Opción correcta: C", "C", ""),
+    ("Spanish", "answer first", "Por lo tanto, la alternativa correcta es la D.", "D", ""),
+    ("Spanish", "letter first", "La B es correcta.", "B", ""),
+    ("Spanish", "letter first", "La opción C es la correcta.", "C", ""),
+    ("Spanish", "letter first", "A es la respuesta correcta.", "A", ""),
+    ("Spanish", "chosen", "Elijo la opción A.", "A", ""),
+    ("Spanish", "concluded", "La presión aumenta. Por lo tanto, B.", "B", ""),
+    ("Spanish", "denied", "La opción A no es correcta.", "", ""),
+    ("Spanish", "denied", "La respuesta no es B, sino C.", "C", ""),
+    ("Spanish", "denied", "Si la respuesta es A, se pierde energía.", "", "A"),
+    ("Spanish", "denied", "La vitamina C es correcta.", "", ""),
+    # --- German
+    ("German", "answer first", "Die richtige Antwort lautet C.", "C", ""),
+    ("German", "answer first", "Lösung: B", "B", ""),
+    ("German", "answer first", "Richtig ist D.", "D", ""),
+    ("German", "letter first", "Antwort B ist richtig.", "B", ""),
+    ("German", "letter first", "Option D ist korrekt.", "D", "D"),
+    ("German", "letter first", "Also ist C die richtige Antwort.", "C", ""),
+    ("German", "letter first", "A ist die richtige Antwort.", "A", ""),
+    ("German", "chosen", "Ich wähle A.", "A", ""),
+    ("German", "concluded", "Der Druck steigt. Daher B.", "B", ""),
+    ("German", "denied", "Antwort A ist nicht richtig.", "", ""),
+    ("German", "denied", "Wenn A richtig ist, geht Energie verloren.", "", ""),
+    ("German", "denied", "Vitamin C ist richtig.", "", ""),
+    ("German", "denied", "Die Antwort ist nicht A, sondern D.", "D", ""),
+    # --- French
+    ("French", "answer first", "La bonne réponse est la C.", "C", "C"),
+    ("French", "answer first", "Réponse finale : **C**", "C", ""),
+    ("French", "answer first", "Il s'agit de la réponse D.", "D", ""),
+    ("French", "letter first", "La réponse B est correcte.", "B", ""),
+    ("French", "letter first", "C est la bonne réponse.", "C", ""),
+    ("French", "letter first", "L'option D est donc correcte.", "D", "D"),
+    ("French", "chosen", "Je choisis B.", "B", ""),
+    ("French", "concluded", "La pression augmente. Donc A.", "A", ""),
+    ("French", "denied", "La réponse A est fausse.", "", ""),
+    ("French", "denied", "La réponse n'est pas B.", "", ""),
+    ("French", "denied", "Si la réponse est A, l'énergie est perdue.", "", "A"),
+    ("French", "denied", "La vitamine C est correcte.", "", ""),
+    # --- Portuguese
+    ("Portuguese", "answer first", "A resposta correta é a letra C.", "C", ""),
+    ("Portuguese", "answer first", "A alternativa correta é B.", "B", ""),
+    ("Portuguese", "answer first", "Resposta: D", "D", ""),
+    ("Portuguese", "answer first", "Gabarito: A", "A", ""),
+    ("Portuguese", "letter first", "A opção C está correta.", "C", ""),
+    ("Portuguese", "letter first", "B é a resposta certa.", "B", ""),
+    ("Portuguese", "chosen", "Escolho a opção B.", "B", ""),
+    ("Portuguese", "concluded", "A pressão aumenta. Portanto, D.", "D", ""),
+    ("Portuguese", "denied", "A alternativa B está incorreta.", "", ""),
+    ("Portuguese", "denied", "A resposta não é B.", "", ""),
+    ("Portuguese", "denied", "Se a resposta for B, há perda de energia.", "", ""),
+    ("Portuguese", "denied", "A vitamina C é a correta.", "", ""),
+    # --- Russian
+    ("Russian", "answer first", "Ответ: B", "B", ""),
+    ("Russian", "answer first", "Правильный ответ — D.", "D", ""),
+    ("Russian", "answer first", "Таким образом, правильный вариант: **C**", "C", ""),
+    ("Russian", "letter first", "Вариант C верен.", "C", ""),
+    ("Russian", "letter first", "B — правильный ответ.", "B", ""),
+    ("Russian", "letter first", "Следовательно, вариант A является правильным.", "A", ""),
+    ("Russian", "chosen", "Я выбираю D.", "D", ""),
+    ("Russian", "concluded", "Давление растёт. Следовательно, B.", "B", ""),
+    ("Russian", "denied", "Ответ не A.", "", ""),
+    ("Russian", "denied", "Вариант B неверен.", "", ""),
+    ("Russian", "denied", "Если ответ A, то энергия не сохраняется.", "", ""),
+    ("Russian", "denied", "Витамин C — правильный ответ.", "", ""),
+    # --- Italian
+    ("Italian", "answer first", "La risposta corretta è B.", "B", ""),
+    ("Italian", "letter first", "L'opzione C è corretta.", "C", ""),
+    # --- Dutch
+    ("Dutch", "answer first", "Het juiste antwoord is D.", "D", ""),
+    # --- Polish
+    ("Polish", "answer first", "Odpowiedź: B", "B", ""),
+    # --- Turkish
+    ("Turkish", "answer first", "Cevap: C", "C", ""),
+    # --- Indonesian
+    ("Indonesian", "answer first", "Jawaban: A", "A", ""),
+    # --- Vietnamese
+    ("Vietnamese", "answer first", "Đáp án: D", "D", ""),
+    # --- Arabic
+    ("Arabic", "answer first", "الإجابة الصحيحة: B", "B", ""),
+    # --- Hindi
+    ("Hindi", "answer first", "उत्तर: C", "C", ""),
+]
+
+# written after the rules had been changed for WRITTEN_FIRST, and read once before any rule was changed for them
+HELD_OUT: list[tuple[str, str, str, str, str, str]] = [
+    # --- English
+    ("English", "dressed", "The pH falls, which rules out the others.\n\n$$\\boxed{\\textrm{(A)}}$$", "A", "A", "A"),
+    ("English", "dressed", "**Correct Answer:** ***D***", "D", "D", "D"),
+    ("English", "dressed", "🟢 Final answer: **C**", "C", "C", "C"),
+    ("English", "dressed", "| Option | Verdict |\n|---|---|\n| A | no |\n| B | yes |\n\n**Answer:** B", "B", "B", "B"),
+    ("English", "dressed", '{"reasoning": "Only D has units of energy.", "choice": "D"}', "D", "", ""),
+    ("English", "dressed", r"$\large\textbf{Answer: A}$", "A", "A", "A"),
+    ("English", "dressed", "Answer:\n- [ ] A\n- [ ] B\n- [x] C\n- [ ] D", "C", "A", "A"),
+    ("English", "answer first", "The option that best explains the data is C.", "C", "", ""),
+    ("English", "answer first", "So which one is it? The answer's B.", "B", "", ""),
+    ("English", "answer first", "That makes B the correct answer.", "B", "", ""),
+    ("English", "answer first", "Our final answer would therefore have to be option (D).", "D", "D", "D"),
+    ("English", "answer first", "Correct answer is (b), because osmosis is passive.", "B", "B", "B"),
+    ("English", "concluded", "All three other choices violate charge conservation. Only B remains.", "B", "", ""),
+    ("English", "concluded", "By elimination: C.", "C", "C", ""),
+    ("English", "chosen", "My money is on D.", "D", "", ""),
+    ("English", "chosen", "I'm going with A on this one.", "A", "", ""),
+    ("English", "chosen", "I believe it's B.", "B", "", ""),
+    ("English", "letter first", "Choice D is the best fit for the observed spectrum.", "D", "D", "D"),
+    ("English", "letter first", "(C), since the reaction is exothermic.", "C", "", ""),
+    ("English", "letter first", "A seems to be the correct answer.", "A", "", ""),
+    ("English", "denied", "Options B and D can be ruled out, and C contradicts the first law.", "", "", ""),
+    ("English", "denied", "I can't tell whether the answer is A or C without the table.", "", "", ""),
+    (
+        "English",
+        "denied",
+        "The expected answer was probably meant to be A, but that is wrong; the answer is D.",
+        "D",
+        "D",
+        "D",
+    ),
+    ("English", "denied", "Compared with C, D is less soluble.", "", "", ""),
+    ("English", "denied", "Had B been correct, the mass would have grown.", "", "", ""),
+    ("English", "denied", "Influenza A is correct to worry about.", "", "", ""),
+    ("English", "denied", "None of A, B, C or D is correct.", "", "", ""),
+    ("English", "denied", "Nobody should answer B here.", "", "", ""),
+    # --- Korean
+    ("Korean", "answer first", "**최종 답변: C**", "C", "C", ""),
+    ("Korean", "letter first", "위의 이유로 D가 정답임을 알 수 있습니다.", "D", "D", ""),
+    ("Korean", "letter first", "결론적으로 올바른 선택은 A입니다.", "A", "", ""),
+    ("Korean", "denied", "C는 옳지 않으며, B도 마찬가지입니다.", "", "", ""),
+    ("Korean", "denied", "정답은 A와 B 중 하나로 보입니다.", "", "", "A"),
+    # --- Chinese
+    ("Chinese", "answer first", "综合以上分析，本题的正确答案应该是D。", "D", "D", ""),
+    ("Chinese", "letter first", "因此B选项是正确的。", "B", "B", ""),
+    ("Chinese", "chosen", "所以这道题选C", "C", "", ""),
+    ("Chinese", "denied", "选项B和C都不对。", "", "", ""),
+    ("Chinese", "denied", "有人会误选A，但正确答案是B。", "B", "B", "B"),
+    # --- Japanese
+    ("Japanese", "answer first", "最終的な答え：**C**", "C", "C", "C"),
+    ("Japanese", "letter first", "このことから、Aが最も適切であると言えます。", "A", "", ""),
+    ("Japanese", "denied", "Cは誤りです。", "", "", ""),
+    # --- Spanish
+    ("Spanish", "answer first", "Respuesta final: **A**", "A", "A", ""),
+    ("Spanish", "letter first", "Por eso la opción D es la respuesta correcta.", "D", "D", ""),
+    ("Spanish", "denied", "Ni la A ni la B son correctas.", "", "", ""),
+    # --- German
+    ("German", "answer first", "Die korrekte Antwort ist demnach (B).", "B", "B", ""),
+    ("German", "letter first", "Damit ist Antwort C korrekt.", "C", "C", ""),
+    ("German", "denied", "Antwort D scheidet aus.", "", "", ""),
+    # --- French
+    ("French", "answer first", "La réponse correcte est donc : **D**", "D", "D", ""),
+    ("French", "letter first", "C'est donc la proposition B qui est correcte.", "B", "", ""),
+    ("French", "denied", "On peut exclure A et C.", "", "", ""),
+    # --- Portuguese
+    ("Portuguese", "answer first", "Logo, a resposta correta é a alternativa (A).", "A", "A", ""),
+    ("Portuguese", "letter first", "Dessa forma, a letra D é a correta.", "D", "D", ""),
+    ("Portuguese", "denied", "Nem A nem B estão corretas.", "", "", ""),
+    # --- Russian
+    ("Russian", "answer first", "Таким образом, правильный ответ: вариант B.", "B", "B", ""),
+    ("Russian", "letter first", "Поэтому верным является вариант D.", "D", "", ""),
+    ("Russian", "denied", "Ни A, ни C не подходят.", "", "", ""),
+    # --- Italian
+    ("Italian", "answer first", "La risposta esatta è la lettera D.", "D", "", ""),
+    # --- Dutch
+    ("Dutch", "letter first", "Optie B is het juiste antwoord.", "B", "", ""),
+    # --- Turkish
+    ("Turkish", "answer first", "Doğru cevap: B şıkkı", "B", "B", ""),
+    # --- Vietnamese
+    ("Vietnamese", "answer first", "Vậy đáp án đúng là C.", "C", "C", ""),
+]
+
+# written to find out what the changed rules read wrongly: (language, kind, the text, the letter or "")
+FURTHER: list[tuple[str, str, str, str]] = [
+    ("English", "answer first", "Answer: C. Statement A is true but irrelevant.", "C"),
+    ("English", "answer first", "Answer: C, because statement A is true.", "C"),
+    ("English", "denied", "Statement A is true. Statement B is true. Statement C is false.", ""),
+    ("English", "answer first", "Answer: B\n\nOnly A remains unexplained.", "B"),
+    ("English", "denied", "The option that violates energy conservation is B.", ""),
+    ("English", "answer first", "At first I chose B. Then I noticed friction. Answer: D", "D"),
+    ("English", "denied", "I would choose A if friction vanished.", ""),
+    ("English", "denied", "It must be A or B.", ""),
+    ("English", "denied", "Option B is correct about the mass but wrong about charge.", ""),
+    ("English", "denied", "Should we choose C?", ""),
+    ("English", "denied", "So, A is a prime number.", ""),
+    ("English", "denied", "Therefore A or B.", ""),
+    ("English", "denied", "Therefore, B > A.", ""),
+    ("English", "denied", "Thus vitamin C.", ""),
+    ("English", "denied", "Therefore, hepatitis B.", ""),
+    ("English", "denied", "A: Mercury", "A"),
+    ("English", "denied", "A: B\nB: C\nC: D", ""),
+    ("English", "denied", "B: A", ""),
+    ("English", "denied", "A : C", "C"),
+    ("English", "denied", "**A:** B", "B"),
+    ("English", "denied", "A: B) Mercury", "B"),
+    ("English", "denied", "A: (B)", "B"),
+    ("English", "denied", "A: B cells", ""),
+    ("English", "denied", "Q: Which cells make antibodies?\nA: B cells", ""),
+    ("English", "denied", "Q: Which planet?\nA: Mercury", ""),
+    ("English", "denied", "Q1: x\nA: A", "A"),
+    ("English", "answer first", "A: the answer is B", "B"),
+    ("English", "denied", "A: B is correct", "B"),
+    ("English", "answer first", "Question: Which?\nAnswer: B", "B"),
+    ("English", "denied", "Maybe B?", ""),
+    ("English", "denied", "It is not true that B is correct.", ""),
+    ("English", "denied", "It is unlikely that B is correct.", ""),
+    ("English", "denied", "We should check if option B is correct.", ""),
+    ("English", "denied", "Assume B is correct. Then x = 1, a contradiction.", ""),
+    ("English", "denied", "B would be correct if the sign were flipped.", ""),
+    ("English", "denied", "B is partially correct.", ""),
+    ("English", "denied", "B is clearly not the correct answer.", ""),
+    ("English", "denied", "The incorrect option is B.", ""),
+    ("English", "denied", "My friend chose C.", ""),
+    ("English", "denied", "The student answered C.", ""),
+    ("English", "denied", "You might choose B.", ""),
+    ("English", "denied", "The answer most people give is B.", ""),
+    ("English", "denied", "The textbook says that B is correct.", ""),
+    ("English", "denied", "Why B is wrong: friction. Why C is wrong: heat.", ""),
+    ("English", "denied", "Company B is right.", ""),
+    ("English", "denied", "Team A is the best choice.", ""),
+    ("English", "denied", "Point A is correct.", ""),
+    ("English", "denied", "In case A, C is correct; in case B, D is correct.", ""),
+    ("English", "dressed", r"$\boxed{\text{C) }42}$", "C"),
+    ("English", "dressed", r"The area is \boxed{A = 5}", ""),
+    ("English", "dressed", r"$\boxed{A+B}$", ""),
+    ("English", "dressed", r"\boxed{\Large B}", "B"),
+    ("English", "dressed", r"\fbox{\textbf{Answer: C}}", "C"),
+    ("English", "dressed", r"\boxed{B}.", "B"),
+    ("English", "dressed", r"\boxed{A \text{ and } B}", ""),
+    ("English", "dressed", r"\textbf{A} is the amplitude.", ""),
+    ("English", "dressed", "$A$ is the area.", ""),
+    ("English", "dressed", r"Answer: \(B\)", "B"),
+    ("English", "dressed", r"Answer: \text{B}", "B"),
+    ("English", "dressed", r"\underline{Answer}: B", "B"),
+    ("English", "dressed", "Answer 👉 B", "B"),
+    ("English", "dressed", "Answer: B ✅", "B"),
+    ("English", "dressed", "✅ Option C is correct", "C"),
+    ("English", "dressed", "❌ A\n❌ B\n❌ C\n✅ D", "D"),
+    ("English", "dressed", "A ❌", ""),
+    ("English", "dressed", "Answer: ❌ B", ""),
+    ("English", "dressed", "Answer: B ❌", ""),
+    ("English", "chosen", "I'd say B.", "B"),
+    ("English", "concluded", "Therefore it's B.", "B"),
+    ("Korean", "denied", "정답은 A일까요?", ""),
+    ("Korean", "answer first", "A는 정답이 아니고 C가 정답입니다.", "C"),
+    ("Korean", "denied", "그룹 B가 정답입니다.", ""),
+    ("Korean", "denied", "C가 옳지 않습니다.", ""),
+    ("Korean", "denied", "오답: B", ""),
+    ("Korean", "answer first", "A는 오답이고, B는 정답입니다.", "B"),
+    ("Korean", "denied", "C를 선택하면 안 됩니다.", ""),
+    ("Chinese", "denied", "不应该选B。", ""),
+    ("Chinese", "denied", "答案可能是A或者B。", ""),
+    ("Chinese", "denied", "A是错误的。", ""),
+    ("Chinese", "denied", "错误的选项是B。", ""),
+    ("Chinese", "chosen", "排除A,选B。", "B"),
+    ("Chinese", "denied", "肝炎B是正确的", ""),
+    ("Japanese", "denied", "AとBが正しいです。", ""),
+    ("Japanese", "answer first", "正解はAではなく、Cです。", "C"),
+    ("Japanese", "denied", "Bを選びません。", ""),
+    ("Spanish", "denied", "No elijo la opción B.", ""),
+    ("Spanish", "denied", "A es incorrecta.", ""),
+    ("Spanish", "answer first", "La respuesta correcta es A porque conserva energía.", "A"),
+    ("German", "denied", "Die Antwort ist A oder B.", ""),
+    ("German", "denied", "B ist nicht die richtige Antwort.", ""),
+    ("German", "denied", "Ich wähle nicht B.", ""),
+    ("French", "denied", "La réponse est A ou B.", ""),
+    ("French", "denied", "Je ne choisis pas B.", ""),
+    ("French", "denied", "Est-ce que la réponse est B ?", ""),
+    ("French", "denied", "L'hépatite B est la bonne réponse.", ""),
+    ("Portuguese", "denied", "A resposta errada é B.", ""),
+    ("Portuguese", "denied", "A hepatite B é a resposta correta.", ""),
+    ("Russian", "denied", "Неправильный ответ: B", ""),
+    ("Russian", "denied", "Не выбираю B.", ""),
+    ("Russian", "denied", "Гепатит B — правильный ответ.", ""),
+]
+
+BEGIN, END = "<!-- answer shapes: made by tests/answer_shapes.py -->\n", "<!-- end of answer shapes -->"
+
+
+def tables() -> str:
+    """Makes the two tables of docs/protocols.md: by language and by kind."""
+    older = [(what.split(",")[0], text, letters, letter, False) for what, text, letters, letter, _ in SHAPES]
+    older += [(what, text, letters, letter, True) for what, text, letters, letter, _ in TRUNCATED]
+    named = {language for language, *_ in (*WRITTEN_FIRST, *HELD_OUT, *FURTHER)}
+    older = [(name if name in named else "English", *row) for name, *row in older]
+    newer = [row[:4] for row in (*WRITTEN_FIRST, *HELD_OUT, *FURTHER)]
+    every = [
+        *((language, _is_right(*row)) for language, *row in older),
+        *((language, _is_right(text, "ABCD", letter, False)) for language, _, text, letter in newer),
+    ]
+    languages = sorted(named, key=lambda name: (-sum(language == name for language, _ in every), name))
+    lines = [
+        "| language | shapes | read right | written first: former rules | held out: former rules"
+        " | held out: changed rules |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in (*languages, "total"):
+        lines.append(
+            f"| {name} | {sum(_is(name, language) for language, _ in every)}"
+            f" | {sum(right for language, right in every if _is(name, language))}"
+            f" | {_then(row for row in WRITTEN_FIRST if _is(name, row[0]))}"
+            f" | {_then((*row[:4], row[5]) for row in HELD_OUT if _is(name, row[0]))}"
+            f" | {_then(row[:5] for row in HELD_OUT if _is(name, row[0]))} |"
+        )
+    lines += [
+        "",
+        "| kind | for example | shapes | written first: former rules | held out: changed rules | read right |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, example in KINDS.items():
+        rows = [row for row in newer if row[1] == kind]
+        right = sum(_is_right(text, "ABCD", letter, False) for _, _, text, letter in rows)
+        lines.append(
+            f"| {kind} | {example} | {len(rows)} | {_then(row for row in WRITTEN_FIRST if row[1] == kind)}"
+            f" | {_then(row[:5] for row in HELD_OUT if row[1] == kind)} | {right} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _is(name: str, language: str) -> bool:
+    return name in ("total", language)
+
+
+def _is_right(text: str, letters: str, letter: str, truncated: bool) -> bool:
+    from darwin_neg_cpp.protocols.extract import extract
+
+    return extract(text, letters, truncated=truncated).letter == letter
+
+
+def _then(rows: Iterable[tuple[str, str, str, str, str]]) -> str:
+    """How many were read right when they were written, and how many gave a letter that is not the answer's."""
+    read = [(letter, then) for _, _, _, letter, then in rows]
+    wrong = sum(then not in ("", letter) for letter, then in read)
+    right = sum(letter == then for letter, then in read)
+    return (f"{right} of {len(read)}" + f", {wrong} wrong" * (wrong > 0)) if read else ""
+
+
+if __name__ == "__main__":
+    page = Path(__file__).resolve().parents[1] / "docs" / "protocols.md"
+    before, _, after = page.read_text("utf-8").partition(BEGIN)
+    page.write_text(before + BEGIN + tables() + END + after.partition(END)[2], "utf-8")
