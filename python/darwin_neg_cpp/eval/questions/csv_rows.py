@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...errors import RequestError
 from ...files.input_file import shown
+from .entry import BadRow
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Row:
 
 
 def read_rows(name: str, text: str) -> Iterator[Row]:
-    """Yields the records of CSV text in the format of RFC 4180, blank lines left out. name: of the file, for errors."""
+    """Yields the records of CSV text in the format of RFC 4180, blank ones left out. name: of the file, for errors."""
     # newline="\n": line ends inside quotes stay what they are, and lines are those that an editor counts
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
     begin = 1
     try:
         for cells in reader:
-            if cells:
+            if any(cells):  # a spreadsheet ends in lines of nothing but commas
                 yield Row(begin, tuple(cells))
             begin = reader.line_num + 1
     except csv.Error as error:
@@ -44,19 +45,21 @@ def find_columns(name: str, header: Row, read: Iterable[str]) -> dict[str, int]:
     return columns
 
 
-def cells_by_column(name: str, row: Row, columns: dict[str, int], expected: int) -> dict[str, str]:
-    """Returns the cells of a record by column, without outer white space. expected: how many there must be."""
+def cells_by_column(
+    row: Row, columns: dict[str, int], expected: int, *, first: str = "header"
+) -> dict[str, str] | BadRow:
+    """Returns the cells of a record by column, without outer white space.
+
+    expected: how many there must be, by what `first` names.
+    """
+    remedy = "a comma in a cell needs quotes around the cell"
     if len(row.cells) < expected:
         missing = next((column for column, i in columns.items() if i >= len(row.cells)), "")
-        raise RequestError(
-            f'{name}: line {row.line}, column "{shown(missing)}": is missing: the line has {len(row.cells)} columns, '
-            f"the header {expected}; a comma in a cell needs quotes around the cell"
-        )
+        what = f"is missing: the line has {len(row.cells)} columns, the {first} {expected}"
+        return BadRow(row.line, f'"{shown(missing)}"', what, remedy)
     if len(row.cells) > expected:
-        raise RequestError(
-            f"{name}: line {row.line}, column {expected + 1}: is one too many: the line has {len(row.cells)} columns, "
-            f"the header {expected}; a comma in a cell needs quotes around the cell"
-        )
+        what = f"is one too many: the line has {len(row.cells)} columns, the {first} {expected}"
+        return BadRow(row.line, str(expected + 1), what, remedy)
     return {column: row.cells[i].strip() for column, i in columns.items()}
 
 

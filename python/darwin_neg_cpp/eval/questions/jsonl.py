@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import RequestError
-from ...files.input_file import shown
 from .entry import BadRow, Entry, find_right
 
 
@@ -40,7 +39,7 @@ def _read_object(where: str, number: int, value: dict[str, Any]) -> Entry | BadR
         raise RequestError(f'{where}, column "choices": is not a list of texts; give texts')
     texts = tuple(choice.strip() for choice in choices)
     answer = _get(where, value, "answer", (int, str), "a letter, a text or a number from 0")
-    right = _find_right(f'line {number}, column "answer"', answer, texts)
+    right = _find_right(number, answer, texts)
     if isinstance(right, BadRow):
         return right
     identity = _get_optional(where, value, "id", (str, int), "a text or a number")
@@ -59,11 +58,11 @@ def _read_object(where: str, number: int, value: dict[str, Any]) -> Entry | BadR
     )
 
 
-def _find_right(where: str, answer: int | str, choices: tuple[str, ...]) -> int | BadRow:
+def _find_right(line: int, answer: int | str, choices: tuple[str, ...]) -> int | BadRow:
     if isinstance(answer, str):
-        return find_right(where, answer.strip(), choices, letter_first=False)
+        return find_right(line, '"answer"', answer.strip(), choices, letter_first=False)
     if not 0 <= answer < len(choices):
-        return BadRow(f"{where}: {shown(str(answer))} is not the number of a choice; they count from 0")
+        return BadRow(line, '"answer"', "is not the number of a choice", "they count from 0", quote=str(answer))
     return answer
 
 

@@ -25,18 +25,19 @@ def read(name: str, text: str) -> Iterator[Entry | BadRow]:
         raise RequestError(f"{name}: is empty; download it again")
     names = [cell.strip().lower() for cell in first.cells]
     if "question" in names:
-        columns = _columns_of_header(name, Row(first.line, tuple(names)))
+        columns, counted = _columns_of_header(name, Row(first.line, tuple(names))), "header"
     else:
-        columns = _columns_by_place(name, first)
+        columns, counted = _columns_by_place(name, first), "first line"
         rows = chain([first], rows)
     letters = [letter for letter in LOWER if letter in columns]
     for row in rows:
-        yield _read_row(row, cells_by_column(name, row, columns, len(names)), letters)
+        cells = cells_by_column(row, columns, len(names), first=counted)
+        yield cells if isinstance(cells, BadRow) else _read_row(row, cells, letters)
 
 
 def _read_row(row: Row, cells: dict[str, str], letters: list[str]) -> Entry | BadRow:
     choices = tuple(cells[letter] for letter in letters)
-    right = find_right(f'line {row.line}, column "answer"', cells["answer"], choices, letter_first=True)
+    right = find_right(row.line, '"answer"', cells["answer"], choices, letter_first=True)
     if isinstance(right, BadRow):
         return right
     return Entry(
