@@ -123,14 +123,26 @@ KINDS = [
         1,
         (),
     ),
-    Kind("no question", "jsonl", '{"choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "missing")),
+    Kind("no question", "jsonl", '{"choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "missing"), True),
     Kind(
-        "question a number", "jsonl", '{"question": 1, "choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "text")
+        "question a number",
+        "jsonl",
+        '{"question": 1, "choices": ["a", "b"], "answer": 0}\n',
+        1,
+        ('"question"', "text"),
+        True,
     ),
-    Kind("no choices", "jsonl", '{"question": "q", "answer": 0}\n', 1, ('"choices"', "missing")),
-    Kind("choices a text", "jsonl", '{"question": "q", "choices": "ab", "answer": 0}\n', 1, ('"choices"', "list")),
+    Kind("no choices", "jsonl", '{"question": "q", "answer": 0}\n', 1, ('"choices"', "missing"), True),
     Kind(
-        "a choice a number", "jsonl", '{"question": "q", "choices": [1, 2], "answer": 0}\n', 1, ('"choices"', "texts")
+        "choices a text", "jsonl", '{"question": "q", "choices": "ab", "answer": 0}\n', 1, ('"choices"', "list"), True
+    ),
+    Kind(
+        "a choice a number",
+        "jsonl",
+        '{"question": "q", "choices": [1, 2], "answer": 0}\n',
+        1,
+        ('"choices"', "texts"),
+        True,
     ),
     Kind("no choice at all", "jsonl", '{"question": "q", "choices": [], "answer": 0}\n', 1, ('"answer"',), True),
     Kind(
@@ -152,9 +164,14 @@ KINDS = [
         ('"answer"', '"none"', "up to Z"),
         True,
     ),
-    Kind("no answer", "jsonl", '{"question": "q", "choices": ["a", "b"]}\n', 1, ('"answer"', "missing")),
+    Kind("no answer", "jsonl", '{"question": "q", "choices": ["a", "b"]}\n', 1, ('"answer"', "missing"), True),
     Kind(
-        "answer true", "jsonl", '{"question": "q", "choices": ["a", "b"], "answer": true}\n', 1, ('"answer"', "number")
+        "answer true",
+        "jsonl",
+        '{"question": "q", "choices": ["a", "b"], "answer": true}\n',
+        1,
+        ('"answer"', "number"),
+        True,
     ),
     Kind("answer -1", "jsonl", '{"question": "q", "choices": ["a", "b"], "answer": -1}\n', 1, ('"answer"', "-1"), True),
     Kind(

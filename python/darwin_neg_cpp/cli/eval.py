@@ -39,7 +39,8 @@ def add_parser(verbs: Any) -> None:
         choices=KINDS,
         default="auto",
         metavar="KIND",
-        help="format of the data: gpqa (official CSV), mmlu (CSV: question, choices, letter), jsonl, or auto (default)",
+        help="format of the data: gpqa (official CSV), mmlu (tables: question, choices, answer), jsonl (JSON, also one "
+        "list), or auto (default)",
     )
     parser.add_argument(
         "--data",

@@ -1,4 +1,4 @@
-"""Loads files of multiple-choice questions: the official format of GPQA, that of MMLU, and JSON lines."""
+"""Loads files of multiple-choice questions: the official format of GPQA, tables like those of MMLU, and JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..files.input_file import open_input, shown, shown_path
 from ..protocols.question import Question
 from . import claims
 from .questions import gpqa, jsonl, mmlu
+from .questions.answer import settle
 from .questions.csv_rows import read_rows
 from .questions.entry import BadRow, Entry, find_fault, merge_wrong
 
@@ -25,6 +26,7 @@ READERS: dict[Kind, Callable[[str, str], Iterator[Entry | BadRow]]] = {
 }
 
 MAX_BYTES = 1 << 28  # the largest of the usual sets, all of MMLU, is below 10 MB
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json", ".jsonlines")
 DIAMOND_FILE = "gpqa_diamond"
 
 
@@ -56,17 +58,13 @@ class DataSet:
     @property
     def is_diamond(self) -> bool:
         """Whether this is GPQA Diamond, by name and size: the dataset is gated, so no hash of it is known here."""
-        return (
-            self.kind == "gpqa"
-            and DIAMOND_FILE in self.file.lower()
-            and len(self.items) + len(self.skipped) == claims.QUESTIONS
-        )
+        return DIAMOND_FILE in self.file.lower() and len(self.items) + len(self.skipped) == claims.QUESTIONS
 
 
 def load(path: str | os.PathLike[str], kind: Kind | Literal["auto"] = "auto", *, skip: bool = False) -> DataSet:
     """Reads and checks a whole file.
 
-    kind: its format; "auto" tells it by the ending .jsonl and by the header. skip: leave out records that cannot be
+    kind: its format; "auto" tells it by the ending and the first line. skip: leave out records that cannot be
         used or repeat another one, instead of refusing the file.
     Wrong choices that are equal count as one. Outer white space of cells is dropped. Errors: RequestError with the
     line, and the column if it is known.
@@ -75,11 +73,13 @@ def load(path: str | os.PathLike[str], kind: Kind | Literal["auto"] = "auto", *,
     text, data = _read_text(os.fspath(path))
     if kind == "auto":
         kind = _detect_kind(name, text)
+    elif kind != "jsonl" and name.lower().endswith(JSON_ENDINGS) and jsonl.is_json(text):
+        raise RequestError(f"{name}: is JSON, not a table; choose the kind jsonl or auto")
     seen: dict[str, Entry] = {}  # by id
     items: list[Item] = []
     faults: list[BadRow] = []
     merged: list[str] = []
-    for record in READERS[kind](name, text):
+    for record in settle(name, READERS[kind](name, text)):
         entry, note = _check(record, seen)
         if isinstance(entry, BadRow):
             if not skip:
@@ -148,11 +148,11 @@ def _read_text(path: str) -> tuple[str, bytes]:
 
 
 def _detect_kind(name: str, text: str) -> Kind:
-    if name.lower().endswith((".jsonl", ".ndjson")) or text.lstrip().startswith("{"):
+    if name.lower().endswith(JSON_ENDINGS) or jsonl.is_json(text):
         return "jsonl"
     first = next(iter(read_rows(name, text)), None)
     header = [cell.strip() for cell in first.cells] if first else []
-    return "gpqa" if any(column in header for column in gpqa.CHOICES) else "mmlu"
+    return "gpqa" if any(column in header for column in gpqa.CHOICES[1:]) else "mmlu"
 
 
 def _hash(text: str) -> str:

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ...files.input_file import shown
 from ...protocols.question import LETTERS
 
+Form = Literal["open", "index", "columns from 0", "columns from 1", "index of columns from 1"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """An answer that is a number: that of a choice, or the text of one. Which it is shows in the whole file alone.
+
+    form: what the names of the columns say. text: index of the choice with this number as its text, None if there is
+    none. count: of the choices.
+    """
+
+    value: int
+    form: Form
+    text: int | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one column says the right choice is."""
+
+    column: str
+    right: int | Number
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A record. The columns name, for errors, where stem, choices and id stand. id, domain: "" if there is none."""
+    """A record. The columns name, for errors, where stem, choices and id stand. id, domain: "" if there is none.
+
+    right: index of the right choice, once the claims are settled. claims: empty where the format itself says it.
+    """
 
     line: int
     stem: str
@@ -22,6 +49,7 @@ class Entry:
     stem_column: str
     choice_columns: tuple[str, ...]
     id_column: str
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,27 +126,3 @@ def merge_wrong(entry: Entry) -> tuple[Entry, str | None]:
     )
     note = f"line {entry.line}, {', '.join(notes)}, both wrong; asked with {len(kept)} choices"
     return merged, note
-
-
-def find_right(line: int, column: str, answer: str, choices: tuple[str, ...], *, letter_first: bool) -> int | BadRow:
-    """Finds the index of the right choice: by its letter, its text, or its number from 0.
-
-    letter_first: by the file's format it is a letter, even if a choice has the same letter as its text.
-    """
-    if not answer:
-        return BadRow(line, column, "the answer is empty", "name the right choice")
-    upper = answer.upper()
-    by_letter = LETTERS.find(upper) if len(upper) == 1 and upper in LETTERS[: len(choices)] else None
-    if letter_first and by_letter is not None:
-        return by_letter
-    by_text = choices.index(answer) if answer in choices else None
-    meanings = {index for index in (by_letter, by_text) if index is not None}
-    if not meanings and re.fullmatch(r"[0-9]{1,2}", answer) and int(answer) < len(choices):
-        meanings = {int(answer)}
-    if len(meanings) > 1:
-        what = "is a letter and the text of another choice"
-        return BadRow(line, column, what, "write the number, from 0", quote=answer)
-    if not meanings:
-        remedy = f"write a letter up to {LETTERS[: len(choices)][-1:]}"
-        return BadRow(line, column, "is none of the choices", remedy, quote=answer)
-    return meanings.pop()
