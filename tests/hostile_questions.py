@@ -35,6 +35,11 @@ KINDS = [
         "latin-1", "gpqa", HEAD.encode() + "r1,Caf\xe9?,a,b,c,d\n".encode("latin-1"), 2, ("column 7 (bytes)", "UTF-8")
     ),
     Kind("utf-16", "gpqa", (HEAD + GOOD).encode("utf-16"), 1, ("column 1 (bytes)", "UTF-8")),
+    Kind("parquet", "auto", b"PAR1\x15\x04\x15", None, ("Parquet", "CSV")),
+    Kind("zip or spreadsheet", "auto", b"PK\x03\x04\x14\0", None, ("spreadsheet",)),
+    Kind("gzip", "jsonl", b"\x1f\x8b\x08\0", None, ("gzip", "unpack")),
+    Kind("a web page", "gpqa", "\n<!DOCTYPE html>\n<html>question,A,B,answer", None, ("web page",)),
+    Kind("a pointer", "gpqa", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", None, ("Git LFS",)),
     Kind("zero byte", "gpqa", HEAD + "r1,Two\0?,a,b,c,d\n", 2, ("column 7", "zero byte")),
     # --- quotes and columns
     Kind("quote never closed", "gpqa", HEAD + GOOD + 'r2,"open,a,b,c,d\nr3,x,a,b,c,d\n', 3, ("never closed",)),

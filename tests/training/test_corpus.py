@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,3 +197,29 @@ def test_what_the_template_or_the_tokenizer_refuses_is_named_by_its_line(tiny_ll
         pytest.raises(RequestError, match=r"^talk\.jsonl:7: is a conversation, and the model has no chat template"),
     ):
         corpus.tokenize(llm.session, [bad])
+
+
+def test_a_web_page_is_a_text_but_holds_no_lines(tmp_path: Path) -> None:
+    for name in ("a.html", "a.jsonl"):
+        (tmp_path / name).write_text("<!doctype html><p>Log in", "utf-8")
+    assert corpus.read([tmp_path / "a.html"])[0].text == "<!doctype html><p>Log in"
+    with pytest.raises(RequestError, match="web page; download the file"):
+        corpus.read([tmp_path / "a.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PAR1\x15\x04", "Parquet"),
+        (gzip.compress(b"text"), "gzip"),
+        (bz2.compress(b"text"), "bzip2"),
+        (lzma.compress(b"text"), "xz"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+    for name in ("a.txt", "a.jsonl", "a.json"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(RequestError, match=words):
+            corpus.read([path])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import RequestError
-from ..files.input_file import open_input, shown, shown_path
+from ..files.input_file import not_a_text, open_input, shown, shown_path
 from ..protocols.question import Question
 from . import claims
 from .questions import gpqa, jsonl, mmlu
@@ -132,6 +132,8 @@ def _read_text(path: str) -> tuple[str, bytes]:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise RequestError(f"{name}: is larger than {MAX_BYTES >> 20} MiB; split it")
+    if what := not_a_text(data):
+        raise RequestError(f"{name}: {what}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import RequestError
-from ..files.input_file import open_input, shown_path
+from ..files.input_file import not_a_text, open_input, shown_path
 from .lines import KNOWN, Message, read_object
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _read_file(path: Path) -> Iterator[Document]:
     name = shown_path(path)
     with open_input(str(path), RequestError) as file:
         data = file.read()
+    if what := not_a_text(data, pages=path.suffix.lower() not in LINES_ENDINGS):
+        raise RequestError(f"{name}: {what}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
