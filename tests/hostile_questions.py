@@ -35,6 +35,11 @@ KINDS = [
         "latin-1", "gpqa", HEAD.encode() + "r1,Caf\xe9?,a,b,c,d\n".encode("latin-1"), 2, ("column 7 (bytes)", "UTF-8")
     ),
     Kind("utf-16", "gpqa", (HEAD + GOOD).encode("utf-16"), 1, ("column 1 (bytes)", "UTF-8")),
+    Kind("parquet", "auto", b"PAR1\x15\x04\x15", None, ("Parquet", "CSV")),
+    Kind("zip or spreadsheet", "auto", b"PK\x03\x04\x14\0", None, ("spreadsheet",)),
+    Kind("gzip", "jsonl", b"\x1f\x8b\x08\0", None, ("gzip", "unpack")),
+    Kind("a web page", "gpqa", "\n<!DOCTYPE html>\n<html>question,A,B,answer", None, ("web page",)),
+    Kind("a pointer", "gpqa", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", None, ("Git LFS",)),
     Kind("zero byte", "gpqa", HEAD + "r1,Two\0?,a,b,c,d\n", 2, ("column 7", "zero byte")),
     # --- quotes and columns
     Kind("quote never closed", "gpqa", HEAD + GOOD + 'r2,"open,a,b,c,d\nr3,x,a,b,c,d\n', 3, ("never closed",)),
@@ -48,8 +53,15 @@ KINDS = [
     Kind("text after a quote", "gpqa", HEAD + 'r1,"a "quoted" word",a,b,c,d\n', 2, ("twice",)),
     Kind("bare carriage return", "gpqa", HEAD + "r1,q\rx,a,b,c,d\n", 2, ("not CSV",)),
     Kind("cell too large", "gpqa", HEAD + GOOD + f"r2,{'x' * 140_000},a,b,c,d\n", 3, ("131072",)),
-    Kind("too few columns", "gpqa", HEAD + GOOD + "r2,q,a,b,c\n", 3, ('"Incorrect Answer 3"', "5 columns", "header 6")),
-    Kind("too many columns", "gpqa", HEAD + "r1,q,1,000,b,c,d\n", 2, ("column 7", "one too many", "quotes")),
+    Kind(
+        "too few columns",
+        "gpqa",
+        HEAD + GOOD + "r2,q,a,b,c\n",
+        3,
+        ('"Incorrect Answer 3"', "5 columns", "header 6"),
+        True,
+    ),
+    Kind("too many columns", "gpqa", HEAD + "r1,q,1,000,b,c,d\n", 2, ("column 7", "one too many", "quotes"), True),
     Kind(
         "column missing",
         "gpqa",
@@ -71,9 +83,6 @@ KINDS = [
     Kind("empty question", "gpqa", HEAD + "r1,,a,b,c,d\n", 2, ('"Question"', "empty"), True),
     Kind("empty right answer", "gpqa", HEAD + "r1,q,,b,c,d\n", 2, ('"Correct Answer"', "empty"), True),
     Kind(
-        "same choice twice", "gpqa", HEAD + "r1,q,a,b,b ,d\n", 2, ('"Incorrect Answer 2"', '"Incorrect Answer 1"'), True
-    ),
-    Kind(
         "right answer also wrong",
         "gpqa",
         HEAD + "r1,q,a,b,c,a\n",
@@ -81,20 +90,33 @@ KINDS = [
         ('"Incorrect Answer 3"', '"Correct Answer"'),
         True,
     ),
-    Kind("duplicate id", "gpqa", HEAD + GOOD + "r1,another,a,b,c,d\n", 3, ('"Record ID"', '"r1"', "line 2")),
-    Kind("same question, no ids", "gpqa", HEAD[10:] + GOOD[3:] * 2, 3, ('"Question"', "line 2")),
+    Kind("duplicate id", "gpqa", HEAD + GOOD + "r1,another,a,b,c,d\n", 3, ('"Record ID"', '"r1"', "line 2"), True),
+    Kind("same question, no ids", "gpqa", HEAD[10:] + GOOD[3:] * 2, 3, ('"Question"', "line 2"), True),
+    Kind(
+        "right answer and two wrong ones are the same",
+        "gpqa",
+        HEAD + "r1,q,a,a,c,a\n",
+        2,
+        ('"Incorrect Answer 1"', '"Correct Answer"', "only one"),
+        True,
+    ),
     # --- MMLU
     Kind("answer no letter of a choice", "mmlu", MMLU + "q,a,b,c,d,E\n", 2, ('"answer"', '"E"', "up to D"), True),
     Kind("answer empty", "mmlu", MMLU + "q,a,b,c,d,\n", 2, ('"answer"', "empty"), True),
     Kind("answer out of range", "mmlu", MMLU + "q,a,b,c,d,4\n", 2, ('"answer"', '"4"'), True),
     Kind("mmlu choice empty", "mmlu", MMLU + FINE + "q,a,b,,d,A\n", 3, ('"C"', "empty"), True),
-    Kind("mmlu same choice", "mmlu", MMLU + "q,12,-4,4,12,C\n", 2, ('"D"', '"A"'), True),
+    Kind("mmlu same choice", "mmlu", MMLU + "q,12,-4,4,12,A\n", 2, ('"D"', '"A"'), True),
+    Kind("mmlu row twice", "mmlu", MMLU + FINE * 2, 3, ('"question"', "same question", "line 2"), True),
+    Kind("mmlu row twice with two answers", "mmlu", MMLU + FINE + FINE.replace("A", "B"), 3, ("another answer",), True),
+    Kind("mmlu id twice", "mmlu", "id," + MMLU + f"7,{FINE}7,q,a,b,c,d,A\n", 3, ('"id"', '"7"', "line 2"), True),
+    Kind("mmlu row short", "mmlu", MMLU + "q,a,b\n" + FINE, 2, ("is missing", "3 columns", "header 6"), True),
+    Kind("mmlu row long", "mmlu", MMLU + "q,1,000,b,c,d,A\n" + FINE, 2, ("column 7", "one too many"), True),
     Kind("mmlu without answers", "mmlu", "question,A,B,C,D\nq,a,b,c,d\n", 1, ('"answer"', "missing")),
     Kind("mmlu without a letter", "mmlu", "question,A,C,D,answer\nq,a,b,c,A\n", 1, ('"B"', "missing")),
     Kind("mmlu question twice", "mmlu", "question,question,A,B,answer\nq,p,a,b,A\n", 1, ('"question"', "duplicate")),
     Kind("mmlu choice column twice", "mmlu", "question,A,B,B,answer\nq,a,b,c,A\n", 1, ('"b"', "duplicate")),
     Kind("neither header nor choices", "mmlu", "q,a\n", 1, ("2 columns", "no header")),
-    Kind("no header, a column less", "mmlu", FINE + "q,a,b,c,A\n", 2, ('"answer"', "5 columns")),
+    Kind("no header, a column less", "mmlu", FINE + "q,a,b,c,A\n", 2, ('"answer"', "5 columns", "first line 6"), True),
     # --- JSON lines
     Kind("no JSON", "jsonl", JSON + '{"question": "q", \n', 2, ("column 19", "not JSON")),
     Kind("a list", "jsonl", "[1]\n", 1, ("not an object",)),
@@ -106,14 +128,26 @@ KINDS = [
         1,
         (),
     ),
-    Kind("no question", "jsonl", '{"choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "missing")),
+    Kind("no question", "jsonl", '{"choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "missing"), True),
     Kind(
-        "question a number", "jsonl", '{"question": 1, "choices": ["a", "b"], "answer": 0}\n', 1, ('"question"', "text")
+        "question a number",
+        "jsonl",
+        '{"question": 1, "choices": ["a", "b"], "answer": 0}\n',
+        1,
+        ('"question"', "text"),
+        True,
     ),
-    Kind("no choices", "jsonl", '{"question": "q", "answer": 0}\n', 1, ('"choices"', "missing")),
-    Kind("choices a text", "jsonl", '{"question": "q", "choices": "ab", "answer": 0}\n', 1, ('"choices"', "list")),
+    Kind("no choices", "jsonl", '{"question": "q", "answer": 0}\n', 1, ('"choices"', "missing"), True),
     Kind(
-        "a choice a number", "jsonl", '{"question": "q", "choices": [1, 2], "answer": 0}\n', 1, ('"choices"', "texts")
+        "choices a text", "jsonl", '{"question": "q", "choices": "ab", "answer": 0}\n', 1, ('"choices"', "list"), True
+    ),
+    Kind(
+        "a choice a number",
+        "jsonl",
+        '{"question": "q", "choices": [1, 2], "answer": 0}\n',
+        1,
+        ('"choices"', "texts"),
+        True,
     ),
     Kind("no choice at all", "jsonl", '{"question": "q", "choices": [], "answer": 0}\n', 1, ('"answer"',), True),
     Kind(
@@ -135,9 +169,14 @@ KINDS = [
         ('"answer"', '"none"', "up to Z"),
         True,
     ),
-    Kind("no answer", "jsonl", '{"question": "q", "choices": ["a", "b"]}\n', 1, ('"answer"', "missing")),
+    Kind("no answer", "jsonl", '{"question": "q", "choices": ["a", "b"]}\n', 1, ('"answer"', "missing"), True),
     Kind(
-        "answer true", "jsonl", '{"question": "q", "choices": ["a", "b"], "answer": true}\n', 1, ('"answer"', "number")
+        "answer true",
+        "jsonl",
+        '{"question": "q", "choices": ["a", "b"], "answer": true}\n',
+        1,
+        ('"answer"', "number"),
+        True,
     ),
     Kind("answer -1", "jsonl", '{"question": "q", "choices": ["a", "b"], "answer": -1}\n', 1, ('"answer"', "-1"), True),
     Kind(
@@ -186,5 +225,7 @@ KINDS = [
         JSON.replace("{", '{"id": 7, ', 1) + '{"id": "7", "question": "q", "choices": ["a", "b"], "answer": 0}\n',
         2,
         ('"id"', '"7"', "line 1"),
+        True,
     ),
+    Kind("json line twice", "jsonl", JSON * 2, 2, ('"question"', "same question", "line 1"), True),
 ]

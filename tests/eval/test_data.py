@@ -130,7 +130,61 @@ def test_what_csv_writes_is_read_back_or_refused_in_one_line(cells: list[list[st
             assert "\n" not in str(error) and str(error).startswith(str(path))
             return
     for row, item in zip(cells, found.items, strict=True):
-        assert (item.question.stem, *item.question.choices) == tuple(cell.strip() for cell in row[1:])
+        stem, *choices = (cell.strip() for cell in row[1:])
+        # of equal wrong choices one is kept
+        assert item.question.stem == stem and item.question.choices == tuple(dict.fromkeys(choices))
+
+
+# --- equal choices
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "choices", "right", "columns"),
+    [
+        ("gpqa", HEAD + "r1,q,a,b,b ,d\n", ("a", "b", "d"), 0, ('"Incorrect Answer 2"', '"Incorrect Answer 1"')),
+        ("gpqa", HEAD + "r1,q,a,b,b,b\n", ("a", "b"), 0, ('"Incorrect Answer 2"', '"Incorrect Answer 3"')),
+        ("mmlu", MMLU + "q,x,x,y,z,C\n", ("x", "y", "z"), 1, ('"B"', '"A"')),
+        ("mmlu", "q,z,y,x,y,x,A\n", ("z", "y", "x"), 0, ('"D"', '"B"', '"E"', '"C"')),
+        ("jsonl", '{"question": "q", "choices": ["x", "x ", "y"], "answer": 2}', ("x", "y"), 1, ('"choices" (2)',)),
+        ("jsonl", '{"question": "q", "choices": ["x", "y", "x"], "answer": "y"}', ("x", "y"), 1, ('"choices" (3)',)),
+    ],
+)
+def test_equal_wrong_choices_are_asked_as_one_and_reported(
+    tmp_path: Path, form: data.Kind, content: str, choices: tuple[str, ...], right: int, columns: tuple[str, ...]
+) -> None:
+    found = data.load(write(tmp_path, content), form)
+    (item,), (note,) = found.items, found.merged
+    assert item.question.choices == choices and item.right == right
+    assert all(column in note for column in columns) and f"asked with {len(choices)} choices" in note
+    assert found.skipped == () and note.startswith("line ")
+
+
+def diamond(folder: Path, *changed: str) -> Path:
+    """A file with the name, the columns and the size of GPQA Diamond; `changed` are its last rows."""
+    rows = [f"r{i},q{i},a,b,c,d\n" for i in range(198 - len(changed))]
+    return write(folder, HEAD + "".join([*rows, *changed]), "gpqa_diamond.csv")
+
+
+def test_all_198_questions_count_where_two_have_equal_wrong_choices(tmp_path: Path) -> None:
+    found = data.load(diamond(tmp_path, "x1,q,a,b,b,d\n", "x2,q,a,b,c,c\n"))
+    assert found.is_diamond and len(found.items) == 198 and len(found.merged) == 2 and not found.skipped
+    assert [len(item.question.choices) for item in found.items[-3:]] == [4, 3, 3]
+    fewer = data.load(diamond(tmp_path, "x1,q,a,a,b,d\n", "x2,q,a,b,c,c\n"), skip=True)
+    assert fewer.is_diamond and len(fewer.items) == 197 and len(fewer.skipped) == len(fewer.merged) == 1
+
+
+def test_what_a_report_lists_holds_no_text_of_the_questions(tmp_path: Path) -> None:
+    rows = ["r1,SECRET,SECRET a,SECRET b,SECRET b,d", "r2,SECRET,,b,c,d", "r2,SECRET,a,SECRET,c", "r1,SECRET 2,a,b,c,d"]
+    found = data.load(write(tmp_path, HEAD + "\n".join(rows)), skip=True)
+    assert len(found.merged) == 1 and len(found.left_out) == 3
+    found = data.load(write(tmp_path, MMLU + FINE + "q,a,b,c,d,SECRET\n"), skip=True)
+    (line,) = found.left_out
+    assert "SECRET" in found.skipped[0] and line == 'line 3, column "answer": is none of the choices'
+    assert "SECRET" not in str(found.merged)
+
+
+def test_rows_of_nothing_but_commas_are_blank(tmp_path: Path) -> None:
+    assert len(data.load(write(tmp_path, HEAD + GOOD + ",,,,,\n\n,,,,,\n")).items) == 1
 
 
 # --- bad files
@@ -152,9 +206,12 @@ def test_a_bad_file_is_refused_with_line_and_column(tmp_path: Path, kind: Kind) 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.form != "auto"], ids=lambda kind: kind.name)
 def test_bad_records_can_be_left_out_but_a_broken_file_cannot(tmp_path: Path, kind: Kind) -> None:
     good = {"gpqa": "", "mmlu": FINE.replace("Two", "Five"), "jsonl": JSON.replace("Two", "Five")}[kind.form]
+    head = str(kind.content).partition("\n")[0]
     content = kind.content.decode("latin-1") if isinstance(kind.content, bytes) else kind.content
     if kind.form == "gpqa" and kind.bad_row:
-        good = "r99,q99,a,b,c,d\n"
+        good = "r99,q99,a,b,c,d\n"[0 if "Record ID" in head else 4 :]
+    if head.startswith("id,"):
+        good = "99," + good
     path = write(tmp_path, content + good if isinstance(kind.content, str) else kind.content)
     if not kind.bad_row:
         if kind.name != "only a header":
@@ -163,6 +220,9 @@ def test_bad_records_can_be_left_out_but_a_broken_file_cannot(tmp_path: Path, ki
         return
     found = data.load(path, kind.form, skip=True)  # type: ignore[arg-type]
     assert len(found.skipped) == 1 and f"line {kind.line}" in found.skipped[0] and found.items
+    assert len(found.left_out) == 1 and f"line {kind.line}" in found.left_out[0]
+    with pytest.raises(RequestError, match=r", or leave such questions out with skip=True$"):
+        data.load(path, kind.form)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "", "a\0b"])

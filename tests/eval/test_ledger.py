@@ -90,6 +90,29 @@ def test_a_question_is_finished_under_all_protocols_before_the_next_but_one_begi
     assert [n for n, _ in keys(tmp_path)] == [n for n in range(len(ITEMS)) for _ in range(6)]
 
 
+def test_a_question_with_a_merged_choice_is_asked_and_voted_on_with_three(tmp_path: Path) -> None:
+    path = tmp_path / "set.csv"
+    head = "Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3\n"
+    path.write_text(head + "r1,q,a,b,b,d\nr2,p,a,b,c,d\n", "utf-8")
+    found = data.load(path)
+    notes = settings.describe_files({"model": "m"}, found)
+    sampler = ScriptedSampler()
+    with ledger.open_ledger(tmp_path / ledger.NAME, made_settings(), notes) as opened:
+        run.run(sampler, found.items, plans.choose((0, 1, 2, 3), CONFIG), CONFIG, opened, early_stop=False)
+    asked = [job.prompt for job in sampler.jobs if "\nq\n" in job.prompt and "An argument for" not in job.prompt]
+    assert asked and all("one of ABC." in prompt and "\nD) " not in prompt for prompt in asked)
+    contents = ledger.read(tmp_path / ledger.NAME)
+    of_mode = {(outcome.question, outcome.protocol.name): outcome for outcome in contents.outcomes}
+    assert {outcome.n_choices for outcome in contents.outcomes if outcome.question == "r1"} == {3}
+    # three orderings instead of four: greedy in mode 2, and three samples more in mode 3
+    assert (of_mode["r1", "mode 2"].planned, of_mode["r2", "mode 2"].planned) == (3, 4)
+    assert of_mode["r1", "mode 3"].planned - of_mode["r1", "mode 3"].second_opinions == 12
+    summed = summary.summarize(contents)
+    assert summed["chance"] == pytest.approx((1 / 3 + 1 / 4) / 2)
+    assert summed["merged"] == list(found.merged) and summed["left_out"] == []
+    assert summed["names"] == {"model": "m", "data": "set.csv", "diamond": False}
+
+
 # --- resuming
 
 
@@ -247,6 +270,25 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=words), ledger.open_ledger(tmp_path / ledger.NAME, made, {}):
             pass
     assert (tmp_path / ledger.NAME).read_bytes() == before, "earlier results kept"
+
+
+def test_the_settings_of_a_file_without_equal_choices_are_those_of_older_ledgers(tmp_path: Path) -> None:
+    path = tmp_path / "set.csv"
+    written = {}
+    for choice in "cb":
+        path.write_text(f"q,a,b,{choice},d,A\n", "utf-8")
+        described = settings.describe_run({}, data.load(path), CONFIG, early_stop=True, engine={})["data"]
+        written[choice] = {key: value for key, value in described.items() if key != "sha256"}
+    assert written["c"] == {"kind": "mmlu", "questions": 1, "skipped": 0}
+    assert written["b"] == {**written["c"], "merged": 1}
+
+
+@pytest.mark.parametrize("notes", ["line 3", [3], {"line": 3}, None])
+def test_a_list_of_left_out_questions_that_is_none_is_not_read(tmp_path: Path, notes: object) -> None:
+    line = ledger_lines.encode_header(made_settings(), {"data": "d", "left_out": notes})
+    (tmp_path / ledger.NAME).write_bytes(line)
+    with pytest.raises(RequestError, match=r"line 1: is not a line of a ledger"):
+        ledger.read(tmp_path / ledger.NAME)
 
 
 def test_force_starts_again_and_keeps_the_old_ledger(tmp_path: Path) -> None:

@@ -398,12 +398,17 @@ def test_a_question_that_does_not_fit_is_named_before_anything_runs(tiny: list[s
 
 def test_bad_questions_can_be_left_out_and_are_counted(tiny: list[str], tmp_path: Path) -> None:
     path = tmp_path / "duplicates.csv"
-    path.write_text("What is 2 + 2?,4,4,5,6,A\nWhat is 3 + 3?,4,6,5,7,B\n", "utf-8")
+    path.write_text("What is 2 + 2?,4,4,5,6,A\nWhat is 3 + 3?,4,6,5,7,B\nWhat is 1 + 1?,4,2,4,7,B\n", "utf-8")
     args = [*command(tiny, tmp_path / "out", "--modes", "0"), "--data", str(path)]
     args[args.index("gpqa")] = "mmlu"
-    assert "line 1" in done(args, 2).stderr
+    refused = done(args, 2).stderr
+    assert "line 1" in refused and refused.endswith(", or leave such questions out with --skip-bad\n")
     result = done([*args, "--skip-bad"])
     assert "left out: line 1" in result.stderr and "1 questions of the file were left out" in result.stdout
+    assert "merged: line 3" in result.stderr and "1 questions of the file have equal wrong choices" in result.stdout
+    listed = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert '| left out | line 1, column "B": is the same choice as "A"' in listed
+    assert '| merged | line 3, column "C": is the same choice as "A"' in listed
 
 
 # --- the hub

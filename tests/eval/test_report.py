@@ -56,16 +56,22 @@ def outcome(
 
 
 def contents(
-    *outcomes: ledger_lines.Outcome, diamond: bool = False, word: str = PLAIN, **protocol: Any
+    *outcomes: ledger_lines.Outcome,
+    diamond: bool = False,
+    word: str = PLAIN,
+    data: dict[str, int] | None = None,
+    notes: dict[str, list[str]] | None = None,
+    **protocol: Any,
 ) -> ledger_lines.Contents:
     made = {
         "version": "1",
         "model": {"sha256": "0" * 64, "quantization": word},
-        "data": {"questions": 4, "skipped": 0},
+        "data": {"questions": 4, "skipped": 0, **(data or {})},
         "protocol": {**settings.asdict(ModeConfig()), "early_stop": True, **protocol},
     }
     session = ledger_lines.Session(1e9, 12.0, len(outcomes), f"darwin-neg eval {word}", {"cpus": 2, "devices": word})
-    return ledger_lines.Contents(made, {"model": word, "data": word, "diamond": diamond}, outcomes, (session, session))
+    names = {"model": word, "data": word, "diamond": diamond, **(notes or {})}
+    return ledger_lines.Contents(made, names, outcomes, (session, session))
 
 
 TWO_MODES = (
@@ -182,6 +188,34 @@ def test_the_cards_claims_stand_beside_gpqa_diamond_only_and_are_called_claims()
     for text in (report.markdown(found), page(found)):
         assert "card claims" in text and "not measurements made here" in text and "51.01 %" in text
         assert "84.34 %" not in text, "no row for a mode that was not run"
+
+
+def test_where_the_cards_figures_stand_beside_fewer_than_198_questions_the_report_says_so() -> None:
+    found = summarize(contents(*TWO_MODES, diamond=True))
+    assert found["claims"]["questions"] == 198
+    for text in (report.markdown(found), page(found)):
+        assert "for all 198 questions; the measured ones stand beside them for fewer: mode 0 4, mode 1 3." in text
+    whole = [outcome(n, "mode 0", 0) for n in range(198)]
+    some = [*whole, *(outcome(n, "mode 1", 0) for n in range(197))]
+    assert "all 198" not in report.markdown(summarize(contents(*whole, diamond=True, data={"questions": 198})))
+    text = report.markdown(summarize(contents(*some, diamond=True, data={"questions": 198})))
+    assert "stand beside them for fewer: mode 1 197." in text
+    assert "all 198" not in report.markdown(summarize(contents(*TWO_MODES)))
+
+
+def test_every_question_that_was_left_out_or_changed_is_listed() -> None:
+    notes = {"left_out": [f"line {k}: is empty" for k in range(300)], "merged": [f"line 400: {HOSTILE}"]}
+    found = summarize(contents(*TWO_MODES, data={"skipped": 300, "merged": 1}, notes=notes))
+    assert found["left_out"] == notes["left_out"] and found["merged"] == notes["merged"]
+    assert found["names"] == {"model": PLAIN, "data": PLAIN, "diamond": False}
+    for text in (report.markdown(found), page(found)):
+        assert all(f"line {k}: is empty" in text for k in range(300)) and "line 400: " in text
+        assert "300 questions of the file were left out" in text and "1 questions of the file have equal" in text
+        assert "<script>alert" not in text and "\u202e" not in text
+    # a ledger of an older version has the number alone
+    older = summarize(contents(*TWO_MODES, data={"skipped": 2}))
+    assert older["left_out"] == [] and "2 questions of the file were left out" in report.markdown(older)
+    assert "left out or changed" not in report.markdown(older)
 
 
 def test_time_is_in_one_place() -> None:

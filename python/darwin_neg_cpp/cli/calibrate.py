@@ -24,7 +24,11 @@ def add_parser(verbs: Any) -> None:
     )
     add_text_model_options(parser, side_car=True)
     parser.add_argument(
-        "--text", nargs="+", required=True, metavar="FILE", help='UTF-8 text; or .jsonl, with a "text" on each line'
+        "--text",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="UTF-8 text; or JSON lines (.jsonl, .ndjson) with text, messages, or prompt and completion",
     )
     parser.add_argument(
         "--reference",

@@ -39,7 +39,8 @@ def add_parser(verbs: Any) -> None:
         choices=KINDS,
         default="auto",
         metavar="KIND",
-        help="format of the data: gpqa (official CSV), mmlu (CSV: question, choices, letter), jsonl, or auto (default)",
+        help="format of the data: gpqa (official CSV), mmlu (tables: question, choices, answer), jsonl (JSON, also one "
+        "list), or auto (default)",
     )
     parser.add_argument(
         "--data",
@@ -68,7 +69,8 @@ def add_parser(verbs: Any) -> None:
         "--skip-bad",
         dest="skip",
         action="store_true",
-        help="leave out questions with an empty or duplicate choice instead of refusing the file",
+        help="leave out questions that cannot be used or repeat another one (empty cells, missing columns, answers "
+        "that are none of the choices, duplicates) instead of refusing the file; the report lists them",
     )
     parser.add_argument("--force", action="store_true", help="start again; the old ledger is kept under a number")
     parser.add_argument("--report-only", action="store_true", help="write the report of --out again, without a model")
@@ -89,8 +91,9 @@ def run(args: argparse.Namespace) -> int:
     modes = _modes(args.modes)
     config = mode_config(args)
     questions = data.load(_data_path(args), args.kind, skip=args.skip)
-    for line in questions.skipped:
-        print(f"darwin-neg: left out: {line}", file=sys.stderr)
+    for what, lines in (("left out", questions.skipped), ("merged", questions.merged)):
+        for line in lines:
+            print(f"darwin-neg: {what}: {line}", file=sys.stderr)
     side_car = args.side_car
     if args.demo:
         from .. import demo_model

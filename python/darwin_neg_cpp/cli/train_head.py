@@ -29,7 +29,8 @@ def add_parser(verbs: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help='UTF-8 text, one document per file; or .jsonl, with a "text" on each line',
+        help="UTF-8 text, one document per file; or JSON lines (.jsonl, .ndjson) with text, messages, or prompt and "
+        "completion",
     )
     parser.add_argument(
         "-o", "--out", required=True, metavar="FILE", help="side-car to write; the other files are named after it"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..protocols.protocol import Protocol
 
 SOURCE = "model card of FINAL-Bench/Darwin-9B-NEG"
+QUESTIONS = 198  # of GPQA Diamond, all of which the card's figures are for
 ACTIVATION_RATE = 0.0436  # share of steps with an active gate, "across the 198-question greedy run"
 
 

@@ -76,7 +76,7 @@ def evaluate(
     with ledger.open_ledger(
         folder / ledger.NAME,
         the_settings,
-        {**names, "data": data.file, "diamond": data.is_diamond},
+        settings.describe_files(names, data),
         command=command,
         machine={**(machine or {}), "threads": llm.info["n_threads"], "in_flight": in_flight},
         force=force,

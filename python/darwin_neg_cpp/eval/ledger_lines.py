@@ -23,6 +23,7 @@ from .settings import Settings, read_config
 
 FORMAT = 1
 FIRST_KEY = "darwin_neg_eval"
+NOTES = ("left_out", "merged")  # lists among the names, of questions that are not as they stand in the file
 LATEST = 2**33  # seconds since 1970: a date that can be written out
 T = TypeVar("T")
 
@@ -109,8 +110,8 @@ class Session:
 class Contents:
     """Everything that a ledger holds.
 
-    names: of the files, which may change without changing a result. calls: those whose answers are still missing, each
-        as (hash of the prompt, output), in order.
+    names: of the files, which may change without changing a result, and the lists of NOTES. calls: those whose answers
+        are still missing, each as (hash of the prompt, output), in order.
     """
 
     settings: Settings
@@ -294,6 +295,9 @@ def _decode_header(entry: Mapping[str, Any]) -> tuple[Settings, Mapping[str, Any
     settings, names = dict(entry["settings"]), dict(entry["names"])
     for name in ("model", "data", "protocol", "engine", "prompt"):
         if not isinstance(settings.get(name, {}), dict):
+            raise ValueError(name)
+    for name in NOTES:
+        if not isinstance(notes := names.get(name, []), list) or not all(isinstance(note, str) for note in notes):
             raise ValueError(name)
     read_config(settings)  # settings that cannot be read now could not be reported on later
     return settings, names

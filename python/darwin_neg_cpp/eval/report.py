@@ -46,7 +46,7 @@ def markdown(report: Report) -> str:
 
 def _rows(table: Table) -> list[str]:
     # figures to the right, words to the left
-    words = {"", "protocol", "domain", "setting", "value", "95 % interval"}
+    words = {"", "protocol", "domain", "setting", "value", "95 % interval", "record"}
     align = ["---" if name in words else "---:" for name in table.header]
     return [
         "| " + " | ".join(escape_markdown(cell) for cell in row) + " |"

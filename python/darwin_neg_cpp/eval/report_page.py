@@ -12,7 +12,7 @@ from ..files.web_page import build_page
 from .report_tables import Report, Table, percent, tables, title
 
 # columns of words rather than figures
-WORDS = {"", "protocol", "domain", "value", "setting"}
+WORDS = {"", "protocol", "domain", "value", "setting", "record"}
 
 
 def page(report: Report) -> str:

@@ -34,6 +34,7 @@ def tables(report: Report) -> list[Table]:
         _neg(report),
         _margins(report),
         _domains(report),
+        _notes_on_questions(report),
         _timing(report),
         _settings(report),
     ]
@@ -103,9 +104,19 @@ def _accuracy_notes(report: Report) -> list[str]:
         notes.append(f"Answered so far, of the file's {asked} questions: {', '.join(short)}.")
     if skipped := report["settings"].get("data", {}).get("skipped", 0):
         notes.append(f"{skipped} questions of the file were left out because they could not be used.")
-    if report["claims"]:
+    if merged := report["settings"].get("data", {}).get("merged", 0):
+        notes.append(f"{merged} questions of the file have equal wrong choices, which were asked as one.")
+    if claims := report["claims"]:
+        whole = claims.get("questions", 0)
+        used = {name: figures["questions"] for name, figures in protocols.items()}
+        fewer = [f"{name} {count}" for name, count in used.items() if count < whole]
+        if fewer:
+            notes.append(
+                f"The card's figures are for all {whole} questions; the measured ones stand beside them for fewer: "
+                f"{', '.join(fewer)}."
+            )
         notes.append(
-            f"The card's columns are claims of the {report['claims']['source']}, not measurements made here; its "
+            f"The card's columns are claims of the {claims['source']}, not measurements made here; its "
             "prompts and the details of its modes 2 and 3 are unpublished, so equal names do not mean equal protocols."
         )
     return notes
@@ -235,6 +246,15 @@ def _domains(report: Report) -> Table:
         for domain in report["domains"]
     )
     return Table("By domain", ("domain", *names), rows)
+
+
+def _notes_on_questions(report: Report) -> Table:
+    # a report that an older version wrote has no such lists
+    rows = [
+        (what, line) for what, key in (("left out", "left_out"), ("merged", "merged")) for line in report.get(key, ())
+    ]
+    note = "Merged: equal wrong choices are shown to the model as one, because a vote for either is the same vote."
+    return Table("Questions left out or changed", ("", "record"), tuple(rows), (note,) if report.get("merged") else ())
 
 
 def _timing(report: Report) -> Table:

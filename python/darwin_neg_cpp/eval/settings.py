@@ -73,6 +73,17 @@ def _find_parts(model: str, about: ModelInfo) -> list[str]:
     return parts
 
 
+def describe_files(names: Mapping[str, str], data: DataSet) -> dict[str, Any]:
+    """Collects what a ledger says about its files, and no result depends on. names: of the model's files."""
+    notes = {"left_out": data.left_out, "merged": data.merged}
+    return {
+        **names,
+        "data": data.file,
+        "diamond": data.is_diamond,
+        **{key: list(lines) for key, lines in notes.items() if lines},
+    }
+
+
 def describe_run(
     model: Settings, data: DataSet, config: ModeConfig, *, early_stop: bool, engine: Mapping[str, Any]
 ) -> Settings:
@@ -83,7 +94,14 @@ def describe_run(
         "version": __version__,
         "llama_cpp": _describe_build(),
         "model": model,
-        "data": {"sha256": data.sha256, "kind": data.kind, "questions": len(data.items), "skipped": len(data.skipped)},
+        "data": {
+            "sha256": data.sha256,
+            "kind": data.kind,
+            "questions": len(data.items),
+            "skipped": len(data.skipped),
+            # only where there are any, so that older ledgers of all other files can be resumed
+            **({"merged": len(data.merged)} if data.merged else {}),
+        },
         "prompt": {"name": config.prompt, "fingerprint": fingerprint(config.prompt)},
         "protocol": {**asdict(config), "early_stop": early_stop},
         "engine": dict(engine),

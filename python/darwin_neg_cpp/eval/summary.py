@@ -12,7 +12,7 @@ from typing import Any
 from ..protocols.modes import ModeConfig
 from ..protocols.protocol import Protocol
 from . import claims, plans
-from .ledger_lines import Call, Contents, Outcome
+from .ledger_lines import NOTES, Call, Contents, Outcome
 from .settings import read_config
 from .statistics import paired, wilson
 
@@ -43,7 +43,8 @@ def summarize(contents: Contents) -> dict[str, Any]:
         "format": FORMAT,
         "data": contents.names.get("data", ""),
         "model": contents.names.get("model", ""),
-        "names": dict(contents.names),
+        "names": {name: value for name, value in contents.names.items() if name not in NOTES},
+        **{name: list(contents.names.get(name, ())) for name in NOTES},
         "settings": settings,
         "commands": list(dict.fromkeys(session.command for session in contents.sessions if session.command)),
         "chance": _chance(contents.outcomes),
@@ -200,6 +201,7 @@ def _claims() -> dict[str, Any]:
     return {
         "source": claims.SOURCE,
         "activation_rate": claims.ACTIVATION_RATE,
+        "questions": claims.QUESTIONS,
         "protocols": {protocol.name: asdict(claim) for protocol, claim in claims.CLAIMS.items()},
     }
 

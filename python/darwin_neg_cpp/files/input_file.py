@@ -13,6 +13,15 @@ from .shown_text import escape_line
 PathLike = str | os.PathLike[str]
 
 SHOWN_CHARACTERS = 120
+# what texts come in, by the first bytes
+PACKED = {
+    b"PAR1": "is a Parquet file; export it as CSV or JSON lines",
+    b"PK\x03\x04": "is a ZIP archive or a spreadsheet; unpack it, or export it as CSV",
+    b"\x1f\x8b": "is compressed with gzip; unpack it",
+    b"BZh": "is compressed with bzip2; unpack it",
+    b"\xfd7zXZ": "is compressed with xz; unpack it",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it",
+}
 
 
 def shown(text: str) -> str:
@@ -47,6 +56,22 @@ def open_input(path: PathLike, error: type[DarwinNegError]) -> BinaryIO:
         raise error(f"{name}: is not a valid file name; check the path") from None
     except OSError as cause:
         raise error(f"{name}: cannot be opened ({cause.strerror}); check the path") from None
+
+
+def not_a_text(data: bytes, *, pages: bool = False) -> str | None:
+    """Tells by its first bytes what a file is that was given as a text and is none: the end of an error, or None.
+
+    pages: web pages are texts too.
+    """
+    for magic, what in PACKED.items():
+        if data.startswith(magic):
+            return what
+    begin = data[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not pages and begin.startswith((b"<!doctype html", b"<html")):
+        return "is a web page; download the file that it shows"
+    if begin.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS; download the file itself, as with `git lfs pull`"
+    return None
 
 
 def read_exactly(file: BinaryIO, n: int, offset: int, error: type[DarwinNegError], path: PathLike) -> bytearray:

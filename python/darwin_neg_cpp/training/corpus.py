@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import RequestError
-from ..files.input_file import open_input, shown_path
+from ..files.input_file import not_a_text, open_input, shown_path
+from .lines import KNOWN, Message, read_object
 
 if TYPE_CHECKING:
     from ..engine.session import Session
@@ -21,6 +22,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 HELD_OUT = 0.1  # of the tokens, for validation and for test each
 ENOUGH_DOCUMENTS = 30
+LINES_ENDINGS = (".jsonl", ".ndjson", ".jsonlines")
 PART_CHARACTERS = (1000, 8000)  # of the parts that long texts are cut in, at least
 # ends of paragraphs, lines, sentences and words: where a long text is cut, the first that serves
 CUTS = (r"\n\n+", r"\n", r"[.!?]\s|[。！？]", r"\s")
@@ -30,18 +32,24 @@ LEAST_TOKENS = {"train": 2000, "validation": 200, "test": 200}
 
 @dataclass(frozen=True)
 class Document:
-    """A text with its origin, its token ids, and the part of the data it belongs to."""
+    """A text with its origin, its token ids, and the part of the data it belongs to.
+
+    messages, tools: of a conversation, which is put into the model's chat template; its text is what the messages say.
+    """
 
     origin: str
     text: str
     tokens: tuple[int, ...] = ()
     split: Split = "train"
+    messages: tuple[Message, ...] | None = None
+    tools: tuple[Message, ...] | None = None
 
 
 def read(paths: Sequence[Path], least_part: int = PART_CHARACTERS[0]) -> list[Document]:
-    """Reads each file as a document, and each line of a .jsonl file by its "text". A duplicate text counts once.
+    """Reads each file as a document; of JSON lines (and a .json file with a list of them) each object.
 
-    When that gives few documents, they are cut into parts, so that there is something to split. least_part: characters.
+    A duplicate text counts once. When that gives few documents, texts are cut into parts, so that there is something to
+    split. least_part: characters.
     """
     documents = distinct([document for path in paths for document in _read_file(path)])
     if len(documents) < ENOUGH_DOCUMENTS:
@@ -63,6 +71,8 @@ def _read_file(path: Path) -> Iterator[Document]:
     name = shown_path(path)
     with open_input(str(path), RequestError) as file:
         data = file.read()
+    if what := not_a_text(data, pages=path.suffix.lower() not in LINES_ENDINGS):
+        raise RequestError(f"{name}: {what}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,11 +80,18 @@ def _read_file(path: Path) -> Iterator[Document]:
     if "\0" in text:
         raise RequestError(f"{name}: is a binary file, not text; leave it out")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if path.suffix != ".jsonl":
-        if not text.strip():
-            raise RequestError(f"{name}: holds no text; leave it out")
+    if path.suffix.lower() in LINES_ENDINGS:
+        yield from _read_lines(name, text)
+    elif path.suffix.lower() == ".json" and (entries := _find_list(text)) is not None:
+        for number, entry in enumerate(entries, start=1):
+            yield from _read_entry(f"{name}: object {number}", f"{name}:{number}", entry)
+    elif text.strip():
         yield Document(name, text)
-        return
+    else:
+        raise RequestError(f"{name}: holds no text; leave it out")
+
+
+def _read_lines(name: str, text: str) -> Iterator[Document]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -82,13 +99,33 @@ def _read_file(path: Path) -> Iterator[Document]:
             entry = json.loads(line)
         except (ValueError, RecursionError):  # the latter for thousands of brackets
             raise RequestError(f"{name}:{number}: is not JSON; expected one object per line") from None
-        if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-            raise RequestError(f'{name}:{number}: has no "text"; expected an object with the text of a document')
-        if entry["text"].strip():
-            yield Document(f"{name}:{number}", entry["text"])
+        yield from _read_entry(f"{name}:{number}", f"{name}:{number}", entry)
+
+
+def _read_entry(where: str, origin: str, entry: object) -> Iterator[Document]:
+    """The document of an object, none if it holds no words. where: for errors."""
+    found = read_object(entry)
+    if isinstance(found, str):
+        raise RequestError(f"{where}: {found}")
+    if found.text.strip():
+        yield Document(origin, found.text, messages=found.messages, tools=found.tools)
+
+
+def _find_list(text: str) -> list[object] | None:
+    """The objects of a JSON file that is a list of training data; None for any other, which is a text."""
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entries, list) or not any(isinstance(entry, dict) and entry.keys() & KNOWN for entry in entries):
+        return None
+    return entries
 
 
 def _parts(document: Document, size: int) -> Iterator[Document]:
+    if document.messages is not None:  # a part of a conversation is none
+        yield document
+        return
     pieces = [piece.strip("\n") for piece in _cut(document.text, size, CUTS) if piece.strip()]
     if len(pieces) < 2:
         yield document
@@ -113,11 +150,27 @@ def _cut(text: str, size: int, cuts: Sequence[str]) -> Iterator[str]:
 
 
 def tokenize(session: Session, documents: Sequence[Document]) -> list[Document]:
-    """Adds token ids and leaves out documents of one token; control tokens written out in the text are text."""
-    out = [
-        replace(document, tokens=tuple(session.tokenize(document.text, parse_special=False))) for document in documents
-    ]
+    """Adds token ids and leaves out documents of one token.
+
+    Control tokens written out in a text are text; a conversation has those of the model's chat template. Errors:
+    RequestError that names the document.
+    """
+    out = [replace(document, tokens=tuple(_token_ids(session, document))) for document in documents]
     return [document for document in out if len(document.tokens) > 1]
+
+
+def _token_ids(session: Session, document: Document) -> list[int]:
+    if document.messages is not None and not session.info["chat_template"]:
+        raise RequestError(
+            f"{document.origin}: is a conversation, and the model has no chat template; give its text, or choose a "
+            "model that has one"
+        )
+    try:
+        if document.messages is None:
+            return session.tokenize(document.text, parse_special=False)
+        return session.chat_tokens(document.messages, add_generation_prompt=False, tools=document.tools)
+    except RequestError as error:
+        raise RequestError(f"{document.origin}: {error}") from None
 
 
 def limit(documents: Sequence[Document], max_tokens: int, seed: int) -> list[Document]:

@@ -29,7 +29,10 @@ def read(name: str, text: str) -> Iterator[Entry | BadRow]:
             )
     domain = next((column for column in DOMAINS if column in columns), "")
     for row in rows:
-        cells = cells_by_column(name, row, columns, len(header.cells))
+        cells = cells_by_column(row, columns, len(header.cells))
+        if isinstance(cells, BadRow):
+            yield cells
+            continue
         yield Entry(
             line=row.line,
             stem=cells[QUESTION],

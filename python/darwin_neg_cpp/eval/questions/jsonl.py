@@ -1,80 +1,148 @@
-"""JSON lines: an object with question, choices and answer on each line, optionally with id and domain (or subject)."""
+"""JSON: an object with question, choices and answer on each line, or a list of such objects."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import RequestError
-from ...files.input_file import shown
-from .entry import BadRow, Entry, find_right
+from .entry import BadRow, Entry
+from .fields import CHOICES, QUESTION, Fields, Missing, find_fields, plain, show_found
+from .records import read_object
+
+SPACE = re.compile(r"[ \t\r\n]*")
+BEGINS_LIST = re.compile(r"\s*\[\s*[\[{\]]")
+DECODER = json.JSONDecoder()
+
+
+def is_json(text: str) -> bool:
+    """Whether a text begins as JSON with objects does."""
+    return text.lstrip()[:1] == "{" or BEGINS_LIST.match(text) is not None
 
 
 def read(name: str, text: str) -> Iterator[Entry | BadRow]:
     """name: of the file, for errors. Errors: RequestError, when the file as a whole cannot be used."""
+    layouts: dict[tuple[str, ...], Fields | Missing] = {}
+    for line, value in _values(name, text):
+        if not isinstance(value, Mapping):
+            raise RequestError(
+                f"{name}: line {line}, column 1: is not an object; expected one object a line, or a list"
+            )
+        record = _flat(value)
+        keys = tuple(key for key in record if record[key] is not None)
+        if keys not in layouts:
+            layouts[keys] = find_fields(keys)
+        fields = layouts[keys]
+        if isinstance(fields, Missing):
+            remedy = f"give {fields.what}; found: {show_found(keys) or 'nothing'}"
+            yield BadRow(line, f'"{fields.key}"', "is missing", remedy)
+        else:
+            yield read_object(line, record, fields)
+
+
+def _values(name: str, text: str) -> Iterator[tuple[int, Any]]:
+    """Yields each record with the line it begins in."""
+    if text.lstrip()[:1] == "[":
+        yield from _list(name, text, _skip(text, 0))
+        return
     # not splitlines(): JSON may hold U+2028 as it is
-    for number, line in enumerate(text.split("\n"), start=1):
+    lines = text.split("\n")
+    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    if (found := _wrapped(name, text, lines[first])) is not None:
+        yield from found
+        return
+    for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield _read_object(f"{name}: line {number}", number, _parse(name, number, line))
+            yield number, _parse(name, number, line)
 
 
-def _parse(name: str, number: int, line: str) -> dict[str, Any]:
+def _wrapped(name: str, text: str, first_line: str) -> Iterator[tuple[int, Any]] | None:
+    """The records of a file that is one object: a question over several lines, or questions in a list under one key.
+
+    None if the file is one of lines.
+    """
     try:
-        value = json.loads(line)
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(whole, dict):
+        return None
+    lists = [key for key, value in whole.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(lists) == 1 and not _is_question(whole):
+        return _list(name, text, _find_list(text, lists[0]))
+    return None if first_line.strip() == text.strip() else iter([(1, whole)])
+
+
+def _is_question(value: Mapping[str, Any]) -> bool:
+    names = {plain(key) for key in value}
+    return bool(names & set(QUESTION)) or bool(names & set(CHOICES))
+
+
+def _find_list(text: str, name: str) -> int:
+    """Returns where the list under a key of the outermost object begins. The text is known to be JSON."""
+    at = _skip(text, text.index("{") + 1)
+    while True:
+        key, at = DECODER.raw_decode(text, at)
+        at = _skip(text, _skip(text, at) + 1)
+        if key == name:
+            return at
+        _, at = DECODER.raw_decode(text, at)
+        at = _skip(text, _skip(text, at) + 1)
+
+
+def _list(name: str, text: str, at: int) -> Iterator[tuple[int, Any]]:
+    """Yields the values of the list that begins at a place, each with its line."""
+    line, counted, whole = 1, 0, not text[:at].strip()
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        try:
+            value, at = DECODER.raw_decode(text, at)
+        except RecursionError:
+            raise RequestError(f"{name}: line {line}: is nested too deeply; expected a list of flat objects") from None
+        except ValueError as error:
+            raise _not_json(name, getattr(error, "lineno", line), getattr(error, "colno", 1)) from None
+        yield line, value
+        at = _skip(text, at)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise _not_json_at(name, text, at)
+    if whole and (at := _skip(text, at + 1)) < len(text):
+        raise _not_json_at(name, text, at)
+
+
+def _skip(text: str, at: int) -> int:
+    match = SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _parse(name: str, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
     except RecursionError:
         raise RequestError(f"{name}: line {number}: is nested too deeply; expected one flat object") from None
     except ValueError as error:
-        column = getattr(error, "colno", 1)
-        raise RequestError(f"{name}: line {number}, column {column}: is not JSON; expected one object a line") from None
-    if not isinstance(value, dict):
-        raise RequestError(f"{name}: line {number}, column 1: is not an object; expected one object a line")
-    return value
+        raise _not_json(name, number, getattr(error, "colno", 1)) from None
 
 
-def _read_object(where: str, number: int, value: dict[str, Any]) -> Entry | BadRow:
-    """where: file and line, for errors."""
-    stem = _get(where, value, "question", str, "the text of the question")
-    choices = _get(where, value, "choices", list, "a list of texts")
-    if not all(isinstance(choice, str) for choice in choices):
-        raise RequestError(f'{where}, column "choices": is not a list of texts; give texts')
-    texts = tuple(choice.strip() for choice in choices)
-    answer = _get(where, value, "answer", (int, str), "a letter, a text or a number from 0")
-    right = _find_right(f'line {number}, column "answer"', answer, texts)
-    if isinstance(right, BadRow):
-        return right
-    identity = _get_optional(where, value, "id", (str, int), "a text or a number")
-    domain = _get_optional(where, value, "domain", str, "a text")
-    domain = domain or _get_optional(where, value, "subject", str, "a text")
-    return Entry(
-        line=number,
-        stem=stem.strip(),
-        choices=texts,
-        right=right,
-        id=str(identity).strip(),
-        domain=domain.strip(),
-        stem_column='"question"',
-        choice_columns=tuple(f'"choices" ({i + 1})' for i in range(len(texts))) or ('"choices"',),
-        id_column='"id"' if identity != "" else '"question"',
+def _not_json_at(name: str, text: str, at: int) -> RequestError:
+    return _not_json(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+
+
+def _not_json(name: str, line: int, column: int) -> RequestError:
+    return RequestError(
+        f"{name}: line {line}, column {column}: is not JSON; expected one object a line, or a list of them"
     )
 
 
-def _find_right(where: str, answer: int | str, choices: tuple[str, ...]) -> int | BadRow:
-    if isinstance(answer, str):
-        return find_right(where, answer.strip(), choices, letter_first=False)
-    if not 0 <= answer < len(choices):
-        return BadRow(f"{where}: {shown(str(answer))} is not the number of a choice; they count from 0")
-    return answer
-
-
-def _get(where: str, value: dict[str, Any], key: str, kinds: type | tuple[type, ...], what: str) -> Any:
-    field = value.get(key)
-    if field is None:
-        raise RequestError(f'{where}, column "{key}": is missing; give {what}')
-    if isinstance(field, bool) or not isinstance(field, kinds):
-        raise RequestError(f'{where}, column "{key}": is not {what}; give {what}')
-    return field
-
-
-def _get_optional(where: str, value: dict[str, Any], key: str, kinds: type | tuple[type, ...], what: str) -> Any:
-    return "" if value.get(key) is None else _get(where, value, key, kinds, what)
+def _flat(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Unwraps what some sets wrap: {"row": {...}}, and {"question": {"stem": ..., "choices": ...}}."""
+    for key in ("row", "question"):
+        inner = value.get(key)
+        if isinstance(inner, Mapping):
+            outer = {name: other for name, other in value.items() if name != key}
+            return {**outer, **inner}
+    return value

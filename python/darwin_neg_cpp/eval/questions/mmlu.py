@@ -1,4 +1,4 @@
-"""The format of MMLU: CSV with a question, its choices and the letter of the right one."""
+"""Tables: the format of MMLU, a question, its choices and the letter of the right one, and others with a header."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from itertools import chain
 
 from ...errors import RequestError
 from ...protocols.question import LETTERS
-from .csv_rows import Row, cells_by_column, find_columns, read_rows
-from .entry import BadRow, Entry, find_right
-
-NAMES = ("question", "answer", "subject", "domain", "id")
-LOWER = LETTERS.lower()
+from .csv_rows import Row, cells_by_column, check_duplicates, is_header, looks_like_question, read_rows
+from .entry import BadRow, Entry
+from .fields import Fields, Missing, find_fields, plain, show_found
+from .records import read_row
 
 
 def read(name: str, text: str) -> Iterator[Entry | BadRow]:
-    """With a header, columns may stand in any order, and subject (or domain) and id are read too.
+    """Reads a table. With a header, columns may stand in any order, and there may be others.
 
     name: of the file, for errors. Errors: RequestError, when the file as a whole cannot be used.
     """
@@ -23,47 +22,35 @@ def read(name: str, text: str) -> Iterator[Entry | BadRow]:
     first = next(rows, None)
     if first is None:
         raise RequestError(f"{name}: is empty; download it again")
-    names = [cell.strip().lower() for cell in first.cells]
-    if "question" in names:
-        columns = _columns_of_header(name, Row(first.line, tuple(names)))
+    if is_header(first.cells) or (not looks_like_question(first.cells) and _has_names(first)):
+        counted, columns = "header", {cell.strip(): i for i, cell in reversed(list(enumerate(first.cells)))}
+        fields = _fields_of_header(name, first)
     else:
-        columns = _columns_by_place(name, first)
+        counted, columns = "first line", _columns_by_place(name, first)
+        fields = Fields("question", columns=tuple(columns)[1:-1], letters=True, answers=("answer",))
         rows = chain([first], rows)
-    letters = [letter for letter in LOWER if letter in columns]
+    in_order = dict(sorted(columns.items(), key=lambda column: column[1]))
     for row in rows:
-        yield _read_row(row, cells_by_column(name, row, columns, len(names)), letters)
+        cells = cells_by_column(row, in_order, len(first.cells), first=counted)
+        yield cells if isinstance(cells, BadRow) else read_row(row.line, cells, fields)
 
 
-def _read_row(row: Row, cells: dict[str, str], letters: list[str]) -> Entry | BadRow:
-    choices = tuple(cells[letter] for letter in letters)
-    right = find_right(f'line {row.line}, column "answer"', cells["answer"], choices, letter_first=True)
-    if isinstance(right, BadRow):
-        return right
-    return Entry(
-        line=row.line,
-        stem=cells["question"],
-        choices=choices,
-        right=right,
-        id=cells.get("id", ""),
-        domain=cells.get("subject", "") or cells.get("domain", ""),
-        stem_column='"question"',
-        choice_columns=tuple(f'"{letter.upper()}"' for letter in letters),
-        id_column='"id"' if cells.get("id") else '"question"',
-    )
+def _has_names(first: Row) -> bool:
+    """Whether a first line that is not a question has names of columns in it."""
+    names = {plain(cell) for cell in first.cells}
+    return len(names & {"answer", "answerkey", "label", "choices", "options", "a", "b"}) > 1
 
 
-def _columns_of_header(name: str, header: Row) -> dict[str, int]:
-    columns = find_columns(name, header, (*NAMES, *LOWER))
-    letters = [letter for letter in LOWER if letter in columns]
-    if "answer" not in columns:
-        raise RequestError(f'{name}: line {header.line}: the column "answer" is missing; it names the right choice')
-    if letters != list(LOWER[: len(letters)]) or len(letters) < 2:
-        missing = next(letter for letter in LOWER if letter not in columns)
+def _fields_of_header(name: str, header: Row) -> Fields:
+    fields = find_fields(header.cells, subject_first=True)
+    if isinstance(fields, Missing):
+        check_duplicates(name, header, [cell for cell in header.cells if plain(cell) == "question"])
         raise RequestError(
-            f'{name}: line {header.line}: the column "{missing.upper()}" is missing; the choices stand in A, B '
-            "and so on"
+            f'{name}: line {header.line}: the column "{fields.key}" is missing; it holds {fields.what}; found: '
+            f"{show_found(header.cells)}"
         )
-    return columns
+    check_duplicates(name, header, fields.used())
+    return fields
 
 
 def _columns_by_place(name: str, first: Row) -> dict[str, int]:
@@ -73,4 +60,4 @@ def _columns_by_place(name: str, first: Row) -> dict[str, int]:
             f"{name}: line {first.line}, column {min(n, len(LETTERS) + 2)}: has {n} columns and no header; expected "
             "the question, its choices and the letter of the answer, or a header with question, A, B, ..., answer"
         )
-    return {"question": 0, **{letter: i + 1 for i, letter in enumerate(LOWER[: n - 2])}, "answer": n - 1}
+    return {"question": 0, **{letter: i + 1 for i, letter in enumerate(LETTERS[: n - 2])}, "answer": n - 1}
