@@ -6,12 +6,14 @@ ggml-cpu/ops.cpp, the Gated DeltaNet in models/qwen35.cpp and models/delta-net-b
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown, shown_path
 from ..files.shown_text import escape_line
 from .header import Header, read_header
+from .parts import UnreadablePartError, read_model, with_parts
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
@@ -30,6 +32,8 @@ def check_runnable(path: str, *, use_mmap: bool = True) -> None:
         header = read_header(path)
     except ModelFileError:
         return
+    with contextlib.suppress(UnreadablePartError):
+        header = with_parts(header)
     check_loadable(header)
     _check_rotation(header)
     _check_delta_net(header)
@@ -48,12 +52,15 @@ def check_loadable(header: Header) -> None:
 def explain(path: str, error: ModelFileError | NegHeadError) -> ModelFileError | NegHeadError:
     """Returns `error` with control characters escaped: llama.cpp quotes the file as it is.
 
-    Where llama.cpp only says that a header could not be loaded, returns our own reader's error instead.
+    Where llama.cpp only says that a header could not be loaded, or does not say in which part of a split model the
+    fault is, returns our own reader's error instead.
     """
-    if "failed to load model from" in str(error):
-        try:
-            read_header(path)
-        except ModelFileError as reason:
+    try:
+        read_model(path)
+    except UnreadablePartError as reason:
+        return reason
+    except ModelFileError as reason:
+        if "failed to load model from" in str(error):
             return reason
     return type(error)(escape_line(str(error)))
 
@@ -141,9 +148,10 @@ def _check_delta_net(header: Header) -> None:
 
 
 def _check_places(header: Header) -> None:
-    for info in header.tensors.values():
-        if (header.data_start + info.offset) % MMAP_ALIGNMENT:
+    for name in header.tensors:
+        path, offset = header.place(name)
+        if offset % MMAP_ALIGNMENT:
             raise ModelFileError(
-                f"{shown_path(header.path)}: tensor '{shown(info.name)}' is not aligned to {MMAP_ALIGNMENT} bytes; "
+                f"{shown_path(path)}: tensor '{shown(name)}' is not aligned to {MMAP_ALIGNMENT} bytes; "
                 "convert the file again, or load it with use_mmap=False"
             )
