@@ -20,6 +20,7 @@ from ..gguf_file.header import Header, TensorInfo, read_header
 from ..gguf_file.parts import read_model
 from ..gguf_file.preflight import check_loadable
 from ..neg.formats import has_neg, head_of
+from .imatrix import check_imatrix
 
 # by llama-quantize's names. It does not make NVFP4, and makes a Q2_0 that only later versions of the gguf package can
 # read
@@ -68,6 +69,8 @@ def quantize(
     inputs = [Path(part.path) for part in header.parts or (header,)]
     inputs += [] if imatrix is None else [Path(imatrix)]
     check_output(Path(out), inputs, force=force)
+    if imatrix is not None:
+        check_imatrix(core, header, header.path, number, _full_name(kind), imatrix)
     with replacing(Path(out)) as (_, temp), rename_in_errors(temp, Path(out)):
         _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or no_progress)
         _check(header, read_header(temp))
@@ -79,6 +82,11 @@ def check_ready(kind: str, imatrix: PathLike | None = None) -> None:
     if imatrix is not None:
         open_input(imatrix, ModelFileError).close()
     _core()
+
+
+def check_plan(header: Path, kind: str, imatrix: PathLike) -> None:
+    """Raises an error for a matrix that is not one of a model. header: a file with its header, and any data or none."""
+    check_imatrix(_core(), read_header(header), str(header), type_number(kind), _full_name(kind), imatrix, warn=False)
 
 
 def type_number(kind: str) -> int:

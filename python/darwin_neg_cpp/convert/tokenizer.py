@@ -174,7 +174,7 @@ def _tokens_elsewhere(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Ma
     path = folder / "tokenizer_config.json"
     decoder = config.get("added_tokens_decoder")
     if decoder is not None:
-        entries = decoder.items() if isinstance(decoder, dict) else [("", None)]
+        entries: list[tuple[str, Any]] = list(decoder.items()) if isinstance(decoder, dict) else [("", None)]
         if not all(i.isdecimal() and isinstance(e, dict) and isinstance(e.get("content"), str) for i, e in entries):
             raise ModelFileError(
                 f"{shown_path(path)}: added_tokens_decoder does not map ids to tokens; download the file again"
