@@ -49,6 +49,10 @@ def describe(m: ModelInfo) -> str:
         ("shape", f"{m.n_layer} layers, hidden {m.n_embd}, vocabulary {m.n_vocab:,}, context {m.n_ctx_train:,}"),
         ("chat template", "yes" if m.has_chat_template else "no"),
     ]
+    if m.pre_tokenizer is None:
+        rows.append(("pre-tokenizer", "missing (tokenizer.ggml.pre): texts become other tokens than in training"))
+    elif m.pre_tokenizer:
+        rows.append(("pre-tokenizer", m.pre_tokenizer))
     if m.part_error:
         rows.append(("split", f"this part of {m.split_count} only, and all numbers are its own: {m.part_error}"))
     elif m.split_count > 1:

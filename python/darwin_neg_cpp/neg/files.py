@@ -17,6 +17,7 @@ from ..files.progress import Progress
 from ..gguf_file import edit as gguf_edit
 from ..gguf_file.header import Header, architecture, read_header
 from ..gguf_file.parts import read_model, refuse_split
+from ..gguf_file.preflight import check_header
 from .formats import SIDE_CAR_ARCH, has_neg, read_head
 from .head import DOWN_W, NegHead, with_backbone
 
@@ -47,6 +48,7 @@ def attach(
     """
     header = read_header(model)
     refuse_split(header)
+    check_header(header)
     out_path = Path(out)
     inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
     check_output(out_path, inputs, force=force)
@@ -91,6 +93,7 @@ def write_side_car(neg: PathLike | NegHead, model: PathLike, out: PathLike, *, f
     Of a split model all parts are read, so that the norm is found in whichever holds it.
     """
     header = read_model(model)
+    check_header(header)
     inputs = [Path(part.path) for part in header.parts or (header,)]
     inputs += [] if isinstance(neg, NegHead) else [Path(neg)]
     check_output(Path(out), inputs, force=force)
