@@ -98,6 +98,13 @@ def beside_a_stale_index(folder: Path) -> None:
         (folder / shard).unlink()
 
 
+def one_file_whose_index_lists_other_tensors(folder: Path) -> None:
+    merge(folder)
+    for shard in SHARDS:
+        (folder / shard).unlink()
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"model.old.weight": SINGLE}}), "utf-8")
+
+
 def beside_shards_of_something_else(folder: Path) -> None:
     merge(folder)
     for shard in SHARDS:
@@ -130,6 +137,7 @@ LAYOUTS = [
     named_as_by_other_tools,
     beside_a_stale_index,
     beside_shards_of_something_else,
+    one_file_whose_index_lists_other_tensors,
     linked,
     linked_without_an_index,
     one_link,

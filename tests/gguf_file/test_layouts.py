@@ -1,4 +1,5 @@
 """Model files of other makes. What no engine opens is named, and no head is joined to it."""
+
 from __future__ import annotations
 
 import logging
@@ -100,6 +101,26 @@ def test_no_head_is_joined_to_what_ends_the_engine(tmp_path: Path, name: str) ->
                 neg_files.attach(model, random_head(HIDDEN, 1), tmp_path / out)
             else:
                 neg_files.write_side_car(random_head(HIDDEN, 1), model, tmp_path / out)
+        assert not (tmp_path / out).exists()
+
+
+@pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix", "no tensors"])
+def test_no_head_is_joined_to_what_is_no_model(tmp_path: Path, kind: str) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "other.gguf", "llama")
+    writer.add_embedding_length(HIDDEN)
+    if kind != "no tensors":
+        writer.add_type(kind)
+        writer.add_tensor("blk.0.attn_q.weight.lora_a", np.zeros((1, HIDDEN), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    for out, work in (("a.gguf", neg_files.attach), ("s.gguf", None)):
+        with pytest.raises(ModelFileError, match=r"other.gguf: .*(not a model|holds no tensors)"):
+            if work:
+                work(tmp_path / "other.gguf", random_head(HIDDEN, 1), tmp_path / out)
+            else:
+                neg_files.write_side_car(random_head(HIDDEN, 1), tmp_path / "other.gguf", tmp_path / out)
         assert not (tmp_path / out).exists()
 
 

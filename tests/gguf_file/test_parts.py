@@ -18,6 +18,7 @@ from darwin_neg_cpp.errors import ModelFileError, NegHeadError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg.head import random_head
 from darwin_neg_cpp.neg.info import info
+from darwin_neg_cpp.training import calibrate
 from tiny_gguf import HIDDEN, write_tiny_llama
 
 PARTS = 4  # of the 21 tensors, six to a part; the output norm is in the last one
@@ -40,6 +41,24 @@ def split(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     return write_tiny_llama(tmp_path / "whole.gguf")
+
+
+@pytest.fixture
+def split_with_head(tmp_path: Path, whole: Path) -> Path:
+    """The first part of a model that carries a head."""
+    neg_files.attach(whole, random_head(HIDDEN, 3), tmp_path / "head.gguf")
+    reader = gguf.GGUFReader(tmp_path / "head.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "h.gguf", "llama", split_max_tensors=10)
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if field.types[1:] else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "h-00001-of-00003.gguf"
 
 
 def tensors(path: Path) -> dict[str, tuple[int, bytes]]:
@@ -76,20 +95,8 @@ def test_quantize_reads_all_parts(tmp_path: Path, whole: Path, first_without_ten
     assert "split.count" not in gguf.GGUFReader(tmp_path / "of-parts.gguf").fields
 
 
-def test_a_split_model_with_a_head_is_quantized_and_loaded_with_it(tmp_path: Path, whole: Path) -> None:
-    neg_files.attach(whole, random_head(HIDDEN, 3), tmp_path / "head.gguf")
-    reader = gguf.GGUFReader(tmp_path / "head.gguf")
-    writer = gguf.GGUFWriter(tmp_path / "h.gguf", "llama", split_max_tensors=10)
-    for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if field.types[1:] else None)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    first = tmp_path / "h-00001-of-00003.gguf"
+def test_a_split_model_with_a_head_is_quantized_and_loaded_with_it(split_with_head: Path, tmp_path: Path) -> None:
+    first = split_with_head
     quantize(first, tmp_path / "q.gguf", "q8_0")
     meant = neg_files.inspect(tmp_path / "head.gguf").head
     for path in (first, tmp_path / "q.gguf"):
@@ -150,6 +157,11 @@ def test_a_head_is_not_written_into_a_part(split: list[Path], tmp_path: Path) ->
             with pytest.raises(ModelFileError, match=rf"{path.name}: is part \d of 4.*--merge.*--side-car"):
                 work(path)
     assert not (tmp_path / "out.gguf").exists() and not (tmp_path / "side.gguf").exists()
+
+
+def test_calibrating_refuses_to_write_into_a_part_before_it_measures(split_with_head: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="is part 1 of 3"):
+        calibrate.check(str(split_with_head), None, tmp_path / "out.gguf", [], reference=None, force=False)
 
 
 def test_an_output_that_is_any_part_is_refused(split: list[Path]) -> None:

@@ -57,8 +57,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     index = weight_map(folder)
     notes: tuple[str, ...] = ()
     shards = shard_names(shown_path(folder), os.listdir(folder), index)
-    if index is not None and shards == [SINGLE] and SINGLE not in index.values():
-        notes = (f"{SINGLE} holds the model; {INDEX}, which names other files, is not used",)
+    if index is not None and shards == [SINGLE]:
+        if SINGLE not in index.values():
+            notes = (f"{SINGLE} holds the model; {INDEX}, which names other files, is not used",)
         index = None
     for name in shards:
         for tensor in read_header(str(_inside(folder, name, indexed=index is not None)), ModelFileError).values():
@@ -144,7 +145,7 @@ def shard_names(where: str, names: Collection[str], index: Mapping[str, str] | N
     As in transformers, model.safetensors comes before an index, which may be left from shards that were merged. Without
     either, the shards are known by their names. Raises ModelFileError where these do not tell.
     """
-    if SINGLE in names and not (index is not None and SINGLE in index.values()):
+    if SINGLE in names and (index is None or SINGLE not in index.values() or set(index.values()) == {SINGLE}):
         return [SINGLE]
     if index is not None:
         return sorted(set(index.values()))

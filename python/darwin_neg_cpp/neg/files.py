@@ -21,6 +21,9 @@ from ..gguf_file.preflight import check_header
 from .formats import SIDE_CAR_ARCH, has_neg, read_head
 from .head import DOWN_W, NegHead, with_backbone
 
+# what other files of the same format hold, by general.type
+NOT_MODELS = {"adapter": "an adapter", "mmproj": "a projector for images or sound", "imatrix": "an importance matrix"}
+
 
 @dataclass(frozen=True)
 class NegReport:
@@ -48,7 +51,7 @@ def attach(
     """
     header = read_header(model)
     refuse_split(header)
-    check_header(header)
+    _check_model(header)
     out_path = Path(out)
     inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
     check_output(out_path, inputs, force=force)
@@ -93,7 +96,7 @@ def write_side_car(neg: PathLike | NegHead, model: PathLike, out: PathLike, *, f
     Of a split model all parts are read, so that the norm is found in whichever holds it.
     """
     header = read_model(model)
-    check_header(header)
+    _check_model(header)
     inputs = [Path(part.path) for part in header.parts or (header,)]
     inputs += [] if isinstance(neg, NegHead) else [Path(neg)]
     check_output(Path(out), inputs, force=force)
@@ -153,6 +156,20 @@ def output_norm_sha256(header: Header) -> str:
     if info.type not in (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16):
         return ""
     return hashlib.sha256(dequantize(raw, info.type).astype("<f4").tobytes()).hexdigest()
+
+
+def _check_model(header: Header) -> None:
+    """Raises ModelFileError for a file that no engine opens as a model, with a head or without."""
+    check_header(header)
+    kind = header.value("general.type")
+    if kind in NOT_MODELS:
+        raise ModelFileError(
+            f"{shown_path(header.path)}: is {NOT_MODELS[kind]}, not a model; give the backbone's GGUF file"
+        )
+    if not header.tensors:
+        raise ModelFileError(
+            f"{shown_path(header.path)}: holds no tensors, a vocabulary at most; give the GGUF file of a whole model"
+        )
 
 
 def check_backbone(head: NegHead, name: str, model: Header) -> None:
