@@ -11,13 +11,15 @@ import gguf
 import numpy as np
 import pytest
 
-from darwin_neg_cpp import DarwinNEG
+from darwin_neg_cpp import DarwinNEG, _core
 from darwin_neg_cpp.cli.main import main
+from darwin_neg_cpp.convert import convert, write
 from darwin_neg_cpp.convert.quantize import quantize
 from darwin_neg_cpp.errors import ModelFileError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg.head import random_head
 from darwin_neg_cpp.neg.info import info
+from oracles import tiny_tokenizer
 from tiny_gguf import HIDDEN, write_tiny_llama
 
 # --- Ollama's own files
@@ -78,6 +80,58 @@ def test_llama_cpps_own_layout_is_not_taken_for_it(
 ) -> None:
     with pytest.raises(ModelFileError) as caught:
         DarwinNEG(qwen(tmp_path / "model.gguf", sections, tensors, arch))
+    assert "Ollama" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def tiny_qwen35(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of that family in llama.cpp's layout."""
+    base = tmp_path_factory.mktemp("qwen")
+    folder = tiny_tokenizer.write_checkpoint(
+        base / "checkpoint", tiny_tokenizer.write(base / "tokenizer"), head=False, mtp=False
+    )
+    write.write(convert.plan(convert.Source(folder, None), without_neg=True), base / "model.gguf")
+    return base / "model.gguf"
+
+
+def as_ollama_writes(model: Path, path: Path, kind: str) -> Path:
+    """The model with one of that layout's marks."""
+    keys: dict[str, list[int]] = {
+        "sections": {"qwen35.rope.dimension_sections": [3, 3, 2]},
+        "heads": {"qwen35.attention.head_count_kv": [0, 0, 0, 2]},
+    }.get(kind, {})
+    more = {"vision": "v.blk.0.attn_q.weight", "ahead": "mtp.fc.weight"}
+    reader = gguf.GGUFReader(model)
+    writer = gguf.GGUFWriter(path, "qwen35")
+    for name, field in reader.fields.items():
+        if name in keys:
+            writer.add_array(name, keys[name])
+        elif not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if field.types[1:] else None)
+    for tensor in reader.tensors:
+        name = tensor.name.removesuffix(".bias") if kind == "bias" and "ssm_dt" in tensor.name else tensor.name
+        writer.add_tensor(name, tensor.data, raw_dtype=tensor.tensor_type)
+    if kind in more:
+        writer.add_tensor(more[kind], np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["sections", "heads", "vision", "ahead", "bias", "none of them"])
+def test_what_is_named_is_what_llama_cpp_refuses(tiny_qwen35: Path, tmp_path: Path, kind: str) -> None:
+    model = as_ollama_writes(tiny_qwen35, tmp_path / "model.gguf", kind)
+    if kind == "none of them":
+        with DarwinNEG(model, n_ctx=64, n_parallel=1) as llm:
+            assert llm.generate("the in", max_tokens=2).finish_reason
+        return
+    with pytest.raises(ModelFileError, match="Ollama"):
+        DarwinNEG(model, n_ctx=64, n_parallel=1)
+    params = _core.ModelParams(str(model), n_ctx=64, n_parallel=1)  # by itself, without our checks
+    with pytest.raises(ModelFileError, match="cannot be loaded") as caught:
+        _core.Engine(params, chat_template=None, progress=lambda _: True)
     assert "Ollama" not in str(caught.value)
 
 

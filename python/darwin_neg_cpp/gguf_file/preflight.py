@@ -114,6 +114,8 @@ def _check_layout(header: Header) -> None:
         what = f"it holds {shown(vision)}, a part of a vision tower, which llama.cpp wants in a file of its own"
     elif arch.startswith("qwen35") and (ahead or plain) is not None:
         what = f"it holds {shown(str(ahead or plain))}, which llama.cpp knows under another name"
+    elif arch.startswith("qwen35") and 0 in (header.integers(_key(header, "attention.head_count_kv")) or ()):
+        what = f"{shown(_key(header, 'attention.head_count_kv'))} is 0 for layers without attention"
     else:
         return
     raise ModelFileError(
