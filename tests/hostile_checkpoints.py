@@ -182,18 +182,21 @@ def outside(folder: Path, i: int) -> None:
     name = (
         "../elsewhere.safetensors",
         str(target),
-        "link.safetensors",
+        "links/../../elsewhere.safetensors",
         "sub/../../elsewhere.safetensors",
         "links/x.safetensors",
     )[i]
-    if i == 2:
-        (folder / name).symlink_to(target)
-    if i == 4:
+    if i in (2, 4):
         (folder / "links").symlink_to(folder.parent)
         (folder.parent / "x.safetensors").write_bytes(target.read_bytes())
     index = json.loads((folder / INDEX).read_text("utf-8"))
     index["weight_map"] = {n: name if f == SHARDS[0] else f for n, f in index["weight_map"].items()}
     (folder / INDEX).write_text(json.dumps(index), "utf-8")
+
+
+def without_index_and_shard(folder: Path, i: int) -> None:
+    (folder / INDEX).unlink()
+    (folder / shard(i)).unlink()
 
 
 def folder_for_shard(folder: Path, i: int) -> None:
@@ -458,7 +461,7 @@ KINDS = [
         in_json(INDEX, lambda v, i: v["weight_map"].pop(list(v["weight_map"])[i * 5]) and None),
         ("is not in model.safetensors.index.json",),
     ),
-    Kind("index is missing", lambda folder, i: (folder / INDEX).unlink(), (INDEX, "missing")),
+    Kind("index and a shard are missing", without_index_and_shard, ("no such file",)),
     Kind("weights pickled", pickled, ("never loaded",)),
     # configuration
     Kind(

@@ -17,11 +17,21 @@ def byte_tokens() -> list[str]:
     return [chr(b) if b in kept else chr(next(extra)) for b in range(256)]
 
 
-def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = None) -> Path:
+def write_tiny_llama(
+    path: Path,
+    seed: int = 0,
+    *,
+    chat_template: str | None = None,
+    pre: str | None = "gpt-2",
+    name: str = "tiny",
+    split: int = 0,
+    first_without_tensors: bool = False,
+) -> Path:
+    """Returns the file. split: at most so many tensors to a file; it is then the first of several parts."""
     rng = np.random.default_rng(seed)
     tokens = [*byte_tokens(), "<s>", "</s>"]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split, small_first_shard=first_without_tensors)
+    writer.add_name(name)
     writer.add_context_length(512)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(LAYERS)
@@ -33,7 +43,8 @@ def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = N
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    if pre is not None:
+        writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * 2)
     writer.add_token_merges(["h e", "l l"])
@@ -64,4 +75,4 @@ def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = N
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"), default=path) if split else path

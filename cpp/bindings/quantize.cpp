@@ -8,6 +8,17 @@ namespace py = pybind11;
 
 namespace darwin_neg {
 
+namespace {
+
+// What `work` returns, made while other threads of Python run.
+template <typename Work>
+auto unlocked(const Work & work) {
+    const py::gil_scoped_release released;
+    return work();
+}
+
+}  // namespace
+
 void bind_quantize(py::module_ & m) {
     py::class_<QuantizeProgress, std::shared_ptr<QuantizeProgress>>(m, "QuantizeProgress")
         .def(py::init())
@@ -23,6 +34,26 @@ void bind_quantize(py::module_ & m) {
         },
         py::arg("model"), py::arg("out"), py::arg("ftype"), py::kw_only(), py::arg("imatrix"),
         py::arg("allow_requantize"), py::arg("n_threads"), py::arg("progress"));
+    m.def(
+        "quantized_types",
+        [](const std::string & model, int32_t ftype, bool with_imatrix) {
+            py::dict out;
+            for (const auto & [name, type] : unlocked([&] { return quantized_types(model, ftype, with_imatrix); })) {
+                out[lenient(name)] = lenient(type);
+            }
+            return out;
+        },
+        py::arg("model"), py::arg("ftype"), py::kw_only(), py::arg("with_imatrix"));
+    m.def(
+        "imatrix_sizes",
+        [](const std::string & path) {
+            py::dict out;
+            for (const auto & [name, size] : unlocked([&] { return imatrix_sizes(path); })) {
+                out[lenient(name)] = size;
+            }
+            return out;
+        },
+        py::arg("path"));
 }
 
 }  // namespace darwin_neg

@@ -6,9 +6,11 @@
 #include "imatrix-loader.h"
 #include "llama.h"
 
+#include <array>
 #include <cstdio>
 #include <map>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 namespace darwin_neg {
@@ -18,7 +20,13 @@ namespace {
 // Mean squares of the activations that meet each column (of each expert), by tensor name.
 std::map<std::string, std::vector<float>> read_imatrix(const std::string & path) {
     common_imatrix loaded;
-    if (!common_imatrix_load(path, loaded) || loaded.entries.empty()) {
+    bool is_one = false;
+    try {
+        is_one = common_imatrix_load(path, loaded) && !loaded.entries.empty();
+    } catch (const std::exception &) {
+        is_one = false;  // lengths out of a file of another kind, which no memory is large enough for
+    }
+    if (!is_one) {
         throw ModelFileError(path + ": is not an importance matrix; make one with llama-imatrix");
     }
     std::map<std::string, std::vector<float>> out;
@@ -37,7 +45,62 @@ std::map<std::string, std::vector<float>> read_imatrix(const std::string & path)
     return out;
 }
 
+// "[   1/  20] output.weight - [ 64, 258, 1, 1], type = f32, size = 0.06 MiB -> 0.02 MiB (q8_0)": name and new type.
+// Nothing for any other line, and for a tensor that keeps its type.
+std::pair<std::string, std::string> name_and_type(const std::string & line) {
+    const size_t begin = line.find("] ");
+    const size_t end   = line.find(" - [");
+    const size_t open  = line.rfind(" MiB (");
+    const size_t close = line.rfind(')');
+    if (line.empty() || line[0] != '[' || begin == std::string::npos || end == std::string::npos || end < begin + 2 ||
+        open == std::string::npos || close == std::string::npos || close < open) {
+        return {};
+    }
+    std::string name = line.substr(begin + 2, end - begin - 2);
+    name.erase(name.find_last_not_of(' ') + 1);
+    return {name, line.substr(open + 6, close - open - 6)};
+}
+
 }  // namespace
+
+std::map<std::string, std::string> quantized_types(const std::string & model, int32_t ftype, bool with_imatrix) {
+    install_log_sink();
+    // which tensors it is for makes no difference to the choice
+    const float one                                       = 1.0f;
+    const std::array<llama_model_imatrix_data, 2> entries = {{{"", &one, 1}, {nullptr, nullptr, 0}}};
+    llama_model_quantize_params params                    = llama_model_quantize_default_params();
+    params.ftype                                          = static_cast<llama_ftype>(ftype);
+    params.dry_run                                        = true;
+    params.imatrix                                        = with_imatrix ? entries.data() : nullptr;
+    std::map<std::string, std::string> out;
+    uint32_t rc = 0;
+    std::string reason;
+    {
+        const LineScope scope([&](const LogLine & line) {
+            if (auto [name, type] = name_and_type(line.second); !type.empty()) {
+                out[name] = type;
+            }
+            if (line.first >= 40 && reason.empty()) {
+                reason = line.second;
+            }
+        });
+        rc = llama_model_quantize(model.c_str(), "", &params);
+    }
+    if (rc != 0) {
+        throw ModelFileError(model +
+                             ": cannot be quantized: " + (reason.empty() ? "see the log of llama.cpp" : reason));
+    }
+    return out;
+}
+
+std::map<std::string, size_t> imatrix_sizes(const std::string & path) {
+    install_log_sink();
+    std::map<std::string, size_t> out;
+    for (const auto & [name, values] : read_imatrix(path)) {
+        out[name] = values.size();
+    }
+    return out;
+}
 
 void quantize(const std::string & model, const std::string & out, int32_t ftype, const std::string & imatrix,
               bool allow_requantize, int32_t n_threads, QuantizeProgress & progress) {

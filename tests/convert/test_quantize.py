@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -29,10 +31,8 @@ def model(checkpoint, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def matrix(model, tmp_path_factory) -> Path:
-    """An importance matrix in the form that llama-imatrix writes, random."""
-    path = tmp_path_factory.mktemp("matrix") / "matrix.gguf"
+def write_matrix(path: Path, model: Path, keep: Callable[[str], bool] = lambda _name: True, wider: int = 1) -> Path:
+    """An importance matrix in the form that llama-imatrix writes, random, for those tensors that `keep` wants."""
     rng = np.random.default_rng(4)
     writer = gguf.GGUFWriter(path, "")
     writer.add_type("imatrix")
@@ -40,8 +40,8 @@ def matrix(model, tmp_path_factory) -> Path:
     writer.add_uint32("imatrix.chunk_count", 10)
     writer.add_uint32("imatrix.chunk_size", 512)
     for name, info in read_header(model).tensors.items():
-        if len(info.shape) == 2 and not name.startswith("neg."):
-            sums = rng.exponential(size=(1, info.shape[0])).astype(np.float32) * 100
+        if len(info.shape) == 2 and not name.startswith("neg.") and keep(name):
+            sums = rng.exponential(size=(1, wider * info.shape[0])).astype(np.float32) * 100
             writer.add_tensor(f"{name}.in_sum2", sums)
             writer.add_tensor(f"{name}.counts", np.full((1, 1), 5120, np.float32))
     writer.write_header_to_file()
@@ -49,6 +49,12 @@ def matrix(model, tmp_path_factory) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@pytest.fixture(scope="module")
+def matrix(model, tmp_path_factory) -> Path:
+    """An importance matrix with values for every matrix of the model."""
+    return write_matrix(tmp_path_factory.mktemp("matrix") / "matrix.gguf", model)
 
 
 def test_quantize_writes_a_smaller_file_and_keeps_the_head(model, tmp_path, capsys):
@@ -103,6 +109,89 @@ def test_an_importance_matrix_is_used(model, matrix, tmp_path, capsys):
     assert "imatrix" in refused(capsys, str(model), str(low), "iq2_xs")
     assert main(["quantize", str(model), str(low), "iq2_xs", "--imatrix", str(matrix)]) == 0
     assert low.stat().st_size < plain.stat().st_size
+
+
+MTP = "blk.4."  # the model has four blocks, and this one
+TRUNK_TENSORS = ("blk.1.ffn_up.weight", "blk.1.ffn_down.weight")
+# what the matrix has values for, the type, and what the error says beside the matrix's name; None where it is used
+COVERAGE: dict[str, tuple[Callable[[str], bool], int, str, tuple[str, ...] | None]] = {
+    "all but the block ahead, low": (lambda n: MTP not in n, 1, "iq2_xs", ("blk.4.", "more tensors", "--no-mtp")),
+    "all but the block ahead, q2_k_s": (lambda n: MTP not in n, 1, "q2_k_s", ("blk.4.", "--no-mtp", "q4_k_m")),
+    "all but the block ahead": (lambda n: MTP not in n, 1, "q4_k_m", None),
+    "all but the embeddings": (lambda n: n not in ("token_embd.weight", "output.weight"), 1, "iq2_xs", None),
+    "all but two tensors, low": (lambda n: n not in TRUNK_TENSORS, 1, "iq2_xxs", (*TRUNK_TENSORS, "llama-imatrix")),
+    "all but two tensors": (lambda n: n not in TRUNK_TENSORS, 1, "q4_k_m", None),
+    "not one block": (lambda n: "blk.2." not in n, 1, "q4_k_m", ("blk.2.", "is not an importance matrix of")),
+    "only the output": (lambda n: n == "output.weight", 1, "q4_k_m", ("blk.0.", "is not an importance matrix of")),
+    "of a wider model": (lambda n: True, 2, "q4_k_m", ("512 values", "256 columns", "is not an importance matrix of")),
+}
+
+
+@pytest.mark.parametrize("kind", COVERAGE)
+def test_a_matrix_must_cover_the_model(model, checkpoint, tmp_path, capsys, caplog, monkeypatch, kind):
+    keep, wider, outtype, words = COVERAGE[kind]
+    some = write_matrix(tmp_path / "some.gguf", model, keep, wider)
+    out = tmp_path / "out.gguf"
+    monkeypatch.setattr(quantize, "replacing", None)  # nothing is written, not even under another name
+    monkeypatch.setattr(convert, "temporary", None)
+    convert_it = ["convert", str(checkpoint), "-o", str(out), "--outtype", outtype, "--imatrix", str(some)]
+    if words is None:
+        monkeypatch.undo()
+        assert main(["quantize", str(model), str(out), outtype, "--imatrix", str(some)]) == 0
+        lacking = [name for name in read_header(model).tensors if name.startswith("blk.") and not keep(name)]
+        warned = [record.getMessage() for record in caplog.records if record.name.endswith("imatrix")]
+        assert len(warned) == bool(lacking)
+        assert all(str(some) in line and lacking[0][:6] in line for line in warned)
+        assert main([*convert_it, "--dry-run"]) == 0
+        return
+    for arguments in (
+        ["quantize", str(model), str(out), outtype, "--imatrix", str(some)],
+        convert_it,
+        [*convert_it, "--dry-run"],
+    ):
+        capsys.readouterr()
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and said.startswith(f"darwin-neg: error: {some}: "), said
+        assert all(word in said for word in words), said
+    assert [path.name for path in tmp_path.iterdir()] == ["some.gguf"]
+
+
+def test_a_matrix_of_a_deeper_model_is_refused(model, tmp_path, capsys):
+    some = write_matrix(tmp_path / "some.gguf", model)
+    some.write_bytes(some.read_bytes().replace(b"blk.3.", b"blk.9."))
+    said = refused(capsys, str(model), str(tmp_path / "out.gguf"), "q4_k_m", "--imatrix", str(some))
+    assert "blk.9." in said and "the model has 5 blocks" in said
+
+
+def test_the_block_ahead_left_out_gives_the_type_that_was_refused(checkpoint, model, tmp_path):
+    some = write_matrix(tmp_path / "some.gguf", model, lambda name: MTP not in name)
+    out = tmp_path / "out.gguf"
+    convert_it = ["convert", str(checkpoint), "-o", str(out), "--outtype", "iq2_xs", "--imatrix", str(some)]
+    assert main([*convert_it, "--no-mtp"]) == 0
+    assert "IQ2_XS" in {info.type.name for info in read_header(out).tensors.values()}
+
+
+def test_a_file_that_is_no_matrix_is_one_line(model, tmp_path, capsys):
+    def as_u64(path: Path) -> None:
+        write_matrix(path, model)
+        old, new = (struct.pack("<I", kind) + struct.pack("<I", 10) for kind in (4, 5))
+        data = path.read_bytes()
+        assert data.count(b"imatrix.chunk_count" + old) == 1
+        path.write_bytes(data.replace(b"imatrix.chunk_count" + old, b"imatrix.chunk_count" + new))
+
+    path = tmp_path / "matrix"
+    for make, says in (
+        (lambda: path.write_text("a few words of text, which are no matrix\n" * 9), "is not an importance matrix"),
+        (lambda: path.write_bytes(struct.pack("<iii", 1, -5, 3) + bytes(99)), "is not an importance matrix"),
+        (lambda: path.write_bytes(struct.pack("<ii", 1, 2**31 - 1) + bytes(99)), "is not an importance matrix"),
+        (lambda: path.write_bytes(b""), "is not an importance matrix"),
+        (lambda: path.write_bytes(write_matrix(path, model).read_bytes()[:5000]), "past the end"),
+        (lambda: as_u64(path), "imatrix.chunk_count"),
+    ):
+        make()
+        said = refused(capsys, str(model), str(tmp_path / "out.gguf"), "q4_k_m", "--imatrix", str(path))
+        assert f"{path}: " in said and says in said
 
 
 def test_requantizing_is_asked_for(model, tmp_path, capsys):

@@ -131,7 +131,7 @@ TYPES = [
 @settings(max_examples=60, deadline=None)
 @given(
     keys=st.dictionaries(NAMES.map("x.{}".format), KEY_VALUES, max_size=6),
-    shapes=st.dictionaries(NAMES, st.tuples(st.integers(1, 5), st.sampled_from(TYPES)), max_size=6),
+    shapes=st.dictionaries(NAMES, st.tuples(st.integers(1, 5), st.sampled_from(TYPES)), min_size=1, max_size=6),
     alignment=st.sampled_from([None, 8, 32, 64, 4096]),
     seed=st.integers(0, 99),
 )

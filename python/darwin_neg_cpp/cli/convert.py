@@ -102,6 +102,8 @@ def _run(args: argparse.Namespace, source: Source, imatrix: Path | None, side_ca
             file=sys.stderr,
         )
     if args.dry_run:
+        if imatrix is not None and out is not None:
+            convert.check_matrix(plan, out, kind, imatrix)
         print(dry_run(plan, out, kind, side_car))
         return 0
     convert.check_outputs(out, side_car, [*plan.sources, *([imatrix] if imatrix else [])], force=args.force)

@@ -49,8 +49,14 @@ def describe(m: ModelInfo) -> str:
         ("shape", f"{m.n_layer} layers, hidden {m.n_embd}, vocabulary {m.n_vocab:,}, context {m.n_ctx_train:,}"),
         ("chat template", "yes" if m.has_chat_template else "no"),
     ]
-    if m.split_count > 1:
-        rows.append(("split", f"one of {m.split_count} files"))
+    if m.pre_tokenizer is None:
+        rows.append(("pre-tokenizer", "missing (tokenizer.ggml.pre): texts become other tokens than in training"))
+    elif m.pre_tokenizer:
+        rows.append(("pre-tokenizer", m.pre_tokenizer))
+    if m.part_error:
+        rows.append(("split", f"this part of {m.split_count} only, and all numbers are its own: {m.part_error}"))
+    elif m.split_count > 1:
+        rows.append(("split", f"all {m.split_count} parts"))
     if m.neg_error:
         rows.append(("NEG head", f"unusable: {m.neg_error}"))
     elif m.neg is None:

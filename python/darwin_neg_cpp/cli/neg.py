@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files.progress import ProgressBar
-from ..gguf_file.header import read_header
+from ..gguf_file.parts import read_model
 from ..neg import files as neg_files
 from ..neg.head import random_head
 from .options import add_force_option, add_json_option
@@ -73,7 +73,7 @@ def run_attach(args: argparse.Namespace) -> int:
         )
     head = args.head
     if args.random is not None:
-        head = random_head(neg_files.hidden_size(read_header(args.model)), args.random)
+        head = random_head(neg_files.hidden_size(read_model(args.model)), args.random)
         print("darwin-neg: this head is RANDOM; its predictions mean nothing", file=sys.stderr)
     if args.side_car:
         neg_files.write_side_car(head, args.model, args.side_car, force=args.force)

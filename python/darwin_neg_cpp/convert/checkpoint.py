@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,24 @@ from ..files.safetensors_header import StoredTensor, read_header
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 NEG_MODULES = "neg_modules.safetensors"
-SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+SHARD = re.compile(r"(model[\w.-]*)-(\d{5})-of-(\d{5})\.safetensors")
 MAX_SIZE = 256 << 20  # the largest tokenizer.json known has 33 MB
 # what a conversion reads besides the shards
 READ = (
     "config.json", INDEX, NEG_MODULES, "generation_config.json", "README.md",
-    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json",
+    "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 MORE_TEMPLATES = "additional_chat_templates"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder, its config.json, and every tensor of its shards by name."""
+    """A folder, its config.json, and every tensor of its shards by name. notes: what the user should know about it."""
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
+    notes: tuple[str, ...] = ()
 
     @property
     def config_path(self) -> str:
@@ -54,7 +55,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json")
     tensors: dict[str, StoredTensor] = {}
     index = weight_map(folder)
-    for name in _shards(folder, index):
+    notes: tuple[str, ...] = ()
+    shards = shard_names(shown_path(folder), os.listdir(folder), index)
+    if index is not None and shards == [SINGLE]:
+        if SINGLE not in index.values():
+            notes = (f"{SINGLE} holds the model; {INDEX}, which names other files, is not used",)
+        index = None
+    for name in shards:
         for tensor in read_header(str(_inside(folder, name, indexed=index is not None)), ModelFileError).values():
             if (other := tensors.get(tensor.name)) is not None:
                 raise ModelFileError(
@@ -66,7 +73,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         _check_index(folder, index, tensors)
     if not tensors:
         raise ModelFileError(f"{shown_path(folder)}: the checkpoint holds no tensors; download it again")
-    return Checkpoint(folder, config, tensors)
+    return Checkpoint(folder, config, tensors, notes)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -132,39 +139,62 @@ def weight_map(folder: Path) -> dict[str, str] | None:
     return files
 
 
-def _shards(folder: Path, index: Mapping[str, str] | None) -> Iterable[str]:
+def shard_names(where: str, names: Collection[str], index: Mapping[str, str] | None) -> list[str]:
+    """Names the files that hold the tensors, of all that are in the folder or repository `where`.
+
+    As in transformers, model.safetensors comes before an index, which may be left from shards that were merged. Without
+    either, the shards are known by their names. Raises ModelFileError where these do not tell.
+    """
+    if SINGLE in names and (index is None or SINGLE not in index.values() or set(index.values()) == {SINGLE}):
+        return [SINGLE]
     if index is not None:
         return sorted(set(index.values()))
-    if os.path.lexists(folder / SINGLE):
-        return [SINGLE]
-    found = sorted(name for name in os.listdir(folder) if SHARD.fullmatch(name))
-    if found:
-        raise ModelFileError(f"{shown_path(folder / INDEX)}: is missing beside {found[0]}; download it too")
-    if any(name.endswith((".bin", ".pt", ".pth")) for name in os.listdir(folder)):
+    sets: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names):
+        if shard := SHARD.fullmatch(name):
+            sets.setdefault((shard[1], shard[3]), []).append(name)
+    if len(sets) > 1:
+        first, second, *_ = (found[0] for found in sets.values())
         raise ModelFileError(
-            f"{shown_path(folder)}: holds pickled weights, which may run code and are never loaded; "
-            "download the safetensors files"
+            f"{where}: holds {shown(first)} and {shown(second)}, shards of two checkpoints, and no {INDEX}; "
+            "remove those that do not belong here"
         )
-    raise ModelFileError(f"{shown_path(folder)}: holds neither {SINGLE} nor {INDEX}; give a checkpoint's folder")
+    for (prefix, count), found in sets.items():
+        wanted = [f"{prefix}-{i:05d}-of-{count}.safetensors" for i in range(1, int(count) + 1)]
+        if missing := [name for name in wanted if name not in found]:
+            raise ModelFileError(
+                f"{where}: {shown(missing[0])}: no such file, but {shown(found[0])} is one of {int(count)} shards; "
+                "download it too"
+            )
+        return wanted
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise ModelFileError(
+            f"{where}: holds pickled weights, which may run code and are never loaded; download the safetensors files"
+        )
+    raise ModelFileError(
+        f"{where}: holds neither {SINGLE} nor {INDEX} nor shards such as model-00001-of-00004.safetensors; "
+        "give a checkpoint's folder"
+    )
 
 
 def _inside(folder: Path, name: str, *, indexed: bool) -> Path:
-    """Returns the path of a shard, which must lie in the folder itself, or where the hub's cache keeps its files."""
+    """Returns the path of a shard, which must be named in the folder itself, not through others.
+
+    It may be a link to wherever the file is kept: the user's own, or one of the hub's cache.
+    """
     path = folder / name
+    refused = f"{shown_path(folder / INDEX)}: {shown(name)} leads out of the folder; download the index again"
     if indexed:
-        refused = f"{shown_path(folder / INDEX)}: {shown(name)} leads out of the folder; download the index again"
-        missing = f"{shown_path(path)}: no such file, but {INDEX} names it; download it too"
+        missing = f"{shown_path(path)}: no such file, but {INDEX} names it; download it too, or remove a stale {INDEX}"
     else:
-        refused = f"{shown_path(path)}: is a link that leads out of the folder; put the file itself there"
         missing = f"{shown_path(path)}: is a link to a file that is not there; put the file itself there"
     if os.path.isabs(name) or ".." in Path(name).parts or "\x00" in name or not is_text(name):
         raise ModelFileError(refused)
-    real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
-    roots = [root]
-    if root.parent.name == "snapshots":
-        roots.append(root.parent.parent / "blobs")
-    if not any(real.is_relative_to(root) for root in roots):
-        raise ModelFileError(refused)
+    if len(Path(name).parts) > 1:
+        real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+        blobs = [root.parent.parent / "blobs"] if root.parent.name == "snapshots" else []
+        if not any(real.is_relative_to(inside) for inside in [root, *blobs]):
+            raise ModelFileError(refused)
     if not os.path.exists(path):  # false also for a name that is too long
         raise ModelFileError(missing)
     return path

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..neg.info import info
 from . import write
 from .checkpoint import open_checkpoint
 from .plan import OUT_TYPES, Plan, lossless_type, make_plan
-from .quantize import ALIASES, TYPES, about_bytes, check_ready, quantize
+from .quantize import ALIASES, TYPES, about_bytes, check_plan, check_ready, quantize
 from .rows import Inputs, chunks_of, convert_rows
 from .source import Source
 
@@ -107,8 +107,9 @@ def default_name(plan: Plan, outtype: str) -> str:
     return f"{name}-{outtype.upper()}.gguf"
 
 
-def preview(plan: Plan, kind: str | None = None) -> ModelInfo:
-    """Describes the file as `info` will, quantized to `kind` if that is given. No weights are written for it."""
+@contextlib.contextmanager
+def _outline(plan: Plan) -> Iterator[Path]:
+    """The plan as a file with all but the backbone's weights, for the length of the block."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.gguf"
         with path.open("wb") as file:
@@ -117,6 +118,18 @@ def preview(plan: Plan, kind: str | None = None) -> ModelInfo:
                 file.seek(len(plan.header) + tensor.offset)
                 file.write(np.ascontiguousarray(data, "<f4").tobytes())
             file.truncate(plan.file_size)  # a hole, which takes no space
+        yield path
+
+
+def check_matrix(plan: Plan, out: Path, kind: str, imatrix: Path) -> None:
+    """Raises ModelFileError for a matrix that is not one of the planned model. out: its name in errors."""
+    with _outline(plan) as path, rename_in_errors(path, out):
+        check_plan(path, kind, imatrix)
+
+
+def preview(plan: Plan, kind: str | None = None) -> ModelInfo:
+    """Describes the file as `info` will, quantized to `kind` if that is given. No weights are written for it."""
+    with _outline(plan) as path:
         model = info(path)
     if kind is None or model.memory is None:
         return model
@@ -182,6 +195,8 @@ def write_quantized(
     """Writes the plan unquantized beside `out`, quantizes that file to `out`, and removes it, also after an error."""
     check_type(kind, imatrix)
     check_output(out, [*plan.sources, *([imatrix] if imatrix is not None else [])], force=force)
+    if imatrix is not None:
+        check_matrix(plan, out, kind, imatrix)
     report = progress or no_progress
     # in bytes, half of them for each step: the two take about the same time
     half = plan.file_size

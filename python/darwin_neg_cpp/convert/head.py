@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import NegHeadError, RequestError
@@ -65,7 +66,7 @@ def without(checkpoint: Checkpoint, head: Mapping[str, StoredTensor]) -> Checkpo
     """The checkpoint without the tensors of a head."""
     names = {stored.name for stored in head.values()}
     rest = {name: stored for name, stored in checkpoint.tensors.items() if name not in names}
-    return Checkpoint(checkpoint.folder, checkpoint.config, rest)
+    return replace(checkpoint, tensors=rest)
 
 
 def _read(stored: StoredTensor) -> bytes:

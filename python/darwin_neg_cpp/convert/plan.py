@@ -131,7 +131,7 @@ def make_plan(
     header = b"".join([gguf_encode.start(len(infos), len(keys)), *keys, *(gguf_encode.info(info) for info in infos)])
     header += bytes(gguf_encode.aligned(len(header)) - len(header))
     sources = checkpoint.files() + ([neg] if isinstance(neg, Path) else [])
-    notes = [*left_out, *notes]
+    notes = [*checkpoint.notes, *left_out, *notes]
     return Plan(outtype, shape.arch, str(metadata.name), header, tensors, head, head_tensors, sources, tuple(notes))
 
 

@@ -17,8 +17,10 @@ from ..files.input_file import PathLike, open_input, shown_path
 from ..files.output_file import check_output, rename_in_errors, replacing
 from ..files.progress import Progress, no_progress
 from ..gguf_file.header import Header, TensorInfo, read_header
+from ..gguf_file.parts import read_model
 from ..gguf_file.preflight import check_loadable
 from ..neg.formats import has_neg, head_of
+from .imatrix import check_imatrix
 
 # by llama-quantize's names. It does not make NVFP4, and makes a Q2_0 that only later versions of the gguf package can
 # read
@@ -51,7 +53,7 @@ def quantize(
     force: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Writes `out`: `model` with its weights in another type.
+    """Writes `out`: `model` with its weights in another type. A split model is read whole, and written as one file.
 
     kind: q4_k_m, q6_k, ... (TYPES). imatrix: an importance matrix, as llama-imatrix writes it; the types below two
     and a half bits need one. allow_requantize: `model` may be quantized already, at a loss. threads: 0 for all.
@@ -62,10 +64,13 @@ def quantize(
         raise RequestError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
     check_ready(kind, imatrix)
     number, core = type_number(kind), _core()
-    header = read_header(model)
+    header = read_model(model)
     check_loadable(header)
-    inputs = [Path(model)] if imatrix is None else [Path(model), Path(imatrix)]
+    inputs = [Path(part.path) for part in header.parts or (header,)]
+    inputs += [] if imatrix is None else [Path(imatrix)]
     check_output(Path(out), inputs, force=force)
+    if imatrix is not None:
+        check_imatrix(core, header, header.path, number, _full_name(kind), imatrix)
     with replacing(Path(out)) as (_, temp), rename_in_errors(temp, Path(out)):
         _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or no_progress)
         _check(header, read_header(temp))
@@ -77,6 +82,11 @@ def check_ready(kind: str, imatrix: PathLike | None = None) -> None:
     if imatrix is not None:
         open_input(imatrix, ModelFileError).close()
     _core()
+
+
+def check_plan(header: Path, kind: str, imatrix: PathLike) -> None:
+    """Raises an error for a matrix that is not one of a model. header: a file with its header, and any data or none."""
+    check_imatrix(_core(), read_header(header), str(header), type_number(kind), _full_name(kind), imatrix, warn=False)
 
 
 def type_number(kind: str) -> int:

@@ -20,7 +20,7 @@ from ..errors import ModelFileError
 from ..files.input_file import shown_path
 from ..files.output_file import rename_in_errors
 from ..hub import Repository
-from .checkpoint import MORE_TEMPLATES, NEG_MODULES, READ, SINGLE, Checkpoint, open_checkpoint, weight_map
+from .checkpoint import MORE_TEMPLATES, NEG_MODULES, READ, Checkpoint, open_checkpoint, shard_names, weight_map
 from .head import head_in_shards
 from .tensors import language_tensors
 
@@ -78,7 +78,7 @@ def fetch(repository: Repository) -> Source:
 def outline(repository: Repository) -> Source:
     """Downloads an outline of a repository. Where its shards have been downloaded already, it is their folder."""
     small = hub.snapshot(repository, SMALL, complete=False)
-    shards = sorted(set((weight_map(small) or {SINGLE: SINGLE}).values()))
+    shards = shard_names(repository.id, repository.names, weight_map(small))
     if all((small / shard).exists() for shard in shards):
         return Source(small, repository.id, repository.notes)
     temporary = TemporaryDirectory(prefix="darwin-neg-outline-")

@@ -31,6 +31,7 @@ Order = npt.NDArray[np.intp]
 # Parts of a checkpoint that a language model file does not hold.
 NOT_LANGUAGE = ("visual.", "vision_tower.")
 MTP = re.compile(r"mtp\.layers\.(\d{1,6})\.")
+WITHOUT_MTP = "or leave out the prediction of further tokens: `darwin-neg convert --no-mtp`"
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,11 @@ class Planner:
     def outputs(self) -> list[Output]:
         out = list(self._all())
         if self._left:
-            stored = next(iter(self._left.values()))
+            name, stored = next(iter(self._left.items()))
+            remedy = WITHOUT_MTP if name.startswith("mtp.") else "or convert with llama.cpp's converter"
             raise ModelFileError(
                 f"{shown_path(stored.path)}: {shown(stored.name)}: is not a tensor of a {self._shape.arch} model "
-                "with this config.json; download both files again, or convert with llama.cpp's converter"
+                f"with this config.json; download both files again, {remedy}"
             )
         return out
 
@@ -239,19 +241,25 @@ class Planner:
         if stored.shape != shape:
             raise ModelFileError(
                 f"{shown_path(stored.path)}: {shown(stored.name)}: has shape {list(stored.shape)}, "
-                f"config.json asks for {list(shape)}; download both files again"
+                f"config.json asks for {list(shape)}; download both files again{_or_without(name)}"
             )
         if stored.dtype not in FLOATS:
             raise ModelFileError(
                 f"{shown_path(stored.path)}: {shown(stored.name)}: has type {stored.dtype}, "
-                "expected F32, F16 or BF16; download the original checkpoint"
+                f"expected F32, F16 or BF16; download the original checkpoint{_or_without(name)}"
             )
         return stored
 
     def _missing(self, name: str) -> ModelFileError:
         return ModelFileError(
             f"{shown_path(self._folder)}: {name}: the tensor is missing; download the checkpoint again"
+            f"{_or_without(name)}"
         )
+
+
+def _or_without(name: str) -> str:
+    """The other way out where a tensor is of a part that a model can do without."""
+    return f", {WITHOUT_MTP}" if name.startswith("mtp.") else ""
 
 
 def value_heads(shape: Shape) -> Order:

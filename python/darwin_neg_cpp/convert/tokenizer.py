@@ -60,9 +60,10 @@ def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
     path = folder / "tokenizer.json"
     data = read_json(path)
     reader = _TokenizerJson(path, data)
-    tokens, types = reader.tokens(n_vocab)
     config_path = folder / "tokenizer_config.json"
     config = read_json(config_path) if config_path.exists() else {}
+    tokens, types = reader.tokens(n_vocab)
+    reader.add(tokens, types, *_tokens_elsewhere(folder, config))
     templates = chat_templates(folder, config)
     special = _special(folder, data, n_vocab)
     special.merges = reader.merges()
@@ -91,14 +92,21 @@ class _TokenizerJson:
         for entry in added:
             if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
                 raise self.wrong("added_tokens holds an entry without content")
-            content = entry["content"]
-            if entry.get("special") is True or (content.startswith("<|") and content.endswith("|>")):
-                kind = TokenType.CONTROL
-            else:
-                kind = TokenType.USER_DEFINED
-                content = content.replace("\u2581", " ")  # SentencePiece's mark for a space
+            content, kind = _added(entry["content"], entry.get("special") is True)
             self._place(tokens, types, content, entry.get("id"), kind, unused=False)
         return tokens, types
+
+    def add(self, tokens: list[str], types: list[int], path: Path, more: Mapping[str, tuple[object, bool]]) -> None:
+        """Adds tokens that another file lists, with their ids and whether they are special. What is here stays."""
+        known = {entry["content"] for entry in self._data.get("added_tokens") or []}
+        vocabulary = self._data["model"]["vocab"]
+        elsewhere = _TokenizerJson(path, self._data)
+        for token, (i, special) in more.items():
+            if token not in known:
+                content, kind = _added(token, special)
+                in_vocabulary = vocabulary.get(token)
+                place = i if in_vocabulary is None else in_vocabulary
+                elsewhere._place(tokens, types, content, place, kind, unused=in_vocabulary is None)
 
     def merges(self) -> list[str]:
         """Reads the merges as GGUF stores them: two parts with a space between; spaces within them are escaped."""
@@ -149,6 +157,33 @@ class _TokenizerJson:
             f"({', '.join(PRE_TOKENIZERS.values())}); "
             "convert with llama.cpp's convert_hf_to_gguf.py and join the head with `darwin-neg neg attach`"
         )
+
+
+def _added(token: str, special: bool) -> tuple[str, TokenType]:
+    """How GGUF stores an added token, and as what."""
+    if special or (token.startswith("<|") and token.endswith("|>")):
+        return token, TokenType.CONTROL
+    return token.replace("\u2581", " "), TokenType.USER_DEFINED  # SentencePiece's mark for a space
+
+
+def _tokens_elsewhere(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, tuple[object, bool]]]:
+    """Added tokens that tokenizer.json may lack: {token: (id, special)}, and the file that lists them.
+
+    As in transformers, added_tokens.json counts only where tokenizer_config.json has no added_tokens_decoder.
+    """
+    path = folder / "tokenizer_config.json"
+    decoder = config.get("added_tokens_decoder")
+    if decoder is not None:
+        entries: list[tuple[str, Any]] = list(decoder.items()) if isinstance(decoder, dict) else [("", None)]
+        if not all(i.isdecimal() and isinstance(e, dict) and isinstance(e.get("content"), str) for i, e in entries):
+            raise ModelFileError(
+                f"{shown_path(path)}: added_tokens_decoder does not map ids to tokens; download the file again"
+            )
+        return path, {entry["content"]: (int(i), entry.get("special") is True) for i, entry in entries}
+    path = folder / "added_tokens.json"
+    if not path.exists():
+        return path, {}
+    return path, {token: (i, False) for token, i in read_json(path).items()}
 
 
 def chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 
 logger = logging.getLogger("darwin_neg_cpp.llama")
+# seven lines, most of them empty or in capitals, about a file without tokenizer.ggml.pre; the session says it in one
+OF_MISSING_PRE = re.compile(r"missing pre-tokenizer type|^load: [A-Z!* ]*$")
 logger.addHandler(logging.NullHandler())
 
 
@@ -17,4 +20,4 @@ def forward() -> None:
     from .. import _core
 
     for level, line in _core.drain_log():
-        logger.log(level, "%s", line)
+        logger.log(logging.DEBUG if OF_MISSING_PRE.search(line) else level, "%s", line)

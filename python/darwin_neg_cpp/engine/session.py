@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import logging
 import os
 import threading
 import weakref
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._core import ChatPrompt, Engine, Inbox, Requests
+
+logger = logging.getLogger(__name__)
 
 MAX_THREADS = 512  # ggml's own limit
 
@@ -97,7 +100,8 @@ class Session:
             check_text("chat_template", chat_template)
         if progress is not None and not callable(progress):
             raise RequestError(f"progress must be a function of one number, got {type(progress).__name__}")
-        check_runnable(self.path, use_mmap=options.get("use_mmap", True))
+        for note in check_runnable(self.path, use_mmap=options.get("use_mmap", True)):
+            logger.warning("%s", note)
         stopped = False
 
         def watch(fraction: float) -> bool:

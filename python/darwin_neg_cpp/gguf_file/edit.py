@@ -22,6 +22,7 @@ from ..files.output_file import copy_range, replacing
 from ..files.progress import Progress, no_progress
 from . import encode as gguf_encode
 from .header import Header, TensorInfo, read_header
+from .parts import refuse_split
 
 Keys = Sequence[tuple[str, GGUFValueType, Any]]  # single values and texts
 Tensors = Mapping[str, npt.NDArray[np.float32]]
@@ -55,11 +56,7 @@ def write_edited(
     again, old keys byte for byte, new keys by value, tensor infos, new tensors bit for bit, and both ends of each
     copied tensor.
     """
-    if (count := source.value("split.count", 1)) not in (0, 1):
-        raise ModelFileError(
-            f"{shown_path(source.path)}: is one of {count} parts of a split model; "
-            "merge them first with llama-gguf-split --merge"
-        )
+    refuse_split(source)
     kept = replace(
         source,
         keys={name: entry for name, entry in source.keys.items() if not drop(name)},

@@ -72,7 +72,11 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """A parsed header; `raw` is the file's bytes up to the data section."""
+    """A parsed header; `raw` is the file's bytes up to the data section.
+
+    Of a split model (see parts.py) it is the first part's, with the tensors of all parts and the size of all files;
+    `parts` then holds the headers of the parts, and is empty otherwise.
+    """
 
     path: str
     version: int
@@ -82,6 +86,12 @@ class Header:
     data_start: int
     file_size: int
     raw: bytes
+    parts: tuple[Header, ...] = ()
+
+    def place(self, name: str) -> tuple[str, int]:
+        """The file that holds a tensor's data, and where in it the data begins."""
+        holder = next((part for part in self.parts if name in part.tensors), self)
+        return holder.path, holder.data_start + holder.tensors[name].offset
 
     def value(self, key: str, default: Any = None) -> Any:
         """A scalar or string value, or `default` when the key is absent or an array."""

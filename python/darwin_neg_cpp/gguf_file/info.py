@@ -9,6 +9,7 @@ from typing import Any
 from gguf import LlamaFileType
 
 from .header import Header, architecture
+from .parts import split_count
 
 F16_BYTES = 2
 F32_BYTES = 4
@@ -39,6 +40,9 @@ class ModelInfo:
     """A model file or a side-car. neg: the values of its NEG head, None without one. neg_error: why it cannot be used.
 
     The header alone says nothing about the head's weights: `neg.info` fills in these two.
+    pre_tokenizer: how text is cut before byte-level BPE, None where the file does not say; "" for other vocabularies.
+    part_error: why the parts of a split model could not be read; then only the file `path` is described, and all
+    numbers are its own. None otherwise.
     """
 
     path: str
@@ -58,6 +62,8 @@ class ModelInfo:
     memory: Memory | None
     neg: dict[str, Any] | None = None
     neg_error: str | None = None
+    pre_tokenizer: str | None = ""
+    part_error: str | None = None
 
 
 def describe(header: Header, *, n_ctx: int = 4096, n_parallel: int = 8) -> ModelInfo:
@@ -79,9 +85,17 @@ def describe(header: Header, *, n_ctx: int = 4096, n_parallel: int = 8) -> Model
         n_layer=_number(header, f"{arch}.block_count"),
         n_vocab=header.array_length("tokenizer.ggml.tokens") or (embedding.shape[-1] if embedding else 0),
         has_chat_template="tokenizer.chat_template" in header.keys,
-        split_count=_number(header, "split.count") or 1,
+        split_count=split_count(header),
         memory=_memory(header, arch, n_ctx, n_parallel),
+        pre_tokenizer=pre_tokenizer(header),
     )
+
+
+def pre_tokenizer(header: Header) -> str | None:
+    """How text is cut before byte-level BPE: None where the file does not say it, "" for other vocabularies."""
+    if header.value("tokenizer.ggml.model") != "gpt2":
+        return ""
+    return header.value("tokenizer.ggml.pre") or None
 
 
 def _number(header: Header, key: str) -> int:

@@ -6,40 +6,60 @@ ggml-cpu/ops.cpp, the Gated DeltaNet in models/qwen35.cpp and models/delta-net-b
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import shown, shown_path
 from ..files.shown_text import escape_line
 from .header import Header, read_header
+from .info import pre_tokenizer
+from .parts import UnreadablePartError, read_model, with_parts
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 MMAP_ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
+ROPE_SECTIONS = 4
+VISION_ARCH = "clip"
+OLLAMA_VISION = ("v.blk.", "v.patch_embed", "v.pos_embed", "v.merger.")
 ONE_EXPERT_IS_NONE = ("hunyuan-dense", "hunyuan_vl")
 
 
-def check_runnable(path: str, *, use_mmap: bool = True) -> None:
-    """Raises ModelFileError for a model that llama.cpp would abort on.
+def check_runnable(path: str, *, use_mmap: bool = True) -> list[str]:
+    """Raises ModelFileError for a model that llama.cpp would abort on; returns what the user should know about it.
 
     A header that our reader refuses is left to llama.cpp, which refuses it too, or knows a type that ours does not.
     """
     try:
         header = read_header(path)
     except ModelFileError:
-        return
+        return []
+    with contextlib.suppress(UnreadablePartError):
+        header = with_parts(header)
+    check_header(header)
+    if use_mmap:
+        _check_places(header)
+    if pre_tokenizer(header) is None:
+        return [
+            f"{shown_path(path)}: has no tokenizer.ggml.pre, so that texts may become other tokens than in training; "
+            "convert the model again with a current tool"
+        ]
+    return []
+
+
+def check_header(header: Header) -> None:
+    """Raises ModelFileError for a model that no llama.cpp loads, or that it would abort on."""
     check_loadable(header)
     _check_rotation(header)
     _check_delta_net(header)
-    if use_mmap:
-        _check_places(header)
 
 
 def check_loadable(header: Header) -> None:
     """Raises ModelFileError for a header that llama.cpp would abort on as it reads it, also when it only quantizes."""
-    _check_architecture(header)
+    _check_texts(header)
+    _check_layout(header)
     _check_layers(header)
     _check_experts(header)
     _check_numbers(header)
@@ -48,12 +68,15 @@ def check_loadable(header: Header) -> None:
 def explain(path: str, error: ModelFileError | NegHeadError) -> ModelFileError | NegHeadError:
     """Returns `error` with control characters escaped: llama.cpp quotes the file as it is.
 
-    Where llama.cpp only says that a header could not be loaded, returns our own reader's error instead.
+    Where llama.cpp only says that a header could not be loaded, or does not say in which part of a split model the
+    fault is, returns our own reader's error instead.
     """
-    if "failed to load model from" in str(error):
-        try:
-            read_header(path)
-        except ModelFileError as reason:
+    try:
+        read_model(path)
+    except UnreadablePartError as reason:
+        return reason
+    except ModelFileError as reason:
+        if "failed to load model from" in str(error) or "is not UTF-8" in str(reason):
             return reason
     return type(error)(escape_line(str(error)))
 
@@ -71,10 +94,34 @@ def _number(header: Header, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _check_architecture(header: Header) -> None:
-    arch = header.value("general.architecture")
-    if isinstance(arch, str) and "\N{REPLACEMENT CHARACTER}" in arch:
-        raise _wrong(header, f"general.architecture is not UTF-8 ('{shown(arch)}')")
+def _check_texts(header: Header) -> None:
+    for key in ("general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre"):
+        value = header.value(key)
+        if isinstance(value, str) and "\N{REPLACEMENT CHARACTER}" in value:
+            raise _wrong(header, f"{key} is not UTF-8 ('{shown(value)}')")
+
+
+def _check_layout(header: Header) -> None:
+    """Raises ModelFileError for the layouts of Ollama's own converter, which its own engine alone reads."""
+    arch, key = str(header.value("general.architecture")), _key(header, "rope.dimension_sections")
+    sections = header.array_length(key)
+    vision = next((name for name in header.tensors if name.startswith(OLLAMA_VISION)), None)
+    ahead = next((name for name in header.tensors if name.startswith("mtp.")), None)
+    plain = next((name for name in header.tensors if name.endswith(".ssm_dt")), None)
+    if arch.startswith("qwen") and sections not in (None, ROPE_SECTIONS):
+        what = f"{shown(key)} has {sections} numbers where llama.cpp reads {ROPE_SECTIONS}"
+    elif arch != VISION_ARCH and vision is not None:
+        what = f"it holds {shown(vision)}, a part of a vision tower, which llama.cpp wants in a file of its own"
+    elif arch.startswith("qwen35") and (ahead or plain) is not None:
+        what = f"it holds {shown(str(ahead or plain))}, which llama.cpp knows under another name"
+    elif arch.startswith("qwen35") and 0 in (header.integers(_key(header, "attention.head_count_kv")) or ()):
+        what = f"{shown(_key(header, 'attention.head_count_kv'))} is 0 for layers without attention"
+    else:
+        return
+    raise ModelFileError(
+        f"{shown_path(header.path)}: has the layout of Ollama's own files, which only Ollama opens: {what}; "
+        "download a GGUF file made for llama.cpp, or convert the original checkpoint with `darwin-neg convert`"
+    )
 
 
 def _check_layers(header: Header) -> None:
@@ -141,9 +188,10 @@ def _check_delta_net(header: Header) -> None:
 
 
 def _check_places(header: Header) -> None:
-    for info in header.tensors.values():
-        if (header.data_start + info.offset) % MMAP_ALIGNMENT:
+    for name in header.tensors:
+        path, offset = header.place(name)
+        if offset % MMAP_ALIGNMENT:
             raise ModelFileError(
-                f"{shown_path(header.path)}: tensor '{shown(info.name)}' is not aligned to {MMAP_ALIGNMENT} bytes; "
+                f"{shown_path(path)}: tensor '{shown(name)}' is not aligned to {MMAP_ALIGNMENT} bytes; "
                 "convert the file again, or load it with use_mmap=False"
             )

@@ -16,8 +16,13 @@ from ..files.output_file import check_output
 from ..files.progress import Progress
 from ..gguf_file import edit as gguf_edit
 from ..gguf_file.header import Header, architecture, read_header
+from ..gguf_file.parts import read_model, refuse_split
+from ..gguf_file.preflight import check_header
 from .formats import SIDE_CAR_ARCH, has_neg, read_head
 from .head import DOWN_W, NegHead, with_backbone
+
+# what other files of the same format hold, by general.type
+NOT_MODELS = {"adapter": "an adapter", "mmproj": "a projector for images or sound", "imatrix": "an importance matrix"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ def attach(
     backbone, malformed head), OutputError; then nothing has been written.
     """
     header = read_header(model)
+    refuse_split(header)
+    _check_model(header)
     out_path = Path(out)
     inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
     check_output(out_path, inputs, force=force)
@@ -70,6 +77,7 @@ def detach(
 ) -> None:
     """Writes `out`: the model without its head. side_car: write the head to this file."""
     header = read_header(model)
+    refuse_split(header)
     hidden_size(header)  # refuses a side-car, of which nothing would be left
     if not has_neg(header):
         raise NegHeadError(
@@ -83,9 +91,14 @@ def detach(
 
 
 def write_side_car(neg: PathLike | NegHead, model: PathLike, out: PathLike, *, force: bool = False) -> NegHead:
-    """Writes the head alone, bound to the backbone of `model` by architecture, width and output norm."""
-    header = read_header(model)
-    inputs = [Path(model)] + ([] if isinstance(neg, NegHead) else [Path(neg)])
+    """Writes the head alone, bound to the backbone of `model` by architecture, width and output norm.
+
+    Of a split model all parts are read, so that the norm is found in whichever holds it.
+    """
+    header = read_model(model)
+    _check_model(header)
+    inputs = [Path(part.path) for part in header.parts or (header,)]
+    inputs += [] if isinstance(neg, NegHead) else [Path(neg)]
     check_output(Path(out), inputs, force=force)
     head = neg if isinstance(neg, NegHead) else read_head(neg)
     check_backbone(head, "the head" if isinstance(neg, NegHead) else shown_path(neg), header)
@@ -136,12 +149,27 @@ def output_norm_sha256(header: Header) -> str:
     info = header.tensors.get("output_norm.weight")
     if info is None:
         return ""
-    with open(header.path, "rb") as file:
-        file.seek(header.data_start + info.offset)
+    path, offset = header.place("output_norm.weight")
+    with open(path, "rb") as file:
+        file.seek(offset)
         raw = np.frombuffer(file.read(info.size), np.uint8)
     if info.type not in (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16):
         return ""
     return hashlib.sha256(dequantize(raw, info.type).astype("<f4").tobytes()).hexdigest()
+
+
+def _check_model(header: Header) -> None:
+    """Raises ModelFileError for a file that no engine opens as a model, with a head or without."""
+    check_header(header)
+    kind = header.value("general.type")
+    if kind in NOT_MODELS:
+        raise ModelFileError(
+            f"{shown_path(header.path)}: is {NOT_MODELS[kind]}, not a model; give the backbone's GGUF file"
+        )
+    if not header.tensors:
+        raise ModelFileError(
+            f"{shown_path(header.path)}: holds no tensors, a vocabulary at most; give the GGUF file of a whole model"
+        )
 
 
 def check_backbone(head: NegHead, name: str, model: Header) -> None:

@@ -14,7 +14,8 @@ from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import PathLike, open_input, read_exactly, sha256_file, shown, shown_path
 from ..files.safetensors_header import StoredTensor
 from ..files.safetensors_header import read_header as read_stored
-from ..gguf_file.header import Header, read_header
+from ..gguf_file.header import Header
+from ..gguf_file.parts import read_model
 from .head import (
     DOWN_B,
     DOWN_W,
@@ -69,7 +70,7 @@ def has_neg(header: Header) -> bool:
 def read_gguf(path: str) -> NegHead:
     """Reads the head of a side-car or of a model file. Raises NegHeadError when it is incomplete."""
     try:
-        header = read_header(path)
+        header = read_model(path)
     except ModelFileError as error:
         raise NegHeadError(str(error)) from None
     return head_of(header)
@@ -162,8 +163,9 @@ def _text(header: Header, key: str) -> str:
 
 def _gguf_tensor(header: Header, name: str) -> F32:
     info = header.tensors[name]
-    with open(header.path, "rb") as file:
-        file.seek(header.data_start + info.offset)
+    path, offset = header.place(name)
+    with open(path, "rb") as file:
+        file.seek(offset)
         data = file.read(info.size)
     if len(data) != info.size:
         raise NegHeadError(f"{shown_path(header.path)}: {name}: the file became shorter while it was read; try again")

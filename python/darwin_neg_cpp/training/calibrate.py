@@ -16,6 +16,7 @@ from ..files.input_file import shown_path
 from ..files.output_file import check_output
 from ..files.progress import Progress
 from ..gguf_file.header import read_header
+from ..gguf_file.parts import refuse_split
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
 from ..trace.agreement import Agreement, find_threshold, measure_agreement
@@ -90,6 +91,8 @@ def check(
         if not side_car:
             neg_format.read_head(reference)
     if out is not None:
+        if not side_car:
+            refuse_split(read_header(model))
         models = [Path(path) for path in (model, side_car, reference) if path]
         check_output(out, [*models, *texts], force=force)
 
