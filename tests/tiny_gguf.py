@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -17,7 +19,14 @@ def byte_tokens() -> list[str]:
     return [chr(b) if b in kept else chr(next(extra)) for b in range(256)]
 
 
-def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = None) -> Path:
+def write_tiny_llama(
+    path: Path,
+    seed: int = 0,
+    *,
+    chat_template: str | None = None,
+    keys: Mapping[str, tuple[gguf.GGUFValueType, Any]] | None = None,
+) -> Path:
+    """keys: more of them, each with the type and the value."""
     rng = np.random.default_rng(seed)
     tokens = [*byte_tokens(), "<s>", "</s>"]
     writer = gguf.GGUFWriter(path, "llama")
@@ -42,6 +51,9 @@ def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = N
     writer.add_add_bos_token(True)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
+
+    for key, (kind, value) in (keys or {}).items():
+        writer.add_key_value(key, value, kind)
 
     def weight(name: str, *shape: int) -> None:
         writer.add_tensor(name, (rng.standard_normal(shape) * 1.5 * shape[-1] ** -0.5).astype(np.float32))

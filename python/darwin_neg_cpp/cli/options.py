@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..sampling import Neg, SamplingParams
+from ..sampling import BUILT_IN, Neg, SamplingParams
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG, ModelOptions
@@ -113,7 +113,8 @@ SAMPLING_OPTIONS = (
         "samplers",
         str,
         "NAMES",
-        "samplers to use, in this order, with semicolons between them (default: the order of llama.cpp)",
+        "samplers to use, in this order, with semicolons between them (default: of the model file, or "
+        "llama.cpp's usual order)",
         read=split_names,
     ),
     SamplingOption(
@@ -192,8 +193,10 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     defaults = SamplingParams()
     group = parser.add_argument_group("sampling")
     for option in SAMPLING_OPTIONS:
-        default = getattr(defaults, option.field)
-        note = f" (default {default:g})" if isinstance(default, (int, float)) else ""
+        default = BUILT_IN.get(option.field, getattr(defaults, option.field))
+        note = ""
+        if isinstance(default, (int, float)):
+            note = f" (default{': of the model file, or' if option.field in BUILT_IN else ''} {default:g})"
         group.add_argument(
             *option.flags.split(),
             dest=option.field,
@@ -203,6 +206,12 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
             help=option.help + note,
         )
     group.add_argument("--ignore-eos", action="store_true", help="continue after the end of the answer")
+    group.add_argument(
+        "--no-file-sampling",
+        dest="file_sampling",
+        action="store_false",
+        help="for options that are not given, use llama.cpp's defaults instead of those of the model file",
+    )
     group = parser.add_argument_group("NEG gate")
     group.add_argument(
         "--neg",
@@ -284,6 +293,7 @@ def _load(args: argparse.Namespace, path: str, side_car: str | None, more: Model
             "n_threads": args.n_threads,
             "n_gpu_layers": args.n_gpu_layers,
             "flash_attn": args.flash_attn,
+            "file_sampling": getattr(args, "file_sampling", True),
             "progress": lambda fraction: progress(int(fraction * 100), 100),
             **more,
         }

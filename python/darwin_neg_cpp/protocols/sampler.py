@@ -11,7 +11,7 @@ from ..engine.requests import next_update
 from ..engine.session import Session, sample_seed
 from ..errors import NegHeadError
 from ..files.input_file import shown_path
-from ..sampling import Neg, SamplingParams
+from ..sampling import BUILT_IN, Neg, SamplingParams, fill_in
 from .extract import THINK_BEGIN
 from .modes import ModeConfig
 from .protocol import Protocol as DecodingProtocol
@@ -151,7 +151,7 @@ class EngineSampler:
 
     def _params(self, job: Job) -> SamplingParams:
         config = job.config
-        return SamplingParams(
+        params = SamplingParams(
             max_tokens=config.max_tokens,
             temperature=job.temperatures,
             top_p=config.top_p,
@@ -161,6 +161,8 @@ class EngineSampler:
             n=len(job.temperatures),
             neg=None if self._session.neg is None else Neg(enabled=job.neg),
         )
+        # a protocol is the same for every model: what it does not name is not for a model file to set
+        return fill_in(params, BUILT_IN)
 
 
 def _output(running: _Running, chunk: Chunk, update: Update) -> Output:
