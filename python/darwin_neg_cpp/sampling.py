@@ -130,11 +130,19 @@ def _read_bias(name: str, value: object) -> list[tuple[int, float]]:
         raise RequestError(f"{name} must be a dict of token id to number, got {type(value).__name__}")
     pairs = []
     for token, bias in value.items():
+        if isinstance(token, (str, bytes)):
+            hint = "tokenize(text, add_special=False) returns the token ids of a text"
+            if token.isdigit():
+                hint = "write the number without quotes"
+            raise RequestError(f"{name}: token id must be a whole number, got {shown(token)}; {hint}")
         number = check_integer(f"{name}: token id", token, low=0)
         try:
             pairs.append((number, check_number(name, bias, infinite=(-math.inf,))))
         except RequestError:
-            raise RequestError(f"{name} of token {token} must be a number or -inf, got {shown(bias)}") from None
+            raise RequestError(
+                f"{name} of token {number} must be a number or -inf, got {shown(bias)}; 100 makes a token all but "
+                "certain, -inf bans it"
+            ) from None
     return pairs
 
 
@@ -148,7 +156,7 @@ def _read_neg(name: str, value: object) -> dict[str, Any]:
         "neg_action": value.action if value.enabled else "off",
         "neg_threshold": None if value.threshold is None else float(value.threshold),
         "neg_top_k": None if value.top_k is None else int(value.top_k),
-        "neg_use_temp_scale": value.use_temp_scale,
+        "neg_use_temp_scale": None if value.use_temp_scale is None else bool(value.use_temp_scale),
     }
 
 

@@ -214,7 +214,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--escape",
         action="store_true",
         default=True,
-        help="understand \\n, \\r, \\t, \\', \\\", \\\\ and \\xHH in PROMPT and texts of options, not in files (default)",
+        help="understand \\n, \\r, \\t, \\', \\\", \\\\ and \\xHH in PROMPT and option texts, not in files (default)",
     )
     group.add_argument("--no-escape", dest="escape", action="store_false", help="take backslashes in them as they are")
     group.add_argument(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DarwinNegError, RequestError, one_line
 from ..sampling import SamplingParams, fill_in, to_engine_values
+from . import grammar_errors
 
 if TYPE_CHECKING:
     from .._core import ChatPrompt as ChatPrompt  # noqa: PLC0414 (rooms above take these types from here)
@@ -47,8 +48,13 @@ def submit(
     """
     if chat is None and params.reasoning_budget_tokens is not None:
         raise RequestError("reasoning_budget_tokens is for chat answers alone; leave it out, or use chat")
-    with one_line():
-        return engine.submit(prompts, request_params(fill_in(params, defaults), notify), inbox, chat)
+    values = request_params(fill_in(params, defaults), notify)
+    try:
+        with one_line():
+            return engine.submit(prompts, values, inbox, chat)
+    except RequestError as error:
+        schema = to_engine_values(params)["json_schema"]
+        raise grammar_errors.explain(error, schema, of_template=chat is not None and params.grammar is None) from None
 
 
 def next_update(inbox: Inbox) -> Update:

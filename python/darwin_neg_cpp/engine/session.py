@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
-from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError
+from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
 from ..files.input_file import open_input, shown_path
 from ..files.shown_text import escape_line
 from ..gguf_file.preflight import check_runnable, explain
@@ -112,8 +112,9 @@ class Session:
             return not stopped
 
         try:
-            params = core.ModelParams(self.path, neg_path=neg_path, **values)
-            self._engine = core.Engine(params, chat_template=chat_template, progress=watch)
+            with one_line():
+                params = core.ModelParams(self.path, neg_path=neg_path, **values)
+                self._engine = core.Engine(params, chat_template=chat_template, progress=watch)
         except (ModelFileError, NegHeadError) as error:
             if stopped:
                 raise DarwinNegError(f"{shown_path(self.path)}: loading was stopped by the progress callback") from None

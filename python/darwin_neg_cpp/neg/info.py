@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..checks import check_integer
 from ..errors import NegHeadError
 from ..files.input_file import PathLike
 from ..gguf_file.header import Header, read_header
@@ -16,6 +17,8 @@ def info(path: PathLike, *, n_ctx: int = 4096, n_parallel: int = 8) -> ModelInfo
 
     n_ctx, n_parallel: what the memory is computed for. Raises ModelFileError when the header is not sound.
     """
+    n_ctx = check_integer("n_ctx", n_ctx, low=0)
+    n_parallel = check_integer("n_parallel", n_parallel, low=1, high=255)
     header = read_header(path)
     model = _with_head(describe(header, n_ctx=n_ctx, n_parallel=n_parallel), header)
     if model.architecture != SIDE_CAR_ARCH:
