@@ -73,7 +73,7 @@ def test_an_error_of_the_system_names_the_output_and_the_remedy(tmp_path):
         (errno.EIO, "check the disk$"),
         (errno.ENOSPC, "free some space"),
         (errno.EACCES, "make its folder writable"),
-        (errno.ENOENT, "create its folder first"),
+        (errno.ENOENT, "choose a folder that exists"),
         (errno.ENAMETOOLONG, "choose a shorter name"),
         (errno.EBUSY, "try again, or choose another folder"),
     ):
