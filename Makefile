@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: demo test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
 
 demo: install
-	darwin-neg generate --demo
+	darwin-neg generate --demo < /dev/null
 
 test: lint tidy sanitize race pytest
 

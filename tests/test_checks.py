@@ -12,6 +12,7 @@ import pytest
 
 from darwin_neg_cpp import RequestError
 from darwin_neg_cpp.checks import (
+    MAX_FLOAT32,
     MAX_JSON_DEPTH,
     check_choice,
     check_flag,
@@ -53,7 +54,12 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: check_number("x", 0, above=0), "x must be a number above 0, got 0"),
     (lambda: check_number("x", 1.5, low=0, high=1), "x must be between 0 and 1, got 1.5"),
     (lambda: check_number("x", -1, low=0), "x must be at least 0, got -1"),
+    (lambda: check_number("x", 1e39), "x must be a number that float32 can hold (at most 3.4e38), got 1e+39"),
+    (lambda: check_number("x", np.float64(-1e300)), "x must be a number that float32 can hold"),
+    (lambda: check_integer("x", 10**5000, low=0), "x must be between 0 and 2147483647, got int"),
     (lambda: check_flag("x", 1), "x must be True or False, got 1"),
+    (lambda: check_flag("x", np.int8(1)), "x must be True or False"),
+    (lambda: check_flag("x", "True"), "x must be True or False, got 'True'"),
     (lambda: check_choice("x", "c", ["a", "b"]), "x must be 'a' or 'b', got 'c'"),
     (lambda: check_choice("x", [], ["a", "b"]), "x must be 'a' or 'b', got []"),
     (lambda: encode("x", b"a"), "x must be text (str), got bytes"),
@@ -70,6 +76,16 @@ def test_what_is_refused_is_named_in_one_short_line(check: Callable[[], Any], me
     with pytest.raises(RequestError) as raised:
         check()
     assert message in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 200
+
+
+def test_flags_of_python_and_numpy_pass_as_bool() -> None:
+    for value in (True, np.True_, False, np.False_):
+        assert check_flag("x", value) is bool(value)
+
+
+def test_the_largest_number_of_float32_passes() -> None:
+    largest = float(np.finfo(np.float32).max)
+    assert (largest, check_number("x", largest), check_number("x", -largest)) == (MAX_FLOAT32, largest, -largest)
 
 
 def test_json_may_be_as_deep_as_the_limit_and_no_deeper() -> None:

@@ -105,6 +105,18 @@ print("\\n".join(sorted(" ".join(arrow) for arrow in seen if arrow[0] != arrow[1
     assert made == read and len(read) > 100
 
 
+def test_the_package_imports_its_own_files_by_relative_names_alone():
+    # so that a copy of it under another name works
+    absolute = [
+        f"{file}:{node.lineno}"
+        for file, tree in structure.sources(PACKAGE).items()
+        for node in structure.ast.walk(tree)
+        if (isinstance(node, structure.ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name)
+        or (isinstance(node, structure.ast.Import) and any(n.name.split(".")[0] == PACKAGE.name for n in node.names))
+    ]
+    assert absolute == []
+
+
 def test_the_script_prints_the_figures_of_any_checkout(tmp_path):
     package = tmp_path / "package"
     (package / "cli").mkdir(parents=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -26,8 +28,10 @@ def write_tiny_llama(
     name: str = "tiny",
     split: int = 0,
     first_without_tensors: bool = False,
+    keys: Mapping[str, tuple[gguf.GGUFValueType, Any]] | None = None,
 ) -> Path:
-    """Returns the file. split: at most so many tensors to a file; it is then the first of several parts."""
+    """Returns the file. split: at most so many tensors to a file; it is then the first of several parts. keys: more of
+    them, each with the type and the value."""
     rng = np.random.default_rng(seed)
     tokens = [*byte_tokens(), "<s>", "</s>"]
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split, small_first_shard=first_without_tensors)
@@ -53,6 +57,9 @@ def write_tiny_llama(
     writer.add_add_bos_token(True)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
+
+    for key, (kind, value) in (keys or {}).items():
+        writer.add_key_value(key, value, kind)
 
     def weight(name: str, *shape: int) -> None:
         writer.add_tensor(name, (rng.standard_normal(shape) * 1.5 * shape[-1] ** -0.5).astype(np.float32))

@@ -74,6 +74,9 @@ ChatTemplate::ChatTemplate(const Model & model, const std::string & override_sou
         return;
     }
     try {
+        if (!override_source.empty()) {
+            common_chat_template(override_source, "", "");  // what common throws has lost its text
+        }
         templates_ = common_chat_templates_init(model.get(), override_source);
     } catch (const std::exception & e) {
         if (!override_source.empty()) {
@@ -88,7 +91,11 @@ std::string ChatTemplate::source() const {
 }
 
 bool ChatTemplate::supports_thinking() const {
-    return available_ && common_chat_templates_support_enable_thinking(templates_.get());
+    try {
+        return available_ && common_chat_templates_support_enable_thinking(templates_.get());
+    } catch (const std::exception &) {
+        return false;  // it is rendered to find out; what is wrong with it is said where a conversation is
+    }
 }
 
 std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & request) const {

@@ -137,9 +137,11 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     load.n_gpu_layers       = params_.n_gpu_layers;
     load.main_gpu           = params_.main_gpu;
     load.split_mode         = split_mode(params_.split_mode);
-    load.load_mode          = params_.use_mlock  ? LLAMA_LOAD_MODE_MLOCK
-                              : params_.use_mmap ? LLAMA_LOAD_MODE_MMAP
-                                                 : LLAMA_LOAD_MODE_NONE;
+    if (params_.use_mmap) {
+        load.load_mode = params_.use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP;
+    } else {
+        load.load_mode = params_.use_mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE;
+    }
     if (params_.progress) {
         load.progress_callback           = on_progress;
         load.progress_callback_user_data = &params_.progress;

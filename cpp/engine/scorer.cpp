@@ -170,10 +170,10 @@ private:
 void Scorer::check_texts(const std::vector<std::vector<llama_token>> & texts) const {
     for (const auto & tokens : texts) {
         if (tokens.empty()) {
-            throw RequestError("tokens is empty; give at least one token");
+            throw RequestError("prompt has no tokens; give at least one");
         }
         if (tokens.size() > model_.n_ctx()) {
-            throw ContextFullError("tokens has " + std::to_string(tokens.size()) + " entries, the context holds " +
+            throw ContextFullError("prompt has " + std::to_string(tokens.size()) + " tokens, the context holds " +
                                    std::to_string(model_.n_ctx()) + "; shorten the text or raise n_ctx");
         }
         for (const llama_token token : tokens) {

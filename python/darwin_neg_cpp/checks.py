@@ -11,6 +11,7 @@ from .errors import RequestError
 
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
+MAX_FLOAT32 = 3.4028234663852886e38  # what the engine computes with
 
 # llama.cpp turns JSON into grammars and templates by recursion on the C stack; honest input is far flatter and smaller.
 MAX_JSON_DEPTH = 100
@@ -50,6 +51,8 @@ def check_number(
         return number
     if not math.isfinite(number):
         raise RequestError(f"{name} must be a finite number, got {shown(value)}")
+    if abs(number) > MAX_FLOAT32:
+        raise RequestError(f"{name} must be a number that float32 can hold (at most 3.4e38), got {shown(value)}")
     if above is not None and not number > above:
         raise RequestError(f"{name} must be a number above {above:g}{hint}, got {shown(value)}")
     if not low <= number <= high:
@@ -58,10 +61,10 @@ def check_number(
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Refuses what is neither True nor False."""
-    if not isinstance(value, bool):
+    """Refuses what is neither True nor False (of Python or NumPy)."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
         raise RequestError(f"{name} must be True or False, got {shown(value)}")
-    return value
+    return bool(value)
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:

@@ -41,7 +41,9 @@ class DarwinNEG:
     n_parallel: sequences that generate side by side. n_batch, n_ubatch: tokens decoded in one step.
     n_threads: 0 chooses. n_gpu_layers: -1 puts all on the GPU, if this build has one.
     type_k, type_v: types of the KV cache, "f16", "q8_0" ...
-    chat_template: jinja text instead of the model's own. progress: called with 0..1 while loading; False stops it.
+    chat_template: jinja text instead of the model's own. file_sampling: what a request leaves out of its sampling
+        parameters is as the model file says (`general.sampling.*`, see sampling_defaults); False: as llama.cpp has it.
+    progress: called with 0..1 while loading; False stops it.
 
     Safe to use from several threads. Errors: ModelFileError, NegHeadError, RequestError.
     """
@@ -66,6 +68,7 @@ class DarwinNEG:
         use_mmap: bool = True,
         use_mlock: bool = False,
         chat_template: str | None = None,
+        file_sampling: bool = True,
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
         self.session = Session(
@@ -86,6 +89,7 @@ class DarwinNEG:
             use_mmap=use_mmap,
             use_mlock=use_mlock,
             chat_template=chat_template,
+            file_sampling=file_sampling,
             progress=progress,
         )
 
@@ -128,6 +132,11 @@ class DarwinNEG:
     def neg(self) -> Mapping[str, Any] | None:
         """Threshold, top_k, temp_scale, source ... of the NEG head, or None when the model has none."""
         return self.session.neg
+
+    @property
+    def sampling_defaults(self) -> dict[str, Any]:
+        """The fields of SamplingParams that the model file sets, for requests that do not set them."""
+        return dict(self.session.defaults)
 
     @property
     def metadata(self) -> dict[str, str]:

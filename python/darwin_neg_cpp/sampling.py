@@ -33,6 +33,13 @@ SamplerName = Literal[
     "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature", "adaptive_p"
 ]
 
+# the order in which llama.cpp runs its samplers; adaptive_p is not among them
+USUAL_SAMPLERS: tuple[SamplerName, ...] = (
+    "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"
+)  # fmt: skip
+
+FILE_KEYS = "general.sampling."  # how the keys begin with which a model file sets parameters
+
 
 @dataclass(frozen=True)
 class Neg:
@@ -72,6 +79,24 @@ def _number(default: float, **limits: Any) -> Any:
     return field(default=default, metadata=_reader(partial(check_number, **limits), default))
 
 
+def _modelled(key: str, built_in: object, read: Any) -> Any:
+    """A parameter that the model file may set with the key `general.sampling.<key>`. It is None where a request says
+    nothing of it: then the file's value counts, or else the built-in one."""
+
+    def read_or_built_in(name: str, value: object) -> Any:
+        return read(name, built_in if value is None else value)
+
+    return field(default=None, metadata={"read": read_or_built_in, "key": FILE_KEYS + key, "built_in": built_in})
+
+
+def _modelled_integer(key: str, built_in: int, **limits: Any) -> Any:
+    return _modelled(key, built_in, partial(check_integer, **limits))
+
+
+def _modelled_number(key: str, built_in: float, **limits: Any) -> Any:
+    return _modelled(key, built_in, partial(check_number, **limits))
+
+
 def _reader(check: Any, default: object) -> dict[str, Any]:
     """Metadata of a field. A parameter whose default is None may be None, and the engine has None for it too."""
     return {"read": lambda name, value: None if value is None and default is None else check(name, value)}
@@ -105,11 +130,19 @@ def _read_bias(name: str, value: object) -> list[tuple[int, float]]:
         raise RequestError(f"{name} must be a dict of token id to number, got {type(value).__name__}")
     pairs = []
     for token, bias in value.items():
+        if isinstance(token, (str, bytes)):
+            hint = "tokenize(text, add_special=False) returns the token ids of a text"
+            if token.isdigit():
+                hint = "write the number without quotes"
+            raise RequestError(f"{name}: token id must be a whole number, got {shown(token)}; {hint}")
         number = check_integer(f"{name}: token id", token, low=0)
         try:
             pairs.append((number, check_number(name, bias, infinite=(-math.inf,))))
         except RequestError:
-            raise RequestError(f"{name} of token {token} must be a number or -inf, got {shown(bias)}") from None
+            raise RequestError(
+                f"{name} of token {number} must be a number or -inf, got {shown(bias)}; 100 makes a token all but "
+                "certain, -inf bans it"
+            ) from None
     return pairs
 
 
@@ -123,13 +156,18 @@ def _read_neg(name: str, value: object) -> dict[str, Any]:
         "neg_action": value.action if value.enabled else "off",
         "neg_threshold": None if value.threshold is None else float(value.threshold),
         "neg_top_k": None if value.top_k is None else int(value.top_k),
-        "neg_use_temp_scale": value.use_temp_scale,
+        "neg_use_temp_scale": None if value.use_temp_scale is None else bool(value.use_temp_scale),
     }
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """Parameters of one request, with the names and defaults of llama.cpp.
+
+    Where a request leaves out a parameter that models set in their files (its default here is None), the value of the
+    file's key `general.sampling.*` counts, or else llama.cpp's own: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05,
+    xtc_probability 0, xtc_threshold 0.1, mirostat 0, mirostat_tau 5, mirostat_eta 0.1, repeat_penalty 1,
+    repeat_last_n 64, and the usual order of samplers.
 
     max_tokens: new tokens per sample; None: to the end of the answer, or of the context (finish_reason "length").
     temperature: 0 decodes greedily; a list of n numbers gives each sample its own.
@@ -146,7 +184,7 @@ class SamplingParams:
     dry_multiplier (0 = off): DRY, a penalty of dry_multiplier * dry_base ** (length - dry_allowed_length) for a token
         that would extend a repetition of that length within the last dry_penalty_last_n tokens (-1: the whole context).
         dry_sequence_breakers: strings at which a repetition ends.
-    samplers: names of the samplers that are used, in their order; None: llama.cpp's usual order.
+    samplers: names of the samplers that are used, in their order.
     reasoning_budget_tokens: tokens after which the reasoning of a chat answer is ended; None: no limit. For chat alone.
     stop: strings that end the answer; they are not part of it.
     seed: None draws one, which the result reports. Sample k of a request depends on (seed, k) alone.
@@ -162,24 +200,24 @@ class SamplingParams:
     """
 
     max_tokens: int | None = _integer(None, low=0, hint=" (None: no limit)")
-    temperature: float | Sequence[float] = field(default=0.8, metadata={"read": _read_temperature})
-    top_k: int = _integer(40, low=0)
-    top_p: float = _number(0.95, low=0, high=1)
-    min_p: float = _number(0.05, low=0, high=1)
+    temperature: float | Sequence[float] | None = _modelled("temp", 0.8, _read_temperature)
+    top_k: int | None = _modelled_integer("top_k", 40, low=0)
+    top_p: float | None = _modelled_number("top_p", 0.95, low=0, high=1)
+    min_p: float | None = _modelled_number("min_p", 0.05, low=0, high=1)
     typical_p: float = _number(1.0, low=0, high=1)
     top_n_sigma: float = _number(-1.0, low=-1)
     min_keep: int = _integer(0, low=0)
-    xtc_probability: float = _number(0.0, low=0, high=1)
-    xtc_threshold: float = _number(0.1, low=0, high=1)
+    xtc_probability: float | None = _modelled_number("xtc_probability", 0.0, low=0, high=1)
+    xtc_threshold: float | None = _modelled_number("xtc_threshold", 0.1, low=0, high=1)
     adaptive_target: float = _number(-1.0, low=-1, high=1)
     adaptive_decay: float = _number(0.9, low=0, high=0.99)
     dynatemp_range: float = _number(0.0, low=0)
     dynatemp_exponent: float = _number(1.0, low=0)
-    mirostat: int = _integer(0, low=0, high=2)
-    mirostat_tau: float = _number(5.0, low=0)
-    mirostat_eta: float = _number(0.1, low=0)
-    repeat_penalty: float = _number(1.0, low=1e-6)
-    repeat_last_n: int = _integer(64, low=-1)
+    mirostat: int | None = _modelled_integer("mirostat", 0, low=0, high=2)
+    mirostat_tau: float | None = _modelled_number("mirostat_tau", 5.0, low=0)
+    mirostat_eta: float | None = _modelled_number("mirostat_eta", 0.1, low=0)
+    repeat_penalty: float | None = _modelled_number("penalty_repeat", 1.0, low=1e-6)
+    repeat_last_n: int | None = _modelled_integer("penalty_last_n", 64, low=-1)
     frequency_penalty: float = _number(0.0)
     presence_penalty: float = _number(0.0)
     dry_multiplier: float = _number(0.0, low=0)
@@ -189,7 +227,10 @@ class SamplingParams:
     dry_sequence_breakers: Sequence[str] = field(
         default=("\n", ":", '"', "*"), metadata={"read": partial(_read_texts, empty="")}
     )
-    samplers: Sequence[SamplerName] | None = field(default=None, metadata={"read": _read_samplers})
+    samplers: Sequence[SamplerName] | None = field(
+        default=None,
+        metadata={"read": _read_samplers, "key": FILE_KEYS + "sequence", "built_in": USUAL_SAMPLERS},
+    )
     reasoning_budget_tokens: int | None = _integer(None, low=0, hint=" (None: no limit)")
     stop: Sequence[str] | str | None = field(
         default=(), metadata={"read": partial(_read_texts, empty=", which would end every answer at once")}
@@ -220,24 +261,24 @@ class SampleOptions(TypedDict, total=False):
 
     max_tokens: int | None
     max_new_tokens: int | None
-    temperature: float | Sequence[float]
-    top_k: int
-    top_p: float
-    min_p: float
+    temperature: float | Sequence[float] | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
     typical_p: float
     top_n_sigma: float
     min_keep: int
-    xtc_probability: float
-    xtc_threshold: float
+    xtc_probability: float | None
+    xtc_threshold: float | None
     adaptive_target: float
     adaptive_decay: float
     dynatemp_range: float
     dynatemp_exponent: float
-    mirostat: int
-    mirostat_tau: float
-    mirostat_eta: float
-    repeat_penalty: float
-    repeat_last_n: int
+    mirostat: int | None
+    mirostat_tau: float | None
+    mirostat_eta: float | None
+    repeat_penalty: float | None
+    repeat_last_n: int | None
     frequency_penalty: float
     presence_penalty: float
     dry_multiplier: float
@@ -279,6 +320,67 @@ def merge(base: SamplingParams | None, options: Mapping[str, Any]) -> SamplingPa
         names = textwrap.shorten(", ".join(nearest), 400, placeholder=" ... (see SamplingParams)")
         raise RequestError(f"unknown option {unknown[0]!r}; known are {names}")
     return dataclasses.replace(base or SamplingParams(), **options)
+
+
+def fill_in(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingParams:
+    """Gives parameters that are not set the value that `defaults` has for them."""
+    unset = {name: value for name, value in defaults.items() if getattr(params, name) is None}
+    return dataclasses.replace(params, **unset) if unset else params
+
+
+def read_file_defaults(keys: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+    """The parameters that a model file sets, and a line on each of its values that cannot be used.
+
+    keys: of the file, with numbers as such or as text.
+    """
+    values: dict[str, Any] = {}
+    notes = []
+    for parameter in dataclasses.fields(SamplingParams):
+        given = keys.get(parameter.metadata.get("key", ""))
+        if given is None:
+            continue
+        try:
+            values[parameter.name] = _FROM_FILE.get(parameter.name, _number_of)(given)
+            parameter.metadata["read"](parameter.name, values[parameter.name])
+        except RequestError as error:
+            values.pop(parameter.name, None)
+            notes.append(f"{parameter.metadata['key']} is not used: {error}")
+    return values, notes
+
+
+def _number_of(given: object) -> object:
+    """A number of a model file, whose whole ones may be stored as floats; what is not a number is left as it is."""
+    if isinstance(given, str):
+        try:
+            given = float(given)
+        except ValueError:
+            return given
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+def _at_least_zero(given: object) -> object:
+    """llama.cpp takes any number below 0 for 0: a temperature that is greedy, a top_k that is off."""
+    number = _number_of(given)
+    return 0 if isinstance(number, (int, float)) and number < 0 else number
+
+
+def _sampler_names(given: object) -> object:
+    """The list of a model file, in any of the spellings that llama.cpp knows."""
+    if not isinstance(given, str):
+        return given
+    names = {name.replace("_", ""): name for name in get_args(SamplerName)}
+    others = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p"}
+    words = [word.strip().lower() for word in given.split(";") if word.strip()]
+    return [others.get(word) or names.get(word.replace("-", "").replace("_", ""), word) for word in words]
+
+
+_FROM_FILE = {"temperature": _at_least_zero, "top_k": _at_least_zero, "samplers": _sampler_names}
+
+BUILT_IN: Mapping[str, Any] = {
+    parameter.name: parameter.metadata["built_in"]
+    for parameter in dataclasses.fields(SamplingParams)
+    if "built_in" in parameter.metadata
+}
 
 
 def to_engine_values(params: SamplingParams) -> dict[str, Any]:

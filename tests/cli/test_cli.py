@@ -178,6 +178,33 @@ def test_the_prompt_comes_from_argument_file_or_standard_input(model: str, tmp_p
     assert bad.returncode == 2 and b"standard input is not UTF-8 text" in bad.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "piped", "prompt"),
+    [
+        ([], "Say OK", "Say OK"),
+        ([], "", generate.DEMO_PROMPT),
+        ([], "\n", generate.DEMO_PROMPT),
+        (["-"], "Say OK", "Say OK"),
+        (["an argument"], "Say OK", "an argument"),
+    ],
+)
+def test_the_demo_takes_a_prompt_from_a_pipe_and_else_has_one_of_its_own(
+    model: str, monkeypatch: pytest.MonkeyPatch, words: list[str], piped: str, prompt: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
+    monkeypatch.setattr(generate, "load_model", lambda _: DarwinNEG(model))
+    assert main(["generate", "--demo", *words]) == 0
+    (value,) = fake_core.calls("template")
+    assert value["messages"] == [{"role": "user", "content": prompt}]
+
+
+def test_without_a_standard_input_the_demo_has_its_own_prompt(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(generate, "load_model", lambda _: DarwinNEG(model))
+    assert main(["generate", "--demo"]) == 0
+    assert fake_core.calls("template")[0]["messages"][0]["content"] == generate.DEMO_PROMPT
+
+
 def test_json_has_one_object_a_sample_and_nothing_else_on_stdout(model: str) -> None:
     out = run("generate", "-m", model, "a b", "--json", "--samples", "2", "--seed", "3")
     objects = [json.loads(line) for line in out.stdout.splitlines()]
@@ -320,10 +347,69 @@ def chat(model: str, lines: str, *args: str) -> subprocess.CompletedProcess[str]
 
 
 def test_chat_takes_a_pipe_and_obeys_commands(model: str) -> None:
-    out = chat(model, "one\n\n/neg off\n/neg\n/neg maybe\n/nonsense\n/help\n/reset\ntwo\n/exit\nthree\n", "-q")
+    out = chat(model, "one\n\n/neg off\n/neg\n/help\n/reset\ntwo\n/exit\nthree\n", "-q")
     assert (out.returncode, out.stdout) == (0, "one \ntwo \n")
-    for expected in ("The gate is off.", "/neg takes on, off", "/nonsense: no such command", "/help", "is forgotten"):
+    for expected in ("The gate is off.", "/help", "is forgotten"):
         assert expected in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/no_think Say hi", "/no_think Say hi"),
+        ("/etc/hosts: what is it?", "/etc/hosts: what is it?"),
+        ("/exits are where?", "/exits are where?"),
+        ("/Exit", "/Exit"),
+        ("/", "/"),
+        ("//help", "/help"),
+        ("//exit now", "/exit now"),
+        ("///", "//"),
+        (" /exit", " /exit"),
+        ("/usr \\\n/exit", "/usr \n/exit"),
+    ],
+)
+def test_a_line_that_is_no_known_command_is_a_message(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\n"))
+    assert main(["chat", "-m", model, "-q"]) == 0
+    (value,) = fake_core.calls("template")
+    assert value["messages"] == [{"role": "user", "content": message}]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("line", ["/neg maybe", "/neg on off", "/exit now", "/help me", "/reset all", "boom"])
+def test_a_line_of_a_pipe_that_cannot_be_obeyed_or_answered_gives_an_exit_code(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\nfine\n"))
+    assert main(["chat", "-m", model, "-q"]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("fine \n") and ("// to send it as a message" in err or line == "boom")
+    assert [value["messages"][-1]["content"] for value in fake_core.calls("template")][-1] == "fine"
+
+
+def test_a_command_without_a_head_to_act_on_gives_an_exit_code(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fake_core.Engine, "with_neg", False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/neg off\n"))
+    assert main(["chat", "-m", model, "-q"]) == 2
+    assert "this model has no NEG head" in capsys.readouterr().err
+
+
+def test_on_a_terminal_a_line_that_was_refused_does_not_change_the_exit_code(model: str) -> None:
+    child = on_terminal(["chat", "-m", model])
+    child.expect("> ")
+    child.sendline("/neg maybe")
+    child.expect("/neg takes on, off")
+    child.expect("> ")
+    child.sendline("/no_think hi")
+    child.expect("/no_think hi \r\n")
+    child.expect("> ")
+    child.sendline("/exit")
+    all_of(child)
+    assert child.exitstatus == 0
 
 
 def test_chat_keeps_the_conversation_and_leaves_reasoning_out_of_it(
@@ -346,7 +432,7 @@ def test_chat_keeps_the_conversation_and_leaves_reasoning_out_of_it(
 
 def test_a_message_that_cannot_be_answered_is_dropped_and_the_chat_goes_on(model: str) -> None:
     out = chat(model, "boom\nfine\n", "-q")
-    assert out.returncode == 0 and "the sampler gave up; /reset forgets" in out.stderr
+    assert out.returncode == 2 and "the sampler gave up; /reset forgets" in out.stderr
     assert out.stdout.endswith("fine \n")
 
 
@@ -358,7 +444,7 @@ def test_an_error_in_a_chat_names_flags(
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
     monkeypatch.setattr(DarwinNEG, "stream_chat", refuse)
-    assert main(["chat", "-m", model, "-q"]) == 0
+    assert main(["chat", "-m", model, "-q"]) == 2
     assert "the context is full; raise --n-ctx; /reset forgets" in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, quantize, source, write
-from darwin_neg_cpp.errors import DarwinNegError
+from darwin_neg_cpp.errors import DarwinNegError, ModelFileError, OutputError, RequestError
 from darwin_neg_cpp.gguf_file.header import read_header
 from darwin_neg_cpp.neg import formats as neg_format
+from handmade import write_gguf
 from oracles import tiny_tokenizer
 
 
@@ -262,17 +264,49 @@ def test_without_the_engine_a_quantized_type_is_refused_early(checkpoint, tmp_pa
     assert "needs the compiled engine" in capsys.readouterr().err
 
 
-def test_an_error_of_the_quantizer_names_the_output(checkpoint, tmp_path, monkeypatch):
+def test_an_error_of_the_quantizer_about_what_it_reads_names_the_checkpoint(checkpoint, tmp_path, monkeypatch):
     def broken(model: str, temp: str, *_: object, **__: object) -> None:
         raise DarwinNegError(f"{model}: cannot be quantized")
 
     monkeypatch.setattr(convert, "quantize", broken)
     out = tmp_path / "out.gguf"
     plan = convert.plan(convert.Source(checkpoint, None), outtype="q4_k_m")
-    with pytest.raises(DarwinNegError, match=r"out\.gguf: cannot be quantized") as caught:
+    with pytest.raises(DarwinNegError, match=f"^{checkpoint}: cannot be quantized$"):
         convert.write_quantized(plan, out, "q4_k_m")
-    assert ".tmp-" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_quantizer_leaves_out_is_not_blamed_on_the_disk(model, tmp_path, monkeypatch):
+    out = tmp_path / "out.gguf"
+
+    def leaves_out(core: object, path: str, temp: Path, *_: object) -> None:
+        header = read_header(path)
+        keys, names = {}, list(header.tensors)[1:]
+        tensors = {name: np.zeros(header.tensors[name].shape[::-1], np.float32) for name in names}
+        write_gguf(temp, "llama", keys, tensors)
+
+    monkeypatch.setattr(quantize, "_run", leaves_out)
+    first = next(iter(read_header(model).tensors))
+    with pytest.raises(ModelFileError) as raised:
+        quantize.quantize(model, out, "q8_0")
+    assert re.match(
+        f"{model}: llama.cpp's quantizer writes other tensors than the model has .*{first}", str(raised.value)
+    )
+    assert "disk" not in str(raised.value) and list(tmp_path.iterdir()) == []
+
+
+def test_what_the_quantizer_has_written_and_cannot_be_read_is_not_blamed_on_the_model(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize, "_run", lambda core, path, temp, *_: temp.write_bytes(b"GGUF" + bytes(8)))
+    with pytest.raises(
+        OutputError, match=rf"out\.gguf: what llama.cpp's quantizer made of {model} cannot be read \(.+\)"
+    ):
+        quantize.quantize(model, tmp_path / "out.gguf", "q8_0")
+
+
+@pytest.mark.parametrize("threads", ["2", 1.5, True, 2**70, -1])
+def test_a_number_of_threads_that_is_none_is_refused(model, tmp_path, threads):
+    with pytest.raises(RequestError, match=r"^threads must be"):
+        quantize.quantize(model, tmp_path / "out.gguf", "q8_0", threads=threads)
 
 
 def test_only_one_file_is_in_between_and_it_is_open_when_it_is_written(checkpoint, tmp_path, monkeypatch):

@@ -33,6 +33,8 @@ from fake_core import calls
         ([256], "outside the vocabulary of 256"),
         ([-1], "outside the vocabulary"),
         ([2**70], "outside the vocabulary"),
+        ([10**400], r"holds token 1000+\.\.\., outside the vocabulary"),
+        ([10**5000], "holds token int, outside the vocabulary"),
         ("\ud800", "lone surrogate at character 0"),
         ("", "prompt has no tokens"),
     ],

@@ -69,10 +69,19 @@ def test_a_full_disk_ends_a_copy_at_once_by_the_name_of_its_error(tmp_path, monk
 
 
 def test_an_error_of_the_system_names_the_output_and_the_remedy(tmp_path):
-    message = r"out\.gguf: cannot be written \(.*\); check the disk"
-    with pytest.raises(OutputError, match=message) as caught, os_errors_about(tmp_path / "out.gguf"):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-    assert isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == errno.EIO
+    for number, help_text in (
+        (errno.EIO, "check the disk$"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "make its folder writable"),
+        (errno.ENOENT, "choose a folder that exists"),
+        (errno.ENAMETOOLONG, "choose a shorter name"),
+        (errno.EBUSY, "try again, or choose another folder"),
+    ):
+        message = rf"out\.gguf: cannot be written \({os.strerror(number)}\); {help_text}"
+        with pytest.raises(OutputError, match=message) as caught, os_errors_about(tmp_path / "out.gguf"):
+            raise OSError(number, os.strerror(number))
+        assert isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == number
+        assert ("disk" in str(caught.value)) == (number == errno.EIO), "the disk is named for its own faults alone"
 
 
 def test_an_existing_output_names_the_argument_that_replaces_it(tmp_path):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
 
+from darwin_neg_cpp.errors import RequestError
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg.head import random_head
 from darwin_neg_cpp.neg.info import info
@@ -33,6 +35,14 @@ def test_info_equals_what_gguf_py_reads(tmp_path: Path) -> None:
     assert (found.split_count, found.neg, found.neg_error) == (1, None, None)
     assert found.memory is not None
     assert found.memory.weights == sum(t.n_bytes for t in reader.tensors)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_ctx": "x"}, {"n_ctx": -1}, {"n_ctx": 1.5}, {"n_parallel": 0}, {"n_ctx": 10**400}]
+)
+def test_numbers_that_memory_cannot_be_computed_for_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=f"^{next(iter(options))} must be"):
+        info(write_tiny_llama(tmp_path / "tiny.gguf"), **options)
 
 
 def test_chat_template_and_split_are_told(tmp_path: Path) -> None:

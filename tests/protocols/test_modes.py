@@ -30,6 +30,7 @@ from darwin_neg_cpp.protocols.modes import ModeOptions, merge
         ({"temperature": "hot"}, "temperature must be"),
         ({"temperature": True}, "temperature must be"),
         ({"temperature": 10**400}, "temperature must be a finite number"),
+        ({"temperature": 1e300}, "temperature must be a number that float32 can hold"),
         ({"top_p": 10**400}, "top_p must be a finite number"),
         ({"second_opinion_temperature": 0.0}, "second_opinion_temperature must be a number above 0"),
         ({"top_p": 1.5}, "top_p must be between 0 and 1"),
@@ -70,7 +71,13 @@ def test_a_plan_without_candidates_is_refused() -> None:
 
 def test_whole_numbers_of_numpy_are_taken_and_become_pythons() -> None:
     config = ModeConfig(
-        orderings=np.int64(2), samples=np.int32(1), temperature=np.float32(0.5), top_p=1, seed=np.uint8(9)
+        orderings=np.int64(2),
+        samples=np.int32(1),
+        temperature=np.float32(0.5),
+        top_p=1,
+        seed=np.uint8(9),
+        thinking=np.False_,
+        gate=np.True_,
     )
     assert json.loads(json.dumps(dataclasses.asdict(config))) == dataclasses.asdict(config)
     assert config == ModeConfig(orderings=2, samples=1, temperature=0.5, top_p=1.0, seed=9)

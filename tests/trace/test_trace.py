@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from conftest import SmolLM2
-from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, RequestError, SamplingParams
+from darwin_neg_cpp import ContextFullError, DarwinNEG, Neg, NegHeadError, RequestError, SamplingParams
+from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.cli.trace import figures, json_text
 from darwin_neg_cpp.trace import Trace, render_page, trace_generation, trace_text
 from darwin_neg_cpp.trace.trace import decode_each
@@ -100,6 +101,20 @@ def test_an_answer_that_fills_the_context_is_traced_to_its_end(tiny_llama: Path)
     # the model, with weights in float32, gives the same in both ways
     given = [token.logprob for token in found.tokens[3:]]
     np.testing.assert_allclose(given, answer.logprobs.chosen, atol=0.05)
+
+
+def test_a_text_that_is_longer_than_the_context_is_refused(
+    tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1, n_threads=1) as llm:
+        whole = trace_text(llm, "a" * 63)  # and the start token
+        assert len(whole.tokens) == 64
+        with pytest.raises(
+            ContextFullError, match=r"^the text has 65 tokens, the context holds 64; shorten it or raise"
+        ):
+            trace_text(llm, "a" * 64)
+    assert main(["trace", "-m", str(tiny_llama), "-c", "64", "-t", "1", "--text", "a" * 64]) == 2
+    assert "the text has 65 tokens, the context holds 64; shorten it or raise --n-ctx" in capsys.readouterr().err
 
 
 def test_a_trace_is_of_one_sample(smol: DarwinNEG) -> None:

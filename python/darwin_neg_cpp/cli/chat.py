@@ -13,7 +13,14 @@ from ..errors import ContextFullError, NegHeadError, RequestError
 from ..files.cache_folder import cache_root
 from ..sampling import Neg, SamplingParams
 from .flags import Flag, with_flags
-from .options import add_colour_option, add_model_options, add_sampling_options, load_model, sampling_params
+from .options import (
+    add_colour_option,
+    add_model_options,
+    add_sampling_options,
+    given_text,
+    load_model,
+    sampling_params,
+)
 from .terminal import AnswerWriter, closing_line, print_note, use_colour
 
 if TYPE_CHECKING:
@@ -25,7 +32,11 @@ HELP = """\
 /neg mask|sample   what the gate does where it is active
 /reset             forget the conversation
 /help              this list
+A line that begins with any other word is a message, /etc/hosts too; //help is the message /help.
 A line that ends in \\ continues in the next one. Ctrl-C stops the current answer."""
+
+COMMANDS = ("/exit", "/quit", "/neg", "/reset", "/help")
+BAD_INPUT = 2  # exit code
 
 HISTORY_LINES = 1000
 
@@ -38,6 +49,7 @@ class Conversation:
         self.params = params
         self.thinking = thinking
         self.colour = False
+        self.failed = False  # a line could not be obeyed or answered
         self.quiet = False
         self.flags: dict[str, Flag] = {}
         self._start = [{"role": "system", "content": system}] if system else []
@@ -45,10 +57,11 @@ class Conversation:
 
     def take(self, line: str) -> bool:
         """Obeys a command or answers a message; False leaves."""
-        if line.startswith("/"):
-            return self.command(line.split())
-        if line.strip():
-            self.answer(line)
+        words = line.split()
+        if line.startswith("/") and words[0] in COMMANDS:
+            return self.command(words)
+        if words:
+            self.answer(line[1:] if line.startswith("//") else line)
         return True
 
     def command(self, words: list[str]) -> bool:
@@ -56,20 +69,25 @@ class Conversation:
             case ["/exit"] | ["/quit"]:
                 return False
             case ["/neg", *rest]:
-                print_note(self.set_gate(rest))
+                self.set_gate(rest)
             case ["/reset"]:
                 self.messages = list(self._start)
                 print_note("The conversation is forgotten.")
             case ["/help"]:
                 print(HELP, file=sys.stderr)
             case _:
-                print_note(f"{' '.join(words)}: no such command; /help lists them")
+                self._refuse(f"{words[0]} takes nothing after it")
         return True
 
-    def set_gate(self, words: list[str]) -> str:
-        """Changes the gate for later answers and returns a line on its state."""
+    def _refuse(self, why: str) -> None:
+        self.failed = True
+        print_note(f"{why}; begin the line with // to send it as a message")
+
+    def set_gate(self, words: list[str]) -> None:
+        """Changes the gate for later answers and shows its state."""
         if self.llm.neg is None:
-            return "This model has no NEG head."
+            self._refuse("this model has no NEG head")
+            return
         neg = self.params.neg or Neg()
         match words:
             case []:
@@ -81,11 +99,12 @@ class Conversation:
             case ["mask" | "sample" as action]:
                 neg = replace(neg, enabled=True, action=action)
             case _:
-                return "/neg takes on, off, mask or sample"
+                self._refuse("/neg takes on, off, mask or sample")
+                return
         self.params = replace(self.params, neg=neg)
         threshold = self.llm.neg["threshold"] if neg.threshold is None else neg.threshold
         state = f"on ({neg.action}) above {threshold:.3g} nats" if neg.enabled and neg.action != "off" else "off"
-        return f"The gate is {state}."
+        print_note(f"The gate is {state}.")
 
     def answer(self, text: str) -> None:
         """Shows the answer to a message. Ctrl-C stops it; the part that was generated stays in the conversation."""
@@ -103,6 +122,7 @@ class Conversation:
             message = with_flags(" ".join(str(error).split()), self.flags)
             print_note(f"darwin-neg: {message}; /reset forgets the conversation")
             self.messages.pop()
+            self.failed = True
             return
         if not writer.chunks:
             print_note("Stopped before the first token; the message is forgotten.")
@@ -120,7 +140,8 @@ def add_parser(verbs: Any) -> None:
         "chat",
         help="talk with the model",
         description="Holds a conversation with the model. Commands: /exit, /neg on|off, /reset, /help. Ctrl-C stops "
-        "the answer, not the program. With a pipe for input, every line is a message.",
+        "the answer, not the program. A line that begins with // is a message that begins with /. With a pipe for "
+        "input, every line is a message or a command, and the exit code is 2 if one could not be answered or obeyed.",
     )
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--no-think", action="store_true", help="switch off the template's thinking")
@@ -133,9 +154,10 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sampling_params(args)  # bad options are refused before the model is loaded
+    system = None if args.system is None else given_text(args, "--system", args.system)
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None)
-        conversation = Conversation(llm, params, system=args.system, thinking=not args.no_think)
+        conversation = Conversation(llm, params, system=system, thinking=not args.no_think)
         conversation.colour = use_colour(sys.stdout, args.color)
         conversation.quiet = args.quiet
         conversation.flags = args.flags
@@ -146,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
             for line in read_messages(interactive):
                 if not conversation.take(line):
                     break
-    return 0
+    return BAD_INPUT if conversation.failed and not interactive else 0
 
 
 def read_messages(interactive: bool) -> Iterator[str]:

@@ -15,6 +15,7 @@ from .options import (
     add_model_options,
     add_sampling_options,
     check_model_options,
+    given_text,
     load_model,
     read_text,
     sampling_params,
@@ -112,13 +113,16 @@ def read_prompt(args: argparse.Namespace) -> str:
         raise RequestError("a prompt and --file are both given; give one")
     if args.file is not None:
         return read_text(args.file)
-    if args.prompt == "-" or (args.prompt is None and not args.demo and not sys.stdin.isatty()):
+    if args.prompt == "-" or (args.prompt is None and sys.stdin is not None and not sys.stdin.isatty()):
         try:
-            return sys.stdin.buffer.read().decode("utf-8")
+            text = sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError:
             raise RequestError("standard input is not UTF-8 text; convert it") from None
+        # the demo has a prompt of its own for where nothing is piped in, such as a build's empty input
+        if text.strip() or args.prompt == "-" or not args.demo:
+            return text
     if args.prompt is None:
         if args.demo:
             return DEMO_PROMPT
         raise RequestError("no prompt given; write it as an argument, or use -f FILE, or - for standard input")
-    return str(args.prompt)
+    return given_text(args, "PROMPT", args.prompt)

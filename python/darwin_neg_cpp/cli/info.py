@@ -7,8 +7,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ..files.input_file import shown
 from ..gguf_file.info import ModelInfo
 from ..neg.info import info
+from ..sampling import FILE_KEYS, read_file_defaults
 from .options import add_json_option
 from .terminal import human_bytes
 
@@ -65,6 +67,8 @@ def describe(m: ModelInfo) -> str:
         shape = f"{m.neg['n_embd']} -> {m.neg['n_reduced']} -> 1"
         rows.append(("NEG head", f"{shape}, threshold {m.neg['threshold']:.4f} nats, top {m.neg['top_k']}"))
         rows.append(("NEG source", m.neg["source"] or "-"))
+    if m.sampling:
+        rows.append(("sampling", _sampling(m)))
     if m.memory is not None:
         e = m.memory
         rows.append(
@@ -77,3 +81,14 @@ def describe(m: ModelInfo) -> str:
         )
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _sampling(m: ModelInfo) -> str:
+    """The defaults that the file sets, under the names of requests, and what of them cannot be used."""
+    values, notes = read_file_defaults({FILE_KEYS + name: value for name, value in m.sampling.items()})
+    texts = [f"{name} {_list(value)}" for name, value in values.items()]
+    return shown(", ".join(texts) or "none") + "".join(f" ({shown(note)})" for note in notes)
+
+
+def _list(value: Any) -> str:
+    return ";".join(value) if isinstance(value, list) else str(value)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..sampling import Neg, SamplingParams
+from ..sampling import BUILT_IN, Neg, SamplingParams
+from .escapes import unescape
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG, ModelOptions
@@ -24,8 +25,8 @@ class SamplingOption:
     """One field of SamplingParams on the command line. An option that is not given leaves the field's own default.
 
     flags: with spaces between them. type: what argparse makes of the text. metavar: the value's name in the help text.
-    help: the default is added to it. many: the option may be repeated; its values are a list. read: makes the field's
-    value of the option's.
+    help: the default is added to it. many: the option may be repeated; its values are a list. text: escapes in it are
+    understood. read: makes the field's value of the option's.
     """
 
     flags: str
@@ -34,6 +35,7 @@ class SamplingOption:
     metavar: str
     help: str
     many: bool = False
+    text: bool = False
     read: Callable[[Any], Any] | None = None
 
 
@@ -106,6 +108,7 @@ SAMPLING_OPTIONS = (
         "TEXT",
         "text at which DRY ends a repetition, instead of the defaults (repeatable); none: no text does",
         many=True,
+        text=True,
         read=sequence_breakers,
     ),
     SamplingOption(
@@ -113,7 +116,8 @@ SAMPLING_OPTIONS = (
         "samplers",
         str,
         "NAMES",
-        "samplers to use, in this order, with semicolons between them (default: the order of llama.cpp)",
+        "samplers to use, in this order, with semicolons between them (default: of the model file, or "
+        "llama.cpp's usual order)",
         read=split_names,
     ),
     SamplingOption(
@@ -125,7 +129,7 @@ SAMPLING_OPTIONS = (
         read=limit_or_none,
     ),
     SamplingOption("--seed", "seed", int, "N", "random seed (default: drawn, and reported)"),
-    SamplingOption("--stop", "stop", str, "TEXT", "end the answer before TEXT (repeatable)", many=True),
+    SamplingOption("--stop", "stop", str, "TEXT", "end the answer before TEXT (repeatable)", many=True, text=True),
     SamplingOption("--grammar-file", "grammar", str, "FILE", "GBNF grammar that answers must follow", read=read_text),
     SamplingOption(
         "--json-schema", "json_schema", str, "JSON", "JSON schema that answers must follow, or @FILE", read=text_or_file
@@ -192,8 +196,10 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     defaults = SamplingParams()
     group = parser.add_argument_group("sampling")
     for option in SAMPLING_OPTIONS:
-        default = getattr(defaults, option.field)
-        note = f" (default {default:g})" if isinstance(default, (int, float)) else ""
+        default = BUILT_IN.get(option.field, getattr(defaults, option.field))
+        note = ""
+        if isinstance(default, (int, float)):
+            note = f" (default{': of the model file, or' if option.field in BUILT_IN else ''} {default:g})"
         group.add_argument(
             *option.flags.split(),
             dest=option.field,
@@ -203,6 +209,20 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
             help=option.help + note,
         )
     group.add_argument("--ignore-eos", action="store_true", help="continue after the end of the answer")
+    group.add_argument(
+        "-e",
+        "--escape",
+        action="store_true",
+        default=True,
+        help="understand \\n, \\r, \\t, \\', \\\", \\\\ and \\xHH in PROMPT and option texts, not in files (default)",
+    )
+    group.add_argument("--no-escape", dest="escape", action="store_false", help="take backslashes in them as they are")
+    group.add_argument(
+        "--no-file-sampling",
+        dest="file_sampling",
+        action="store_false",
+        help="for options that are not given, use llama.cpp's defaults instead of those of the model file",
+    )
     group = parser.add_argument_group("NEG gate")
     group.add_argument(
         "--neg",
@@ -284,10 +304,16 @@ def _load(args: argparse.Namespace, path: str, side_car: str | None, more: Model
             "n_threads": args.n_threads,
             "n_gpu_layers": args.n_gpu_layers,
             "flash_attn": args.flash_attn,
+            "file_sampling": getattr(args, "file_sampling", True),
             "progress": lambda fraction: progress(int(fraction * 100), 100),
             **more,
         }
         return DarwinNEG(path, side_car, **options)
+
+
+def given_text(args: argparse.Namespace, name: str, text: str) -> str:
+    """Returns a text as it is meant: with its escapes replaced, unless --no-escape is given. name: for errors."""
+    return unescape(name, text) if args.escape else text
 
 
 def sampling_params(args: argparse.Namespace, *, has_head: bool = True, n: int = 1) -> SamplingParams:
@@ -295,6 +321,8 @@ def sampling_params(args: argparse.Namespace, *, has_head: bool = True, n: int =
     values: dict[str, Any] = {}
     for option in SAMPLING_OPTIONS:
         if (value := getattr(args, option.field)) is not None:
+            if option.text:
+                value = [given_text(args, option.flags.split()[0], text) for text in value]
             values[option.field] = option.read(value) if option.read else value
     return SamplingParams(**values, n=n, ignore_eos=args.ignore_eos, neg=_neg(args, has_head=has_head))
 

@@ -18,6 +18,7 @@ from .options import (
     add_model_options,
     add_sampling_options,
     check_model_options,
+    given_text,
     load_model,
     read_text,
     sampling_params,
@@ -63,11 +64,12 @@ def run(args: argparse.Namespace) -> int:
     given = [value for value in (args.prompt, args.file, args.text) if value is not None]
     if len(given) != 1:
         raise RequestError(f"{len(given)} of PROMPT, --file and --text are given; give one")
-    text = args.prompt
-    if args.file is not None:
+    if args.prompt is not None:
+        text = given_text(args, "PROMPT", args.prompt)
+    elif args.file is not None:
         text = read_text(args.file)
-    elif args.text is not None:
-        text = text_or_file(args.text)
+    else:
+        text = text_or_file(args.text) if args.text.startswith("@") else given_text(args, "--text", args.text)
     sampling_params(args)
     pages = [Path(args.out)] if args.out is not None else []
     pages += [Path(args.json)] if args.json not in (None, "-") else []

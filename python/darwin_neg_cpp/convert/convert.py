@@ -210,7 +210,8 @@ def write_quantized(
             threads=threads,
             progress=lambda done, total: report(half * done // max(1, total), 2 * half),
         )
-        with rename_in_errors(full, out):
+        # what the quantizer says of the file in between is about the checkpoint that it was made from
+        with rename_in_errors(full, plan.sources[0].parent if plan.sources else out):
             quantize(
                 full,
                 out,

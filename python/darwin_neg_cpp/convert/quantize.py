@@ -12,8 +12,9 @@ from typing import Any
 from gguf import GGML_QUANT_SIZES, LlamaFileType
 from gguf import GGMLQuantizationType as Type
 
+from ..checks import check_integer
 from ..errors import DarwinNegError, ModelFileError, OutputError, RequestError
-from ..files.input_file import PathLike, open_input, shown_path
+from ..files.input_file import PathLike, open_input, shown, shown_path
 from ..files.output_file import check_output, rename_in_errors, replacing
 from ..files.progress import Progress, no_progress
 from ..gguf_file.header import Header, TensorInfo, read_header
@@ -60,8 +61,7 @@ def quantize(
     progress: called with tensors done and tensors in total. Errors: RequestError, ModelFileError, OutputError; then
     `out` is as it was before.
     """
-    if not 0 <= threads <= MAX_THREADS:
-        raise RequestError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
+    threads = check_integer("threads", threads, low=0, high=MAX_THREADS)
     check_ready(kind, imatrix)
     number, core = type_number(kind), _core()
     header = read_model(model)
@@ -73,7 +73,7 @@ def quantize(
         check_imatrix(core, header, header.path, number, _full_name(kind), imatrix)
     with replacing(Path(out)) as (_, temp), rename_in_errors(temp, Path(out)):
         _run(core, header.path, temp, number, imatrix, allow_requantize, threads, progress or no_progress)
-        _check(header, read_header(temp))
+        _check(header, _read_written(temp, header.path))
 
 
 def check_ready(kind: str, imatrix: PathLike | None = None) -> None:
@@ -202,17 +202,30 @@ def _raise_disk_error(temp: Path, error: BaseException) -> None:
             ) from reason
 
 
-def _check(source: Header, written: Header) -> None:
-    def wrong(what: str) -> OutputError:
-        return OutputError(
-            f"{shown_path(written.path)}: was not written correctly ({what}); check the disk and try again"
-        )
+def _read_written(temp: Path, model: str) -> Header:
+    """The header of what the quantizer has written. That it cannot be read is the quantizer's fault, or the disk's."""
+    try:
+        return read_header(temp)
+    except ModelFileError as error:
+        why = str(error).partition(": ")[2].partition(";")[0]
+        raise OutputError(
+            f"{shown_path(temp)}: what llama.cpp's quantizer made of {shown_path(model)} cannot be read ({why}); check "
+            "the disk, or try another type"
+        ) from None
 
-    if set(source.tensors) != set(written.tensors):
-        raise wrong("the tensors are not those of the model")
+
+def _check(source: Header, written: Header) -> None:
+    if others := sorted(set(source.tensors) ^ set(written.tensors)):
+        names = ", ".join(map(shown, others[:3])) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise ModelFileError(
+            f"{shown_path(source.path)}: llama.cpp's quantizer writes other tensors than the model has ({names}), so "
+            "nothing is kept; use the model as it is, or convert it again"
+        )
     if not has_neg(source):
         return
     before, after = head_of(source), head_of(written)
     for name, data in before.tensors().items():
         if data.tobytes() != after.tensors()[name].tobytes():
-            raise wrong(name)
+            raise OutputError(
+                f"{shown_path(written.path)}: was not written correctly ({name}); check the disk and try again"
+            )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..results import Chunk, Generation
 from ..sampling import SamplingParams
@@ -27,8 +27,10 @@ class AsyncBridge:
     has the request's queue keeps it: one may come before `submit` has returned, but its loop cannot run before that.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, defaults: Mapping[str, Any]) -> None:
+        """defaults: of the model, for parameters that a request does not set."""
         self._engine = engine
+        self._defaults = defaults
         self._inbox = engine.inbox()
         self._loops: dict[asyncio.AbstractEventLoop, Queues] = {}
         self._thread = threading.Thread(target=self._hand_out, name="darwin-neg-async", daemon=True)
@@ -72,7 +74,7 @@ class AsyncBridge:
         queue: asyncio.Queue[Update] = asyncio.Queue()
         requests = None
         try:
-            requests = submit(self._engine, prompts, params, self._inbox, notify)
+            requests = submit(self._engine, prompts, params, self._inbox, notify, defaults=self._defaults)
             queues.update(dict.fromkeys(requests.ids, queue))
             yield requests, queue
         finally:

@@ -10,6 +10,7 @@ from ..checks import check_flag, check_text, json_text
 from ..errors import RequestError, one_line
 from ..results import ChatChunk, ChatReply, Chunk, Generation, ToolCall
 from ..sampling import SampleOptions
+from . import template_errors
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def split_options(options: ChatOptions) -> tuple[TemplateOptions, dict[str, Any]
     return cast("TemplateOptions", template), sampling
 
 
+@template_errors.retold
 def render(
     engine: Engine,
     messages: Sequence[Message],

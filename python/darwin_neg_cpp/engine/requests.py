@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DarwinNegError, RequestError, one_line
-from ..sampling import SamplingParams, to_engine_values
+from ..sampling import SamplingParams, fill_in, to_engine_values
+from . import grammar_errors
 
 if TYPE_CHECKING:
     from .._core import ChatPrompt as ChatPrompt  # noqa: PLC0414 (rooms above take these types from here)
@@ -37,15 +38,23 @@ def submit(
     inbox: Inbox,
     notify: NotifyName,
     chat: ChatPrompt | None = None,
+    *,
+    defaults: Mapping[str, Any],
 ) -> Requests:
     """Starts a request for each prompt, or with an error none of them. Dropping what it returns cancels them.
 
+    defaults: of the model, for parameters that `params` does not set.
     Bind the result inside the `try` whose `finally` releases it: an exception may come between any two steps of Python.
     """
     if chat is None and params.reasoning_budget_tokens is not None:
         raise RequestError("reasoning_budget_tokens is for chat answers alone; leave it out, or use chat")
-    with one_line():
-        return engine.submit(prompts, request_params(params, notify), inbox, chat)
+    values = request_params(fill_in(params, defaults), notify)
+    try:
+        with one_line():
+            return engine.submit(prompts, values, inbox, chat)
+    except RequestError as error:
+        schema = to_engine_values(params)["json_schema"]
+        raise grammar_errors.explain(error, schema, of_template=chat is not None and params.grammar is None) from None
 
 
 def next_update(inbox: Inbox) -> Update:

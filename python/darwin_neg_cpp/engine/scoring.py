@@ -34,7 +34,7 @@ def group_texts(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]
 
 def check_texts(texts: Sequence[Sequence[int]]) -> None:
     if not all(len(text) for text in texts):
-        raise RequestError("a text has no tokens; give at least one token")
+        raise RequestError("prompt has no tokens; give at least one")
 
 
 def score(

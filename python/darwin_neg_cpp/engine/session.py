@@ -14,11 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
-from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError
+from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
 from ..files.input_file import open_input, shown_path
+from ..files.shown_text import escape_line
 from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
-from ..sampling import SamplingParams, to_engine_values
+from ..sampling import SamplingParams, read_file_defaults, to_engine_values
 from . import chat as conversation
 from . import log, scoring, updates
 from .async_bridge import AsyncBridge
@@ -56,6 +57,7 @@ class ModelOptions(TypedDict, total=False):
     use_mmap: bool
     use_mlock: bool
     chat_template: str | None
+    file_sampling: bool
     progress: Callable[[float], bool | None] | None
 
 
@@ -82,6 +84,7 @@ class Session:
 
     path: the model file. name: its name without folders. info: architecture, sizes and special tokens.
     neg: threshold, top_k, source ... of the NEG head, None when the model has none.
+    defaults: of sampling parameters, as the model file sets them.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Session:
         self.name = os.path.basename(self.path)
         neg_path = None if neg is None else _input_path("neg", neg)
         chat_template, progress = options.pop("chat_template", None), options.pop("progress", None)
+        file_sampling = check_flag("file_sampling", options.pop("file_sampling", True))
         values = {name: _CHECKS[name](name, value) for name, value in options.items()}
         if chat_template is not None:
             check_text("chat_template", chat_template)
@@ -112,8 +116,9 @@ class Session:
             return not stopped
 
         try:
-            params = core.ModelParams(self.path, neg_path=neg_path, **values)
-            self._engine = core.Engine(params, chat_template=chat_template, progress=watch)
+            with one_line():
+                params = core.ModelParams(self.path, neg_path=neg_path, **values)
+                self._engine = core.Engine(params, chat_template=chat_template, progress=watch)
         except (ModelFileError, NegHeadError) as error:
             if stopped:
                 raise DarwinNegError(f"{shown_path(self.path)}: loading was stopped by the progress callback") from None
@@ -122,7 +127,14 @@ class Session:
             log.forward()
         self.info: Mapping[str, Any] = self._engine.model_info()
         self.neg: Mapping[str, Any] | None = self.info["neg"]
+        self.defaults: Mapping[str, Any] = self._read_defaults() if file_sampling else {}
         _open_sessions.add(self)
+
+    def _read_defaults(self) -> Mapping[str, Any]:
+        values, notes = read_file_defaults(self.engine.metadata())
+        for note in notes:
+            log.logger.warning("%s: %s", shown_path(self.path), escape_line(note))
+        return values
 
     @property
     def engine(self) -> Engine:
@@ -217,7 +229,7 @@ class Session:
         chat: ChatPrompt | None = None,
     ) -> Requests:
         """See requests.submit."""
-        return submit(self.engine, prompts, params, inbox, notify, chat)
+        return submit(self.engine, prompts, params, inbox, notify, chat, defaults=self.defaults)
 
     def run(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, chat: ChatPrompt | None = None
@@ -279,7 +291,7 @@ class Session:
         engine = self.engine
         with self._lock:
             if self._bridge is None:
-                self._bridge = AsyncBridge(engine)
+                self._bridge = AsyncBridge(engine, self.defaults)
             return self._bridge
 
     def score(self, prompts: Sequence[Any], *, hidden: bool, top: int) -> Generator[Scores, None, None]:

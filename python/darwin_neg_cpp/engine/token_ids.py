@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+from ..checks import shown
 from ..errors import RequestError
 
 
@@ -29,7 +30,7 @@ def check_tokens(name: str, tokens: Any, n_vocab: int) -> list[int]:
                 f"{name} must be text or a list of token ids, got one with a {type(token).__name__} in it"
             )
         if not 0 <= int(token) < n_vocab:
-            raise RequestError(f"{name} holds token {token}, outside the vocabulary of {n_vocab}")
+            raise RequestError(f"{name} holds token {shown(token)}, outside the vocabulary of {n_vocab}")
         ids.append(int(token))
     return ids
 

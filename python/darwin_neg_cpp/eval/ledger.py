@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from ..errors import OutputError, RequestError
 from ..files.input_file import open_input, shown_path
+from ..files.output_file import remedy
 from ..protocols.answer import Answer
 from ..protocols.protocol import Protocol
 from ..protocols.sampler import Output
@@ -164,7 +165,7 @@ def _open(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("ab")
     except OSError as error:
-        raise OutputError(f"{shown_path(path)}: cannot be written to ({error.strerror}); check the folder") from None
+        raise OutputError(f"{shown_path(path)}: cannot be written to ({error.strerror}); {remedy(error)}") from None
     with file:
         yield file
 

@@ -70,10 +70,13 @@ def describe(protocol: Protocol, config: ModeConfig) -> str:
 def _plan_control(mode: Protocol, config: ModeConfig) -> Plan:
     found = find_control(mode, config)
     if found is None:
+        usual = ModeConfig()
+        settings = [(name, getattr(config, name)) for name in ("orderings", "samples", "second_opinions")]
+        # of the numbers that multiply, those that somebody gave
+        given = " and ".join(f"{name}={value}" for name, value in settings if value > getattr(usual, name))
         raise RequestError(
-            f"{mode.name} runs up to {_inferences(mode, config)} inferences a question (orderings={config.orderings}, "
-            f"samples={config.samples}, second_opinions={config.second_opinions}), and its control can have at most "
-            f"{MAX_SAMPLES} samples; lower these numbers, or leave the controls out with controls=False"
+            f"{mode.name}: with {given}, its control would need more than {MAX_SAMPLES} samples, the most that it can "
+            "have; lower the numbers, or leave the controls out with controls=False"
         )
     return control(found.number, config)
 

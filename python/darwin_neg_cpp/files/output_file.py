@@ -19,6 +19,26 @@ from .input_file import shown_path
 # no other way of writing helps against these
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
 
+_REMEDIES = {
+    errno.EACCES: "make its folder writable, or choose another one",
+    errno.EPERM: "make its folder writable, or choose another one",
+    errno.EROFS: "choose a folder on a disk that can be written to",
+    errno.ENOENT: "choose a folder that exists",
+    errno.ENOTDIR: "choose a folder that exists",
+    errno.EISDIR: "give a file name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "close other files first",
+    errno.ENOMEM: "close other programs first",
+    errno.EIO: "check the disk",
+}
+
+
+def remedy(error: OSError) -> str:
+    """What helps against an error of the operating system while a file is written."""
+    if error.errno in FULL:
+        return "free some space, or choose another folder"
+    return _REMEDIES.get(error.errno or 0, "try again, or choose another folder")
+
 
 def check_output(out: Path, inputs: list[Path], *, force: bool) -> None:
     """Raises OutputError when `out` is an input (also through a link), exists without `force`, or cannot be a file."""
@@ -29,6 +49,8 @@ def check_output(out: Path, inputs: list[Path], *, force: bool) -> None:
         exists = False
     except NotADirectoryError:
         raise OutputError(f"{shown_path(out)}: its folder is a file; choose another output name") from None
+    except PermissionError:
+        raise OutputError(f"{shown_path(out)}: its folder may not be looked into; choose another output name") from None
     except (OSError, ValueError):  # too long, or a zero byte in it
         raise OutputError(f"{shown_path(out)}: is not a valid file name; choose another output name") from None
     for path in inputs:
@@ -71,7 +93,7 @@ def temporary(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
         file = temp.open("wb+")
     except OSError as error:
         raise OutputError(
-            f"{shown_path(out.parent)}: cannot be written to ({error.strerror}); check permissions and free space"
+            f"{shown_path(out.parent)}: cannot be written to ({error.strerror}); {remedy(error)}"
         ) from None
     try:
         with file:
@@ -87,7 +109,7 @@ def os_errors_about(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{shown_path(out)}: cannot be written ({error.strerror or error}); check the disk and its free space"
+            f"{shown_path(out)}: cannot be written ({error.strerror or error}); {remedy(error)}"
         ) from error
 
 

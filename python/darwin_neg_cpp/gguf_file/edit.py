@@ -148,12 +148,17 @@ def _runs(old: list[TensorInfo], new: list[TensorInfo]) -> list[tuple[TensorInfo
 
 
 def _wrong(path: str, what: str) -> OutputError:
+    """What is on the disk differs from what was written."""
     return OutputError(f"{shown_path(path)}: was not written correctly ({what}); check the disk and try again")
 
 
 def _verify(written: Header, kept: Header, keys: Keys, tensors: Tensors, original: BinaryIO | None) -> None:
     def wrong(what: str) -> OutputError:
-        return _wrong(written.path, what)
+        # what can be read, but says something else, is not the disk's fault
+        return OutputError(
+            f"{shown_path(written.path)}: was not written correctly ({what}), which is a fault of this program; report "
+            "it with the command and the model's name"
+        )
 
     if set(written.tensors) != {*kept.tensors, *tensors}:
         raise wrong("tensors are missing")
@@ -179,12 +184,12 @@ def _verify(written: Header, kept: Header, keys: Keys, tensors: Tensors, origina
                 if _at(file, written.data_start + copied.offset + at, size) != _at(
                     original, kept.data_start + info.offset + at, size
                 ):
-                    raise wrong(f"data of tensor {name}")
+                    raise _wrong(written.path, f"data of tensor {name}")
         for name, data in tensors.items():
             info = written.tensors[name]
             expected = np.ascontiguousarray(data, dtype="<f4").tobytes()
             if _at(file, written.data_start + info.offset, info.size) != expected:
-                raise wrong(f"data of tensor {name}")
+                raise _wrong(written.path, f"data of tensor {name}")
 
 
 def _at(file: BinaryIO, offset: int, size: int) -> bytes:

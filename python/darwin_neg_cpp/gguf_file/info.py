@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from gguf import LlamaFileType
 
 from .header import Header, architecture
 from .parts import split_count
 
+SAMPLING_KEYS = "general.sampling."
 F16_BYTES = 2
 F32_BYTES = 4
 
@@ -37,7 +40,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model file or a side-car. neg: the values of its NEG head, None without one. neg_error: why it cannot be used.
+    """A model file or a side-car.
+
+    sampling: its keys `general.sampling.*`, the defaults of requests. neg: the values of its NEG head, None without
+    one. neg_error: why it cannot be used.
 
     The header alone says nothing about the head's weights: `neg.info` fills in these two.
     pre_tokenizer: how text is cut before byte-level BPE, None where the file does not say; "" for other vocabularies.
@@ -60,6 +66,7 @@ class ModelInfo:
     has_chat_template: bool
     split_count: int
     memory: Memory | None
+    sampling: dict[str, float | str]
     neg: dict[str, Any] | None = None
     neg_error: str | None = None
     pre_tokenizer: str | None = ""
@@ -88,6 +95,7 @@ def describe(header: Header, *, n_ctx: int = 4096, n_parallel: int = 8) -> Model
         split_count=split_count(header),
         memory=_memory(header, arch, n_ctx, n_parallel),
         pre_tokenizer=pre_tokenizer(header),
+        sampling=_sampling(header),
     )
 
 
@@ -101,6 +109,18 @@ def pre_tokenizer(header: Header) -> str | None:
 def _number(header: Header, key: str) -> int:
     value = header.value(key, 0)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _sampling(header: Header) -> dict[str, float | str]:
+    """What cannot be written as JSON, such as infinity, as text; 32-bit floats with the digits that they hold."""
+    found: dict[str, float | str] = {}
+    for key in header.keys:
+        value = header.value(key) if key.startswith(SAMPLING_KEYS) else None
+        if isinstance(value, float):
+            value = float(str(np.float32(value))) if math.isfinite(value) else str(value)
+        if value is not None:
+            found[key.removeprefix(SAMPLING_KEYS)] = value
+    return found
 
 
 def _quantization(header: Header, types: Counter[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..checks import check_integer
 from ..errors import ModelFileError, NegHeadError
 from ..files.input_file import PathLike, shown_path
 from ..gguf_file.header import Header, read_header
@@ -18,6 +19,8 @@ def info(path: PathLike, *, n_ctx: int = 4096, n_parallel: int = 8) -> ModelInfo
     A split model is described as a whole, whichever part is given; see ModelInfo.part_error.
     n_ctx, n_parallel: what the memory is computed for. Raises ModelFileError when the header is not sound.
     """
+    n_ctx = check_integer("n_ctx", n_ctx, low=0)
+    n_parallel = check_integer("n_parallel", n_parallel, low=1, high=255)
     header, error = _whole(read_header(path))
     model = _with_head(describe(header, n_ctx=n_ctx, n_parallel=n_parallel), header)
     model = replace(model, part_error=error)

@@ -66,7 +66,7 @@ class ModeConfig:
         for name in ("top_p", "min_p"):
             self._set(name, check_number(name, getattr(self, name), low=0, high=1))
         for name in ("thinking", "gate"):
-            check_flag(name, getattr(self, name))
+            self._set(name, check_flag(name, getattr(self, name)))
         check_choice("prompt", self.prompt, tuple(PROMPTS))
 
     def _set(self, name: str, value: object) -> None:

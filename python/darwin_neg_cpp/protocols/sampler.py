@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from ..engine import log, updates
 from ..engine.requests import next_update
 from ..engine.session import Session, sample_seed
-from ..errors import NegHeadError
+from ..errors import ContextFullError, NegHeadError
 from ..files.input_file import shown_path
-from ..sampling import Neg, SamplingParams
+from ..sampling import BUILT_IN, Neg, SamplingParams, fill_in
 from .extract import THINK_BEGIN
 from .modes import ModeConfig
 from .protocol import Protocol as DecodingProtocol
@@ -106,7 +106,11 @@ class EngineSampler:
         for job in jobs:
             text, tokens, chat = self._render(job)
             opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
-            requests = self._session.submit([tokens], self._params(job), self._inbox, "sample", chat)
+            try:
+                requests = self._session.submit([tokens], self._params(job), self._inbox, "sample", chat)
+            except ContextFullError as error:
+                # nobody has given a prompt here
+                raise ContextFullError(f"the question's {error}".replace("shorten the prompt", "shorten it")) from None
             started[requests.ids[0]] = _Running(requests, opened)
         self._running.update(started)
         return list(started)
@@ -151,7 +155,7 @@ class EngineSampler:
 
     def _params(self, job: Job) -> SamplingParams:
         config = job.config
-        return SamplingParams(
+        params = SamplingParams(
             max_tokens=config.max_tokens,
             temperature=job.temperatures,
             top_p=config.top_p,
@@ -161,6 +165,8 @@ class EngineSampler:
             n=len(job.temperatures),
             neg=None if self._session.neg is None else Neg(enabled=job.neg),
         )
+        # a protocol is the same for every model: what it does not name is not for a model file to set
+        return fill_in(params, BUILT_IN)
 
 
 def _output(running: _Running, chunk: Chunk, update: Update) -> Output:

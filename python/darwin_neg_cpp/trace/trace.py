@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import NegHeadError, RequestError
+from ..errors import ContextFullError, NegHeadError, RequestError
 from ..files.input_file import shown_path
 from ..sampling import Neg, SamplingParams
 from .agreement import measure_agreement
@@ -126,6 +126,10 @@ def trace_text(llm: DarwinNEG, text: str, *, neg: Neg | None = None) -> Trace:
     tokens = llm.session.tokenize(text, parse_special=False)
     if len(tokens) < 2:
         raise RequestError("the text has fewer than two tokens; there is nothing to trace")
+    if len(tokens) > (n_ctx := llm.session.info["n_ctx"]):
+        raise ContextFullError(
+            f"the text has {len(tokens)} tokens, the context holds {n_ctx}; shorten it or raise n_ctx"
+        )
     return _trace(llm.session, tokens, None, neg)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..engine.scoring import group_texts
 from ..errors import OutputError, RequestError
 from ..files.input_file import shown_path
-from ..files.output_file import replacing
+from ..files.output_file import remedy, replacing
 from ..files.progress import Progress
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ def capture(
                     index.write(json.dumps({"key": key, "done": done}).encode())
                 progress(position, total)
     except OSError as error:
-        raise OutputError(
-            f"{shown_path(folder)}: cannot be written ({error.strerror}); check the disk's free space"
-        ) from error
+        raise OutputError(f"{shown_path(folder)}: cannot be written ({error.strerror}); {remedy(error)}") from error
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     return Captured(
         hidden=np.memmap(hidden_path, "<f4", "r", shape=(total, n_embd)),

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..files.output_file import replacing
 from ..files.progress import Progress
-from ..sampling import SamplingParams
+from ..sampling import BUILT_IN, SamplingParams, fill_in
 from .corpus import Document, Split, distinct, split
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def generate(
     """Token ids of the model's continuations of openings, and of its answers to those that are messages, where it has
     a template."""
     prompts = [_prompt(session, start) for start in starts]
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    # the texts are what this package says they are, whatever the model file has for conversations
+    params = fill_in(SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed), BUILT_IN)
     # With one seed, the same prompt gives the same text; the samples of one prompt are drawn each for itself. One call
     # in any case: texts that begin in the same step are the same ones in every run.
     if len(starts) > 1 and all(prompt == prompts[0] for prompt in prompts):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import check_integer, check_number, shown
 from ..errors import ContextFullError, RequestError
 from ..files.input_file import sha256_file
 from ..files.output_file import check_output
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..llm import DarwinNEG
 
 CARD_RATE = 0.0436  # activation rate that the card of Darwin-9B-NEG states
-LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,13 @@ class Settings:
             raise RequestError(
                 "no text given; name files with text=..., or let the model write some with own_texts=..."
             )
-        if self.threshold is not None and not 0 <= self.threshold <= LARGEST_FLOAT32:
-            raise RequestError(f"threshold must be a number of nats >= 0 that float32 holds, got {self.threshold}")
-        if not 0 <= self.own_temperature < math.inf:
-            raise RequestError(f"own_temperature must be a number >= 0, got {self.own_temperature}")
-        if not 0 < self.target_rate < 1:
-            raise RequestError(f"target_rate must be between 0 and 1, got {self.target_rate}")
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, low=0)
+        check_number("own_temperature", self.own_temperature, low=0)
         recipe = self.recipe
-        if not 0 < recipe.learning_rate < 1:
-            raise RequestError(f"learning_rate must be between 0 and 1, got {recipe.learning_rate}")
+        for name, share in (("target_rate", self.target_rate), ("learning_rate", recipe.learning_rate)):
+            if not 0 < check_number(name, share) < 1:
+                raise RequestError(f"{name} must be between 0 and 1, and neither of them, got {shown(share)}")
         for name, value, low in (
             ("max_tokens", self.max_tokens, 1000),
             ("context", self.context, 16),
@@ -79,8 +76,7 @@ class Settings:
             ("batch", recipe.batch, 1),
             ("seed", recipe.seed, 0),
         ):
-            if not low <= value < 2**31:
-                raise RequestError(f"{name} must be at least {low}, got {value}")
+            check_integer(name, value, low=low)
         if recipe.reduced > MAX_REDUCED:
             raise RequestError(f"reduced must be at most {MAX_REDUCED}, got {recipe.reduced}")
 
