@@ -141,7 +141,7 @@ class DarwinNEG:
     # --- text and tokens
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Token ids of `text`; add_special puts the start token in front where the model wants one.
+        """Token ids of `text`; add_special puts the start token in front where the model wants one and text has none.
 
         parse_special: read control tokens written out in the text ("<|im_start|>") as such; False for untrusted text.
         """
@@ -367,8 +367,8 @@ class DarwinNEG:
     def apply_chat_template(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **options: Unpack[TemplateOptions]
     ) -> str:
-        """The text that the template makes of a conversation. Its token ids are those of `chat_tokens`."""
-        return self.session.render(messages, add_generation_prompt=add_generation_prompt, **options).prompt
+        """The text that the template makes of a conversation, start token included. Its token ids are `chat_tokens`."""
+        return self.session.chat_text(messages, add_generation_prompt=add_generation_prompt, **options)
 
     def chat_tokens(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **options: Unpack[TemplateOptions]

@@ -99,3 +99,10 @@ def test_a_conversation_has_one_start_token_wherever_its_tokens_are_made(tiny_ll
         tokens = llm.chat_tokens(user)
         assert tokens == llm.tokenize("hello") and tokens.count(llm.info["bos"]) == 1
         assert llm.chat(user, max_tokens=1).generation.prompt_tokens == len(tokens)
+        # in two steps, with and without special tokens, and as a prompt
+        text = llm.apply_chat_template(user)
+        assert text == "<s>hello"
+        assert llm.tokenize(text, add_special=False) == llm.tokenize(text) == tokens
+        assert llm.generate(text, max_tokens=1).prompt_tokens == len(tokens)
+        assert llm.tokenize("<s><s>hello", add_special=False).count(llm.info["bos"]) == 2
+        assert llm.tokenize("<s>hello", parse_special=False) == [tokens[0], *llm.tokenize("<s>hello", add_special=False, parse_special=False)]

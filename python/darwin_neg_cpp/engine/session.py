@@ -148,7 +148,13 @@ class Session:
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         flags = check_flag("add_special", add_special), check_flag("parse_special", parse_special)
-        return self.engine.tokenize(encode("text", text), *flags)
+        return self._tokenize(encode("text", text), *flags)
+
+    def _tokenize(self, text: bytes, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """Token ids of a text. One that begins with the start token, as templates write it, does not get a second."""
+        tokens = self.engine.tokenize(text, add_special, parse_special)
+        adds = add_special and self.info.get("add_bos", False)
+        return tokens[1:] if adds and tokens[:2] == [self.info["bos"]] * 2 else tokens
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
         return self.detokenize_bytes(tokens, special=special).decode("utf-8", "replace")
@@ -161,7 +167,7 @@ class Session:
     def tokenize_prompt(self, prompt: Any) -> list[int]:
         """Token ids of a prompt, which is text or token ids."""
         if isinstance(prompt, str):
-            return self.engine.tokenize(encode("prompt", prompt), True, True)
+            return self._tokenize(encode("prompt", prompt))
         return check_tokens("prompt", prompt, self.info["n_vocab"])
 
     def tokenize_prompts(self, prompt: Any) -> tuple[list[list[int]], bool]:
@@ -194,10 +200,21 @@ class Session:
         return self.tokenize_rendered(self.render(messages, add_generation_prompt=add_generation_prompt, **options))
 
     def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
-        tokens = self.tokenize_prompt(prompt.prompt)
-        # some templates write the start token themselves; a second one would change the answer
-        bos = self.info["bos"]
-        return tokens[1:] if tokens[:2] == [bos, bos] else tokens
+        return self.tokenize_prompt(prompt.prompt)
+
+    def chat_text(
+        self,
+        messages: Sequence[conversation.Message],
+        *,
+        add_generation_prompt: bool = True,
+        **options: Unpack[conversation.TemplateOptions],
+    ) -> str:
+        """The text of `chat_tokens`, start token included: llama.cpp takes it off, but not every reader adds it."""
+        prompt = self.render(messages, add_generation_prompt=add_generation_prompt, **options)
+        begins = self.tokenize_rendered(prompt)[:1]
+        if begins != [self.info["bos"]] or self.tokenize(prompt.prompt, add_special=False)[:1] == begins:
+            return prompt.prompt
+        return self.detokenize(begins, special=True) + prompt.prompt
 
     # --- requests
 
