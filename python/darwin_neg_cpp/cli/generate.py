@@ -9,14 +9,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from . import options
 from .options import (
+    add_chat_template_option,
     add_colour_option,
     add_json_option,
     add_model_options,
     add_sampling_options,
     check_model_options,
     load_model,
-    read_text,
     sampling_params,
 )
 
@@ -47,6 +48,7 @@ def add_parser(verbs: Any) -> None:
     add_json_option(parser, "print one JSON object per sample, in OpenAI's form, at the end")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
     add_colour_option(parser)
+    add_chat_template_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -58,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     sampling_params(args, n=args.n)
     prompt = read_prompt(args)
     as_chat = args.chat or (args.demo and not args.raw)
+    options.check_chat_template_option(args, as_chat=as_chat)
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None, n=args.n)
         if args.json or args.n != 1:
@@ -111,12 +114,9 @@ def read_prompt(args: argparse.Namespace) -> str:
     if args.prompt is not None and args.file is not None:
         raise RequestError("a prompt and --file are both given; give one")
     if args.file is not None:
-        return read_text(args.file)
+        return options.read_prompt(args.file)
     if args.prompt == "-" or (args.prompt is None and not args.demo and not sys.stdin.isatty()):
-        try:
-            return sys.stdin.buffer.read().decode("utf-8")
-        except UnicodeDecodeError:
-            raise RequestError("standard input is not UTF-8 text; convert it") from None
+        return options.read_prompt("-")
     if args.prompt is None:
         if args.demo:
             return DEMO_PROMPT

@@ -13,13 +13,15 @@ from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.shown_text import escape_json, escape_terminal
 from .options import (
+    add_chat_template_option,
     add_colour_option,
     add_force_option,
     add_model_options,
     add_sampling_options,
+    check_chat_template_option,
     check_model_options,
     load_model,
-    read_text,
+    read_prompt,
     sampling_params,
     text_or_file,
 )
@@ -49,6 +51,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--json", metavar="FILE", help="write JSON; - writes to standard output")
     add_force_option(parser)
     add_colour_option(parser)
+    add_chat_template_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -65,9 +68,10 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"{len(given)} of PROMPT, --file and --text are given; give one")
     text = args.prompt
     if args.file is not None:
-        text = read_text(args.file)
+        text = read_prompt(args.file)
     elif args.text is not None:
         text = text_or_file(args.text)
+    check_chat_template_option(args, as_chat=args.chat)
     sampling_params(args)
     pages = [Path(args.out)] if args.out is not None else []
     pages += [Path(args.json)] if args.json not in (None, "-") else []
@@ -105,7 +109,7 @@ def _check_options_of_text(args: argparse.Namespace) -> None:
 
 def _inputs(args: argparse.Namespace) -> list[Path]:
     """Lists every file that is read."""
-    names = [args.model, args.side_car, args.file, args.grammar]
+    names = [args.model, args.side_car, args.file, args.grammar, args.chat_template]
     names += [text[1:] for text in (args.text, args.json_schema) if text is not None and text.startswith("@")]
     if args.demo:
         from .. import demo_model

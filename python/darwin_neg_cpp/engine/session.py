@@ -95,6 +95,8 @@ class Session:
         values = {name: _CHECKS[name](name, value) for name, value in options.items()}
         if chat_template is not None:
             check_text("chat_template", chat_template)
+            if not chat_template.strip():
+                raise RequestError("chat_template is empty; pass a Jinja template, or None for the model's own")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress must be a function of one number, got {type(progress).__name__}")
         check_runnable(self.path, use_mmap=options.get("use_mmap", True))

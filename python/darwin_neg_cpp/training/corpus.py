@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..files.input_file import open_input, shown_path
+from ..files.input_text import decode_text
 
 if TYPE_CHECKING:
     from ..engine.session import Session
@@ -63,13 +64,9 @@ def _read_file(path: Path) -> Iterator[Document]:
     name = shown_path(path)
     with open_input(str(path), RequestError) as file:
         data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{name}: is not UTF-8 text (byte {error.start}); convert it or leave it out") from None
+    text = decode_text(data, f"{name}:", RequestError, remedy="convert it to UTF-8 or leave it out")
     if "\0" in text:
         raise RequestError(f"{name}: is a binary file, not text; leave it out")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if path.suffix != ".jsonl":
         if not text.strip():
             raise RequestError(f"{name}: holds no text; leave it out")
