@@ -15,7 +15,7 @@ from .requests import NotifyName, submit
 if TYPE_CHECKING:
     import asyncio
 
-    from .._core import Engine, Requests, Update
+    from .._core import ChatPrompt, Engine, Requests, Update
 
     Queues = dict[int, asyncio.Queue[Update]]  # by request
 
@@ -40,19 +40,21 @@ class AsyncBridge:
         self._thread.join()
 
     async def gather(
-        self, prompts: list[list[int]], params: SamplingParams, model: str
+        self, prompts: list[list[int]], params: SamplingParams, model: str, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
         """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
-        with self._submitted(prompts, params, "request") as (requests, queue):
+        with self._submitted(prompts, params, "request", chat) as (requests, queue):
             done: dict[int, Generation | list[Generation]] = {}
             while len(done) < len(requests.ids):
                 update = await queue.get()
                 done[update["request"]] = updates.read_generations(update, params.n, model)
             return [done[request] for request in requests.ids]
 
-    async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None = None
+    ) -> AsyncGenerator[Chunk, None]:
         """The chunks of one request. Closing the generator cancels it."""
-        with self._submitted([tokens], params, "token") as (_, queue):
+        with self._submitted([tokens], params, "token", chat) as (_, queue):
             finished = False
             while not finished:
                 update = await queue.get()
@@ -62,7 +64,7 @@ class AsyncBridge:
 
     @contextmanager
     def _submitted(
-        self, prompts: list[list[int]], params: SamplingParams, notify: NotifyName
+        self, prompts: list[list[int]], params: SamplingParams, notify: NotifyName, chat: ChatPrompt | None
     ) -> Iterator[tuple[Requests, asyncio.Queue[Update]]]:
         """Requests that live as long as the block, and the queue of their updates."""
         import asyncio
@@ -72,7 +74,7 @@ class AsyncBridge:
         queue: asyncio.Queue[Update] = asyncio.Queue()
         requests = None
         try:
-            requests = submit(self._engine, prompts, params, self._inbox, notify)
+            requests = submit(self._engine, prompts, params, self._inbox, notify, chat)
             queues.update(dict.fromkeys(requests.ids, queue))
             yield requests, queue
         finally:

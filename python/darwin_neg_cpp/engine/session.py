@@ -8,7 +8,7 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -19,7 +19,7 @@ from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, to_engine_values
 from . import chat as conversation
-from . import log, scoring, updates
+from . import continuation, log, scoring, updates
 from .async_bridge import AsyncBridge
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
@@ -195,28 +195,40 @@ class Session:
         self,
         messages: Sequence[conversation.Message],
         *,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         **options: Unpack[conversation.TemplateOptions],
     ) -> list[int]:
         """Token ids of a conversation in the model's chat template, with the start token where the model wants one."""
-        return self.tokenize_rendered(self.render(messages, add_generation_prompt=add_generation_prompt, **options))
-
-    def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
-        return self.tokenize_prompt(prompt.prompt)
+        return self.tokenize_prompt(self._render_text(messages, add_generation_prompt, options))
 
     def chat_text(
         self,
         messages: Sequence[conversation.Message],
         *,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         **options: Unpack[conversation.TemplateOptions],
     ) -> str:
         """The text of `chat_tokens`, start token included: llama.cpp takes it off, but not every reader adds it."""
-        prompt = self.render(messages, add_generation_prompt=add_generation_prompt, **options)
-        begins = self.tokenize_rendered(prompt)[:1]
-        if begins != [self.info["bos"]] or self.tokenize(prompt.prompt, add_special=False)[:1] == begins:
-            return prompt.prompt
-        return self.detokenize(begins, special=True) + prompt.prompt
+        text = self._render_text(messages, add_generation_prompt, options)
+        begins = self.tokenize_prompt(text)[:1]
+        if begins != [self.info["bos"]] or self.tokenize(text, add_special=False)[:1] == begins:
+            return text
+        return self.detokenize(begins, special=True) + text
+
+    def _render_text(
+        self,
+        messages: Sequence[conversation.Message],
+        add_generation_prompt: bool | None,
+        options: conversation.TemplateOptions,
+    ) -> str:
+        field = continuation.continued_field(options, add_generation_prompt)
+        if field is not None:
+            return continuation.render_open(self.render, messages, field, options)
+        begins = add_generation_prompt if add_generation_prompt is not None else True
+        return self.render(messages, add_generation_prompt=begins, **options).prompt
+
+    def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
+        return self.tokenize_prompt(prompt.prompt)
 
     # --- requests
 
@@ -261,33 +273,61 @@ class Session:
         self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
     ) -> ChatReply | list[ChatReply]:
         """Answers a conversation; a ChatReply, or a list of n."""
-        engine = self.engine
-        prompt, tokens, params = self._chat_request(messages, params, options)
-        (out,) = self.run([tokens], params, prompt)
-        if isinstance(out, list):
-            return [conversation.read_reply(engine, prompt, sample) for sample in out]
-        return conversation.read_reply(engine, prompt, out)
+        request = self._chat_request(messages, params, options)
+        (out,) = self.run([request.tokens], request.params, request.submitted)
+        return request.read(out)
+
+    async def achat(
+        self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
+    ) -> ChatReply | list[ChatReply]:
+        """`chat` for asyncio."""
+        request = self._chat_request(messages, params, options)
+        bridge = self.open_bridge()
+        (out,) = await bridge.gather([request.tokens], request.params, self.name, request.submitted)
+        return request.read(out)
 
     def stream_chat(
         self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
     ) -> Generator[ChatChunk, None, None]:
         """Answers a conversation in chunks."""
-        if params.n != 1:
-            raise RequestError("n must be 1 for stream_chat; use chat for several answers")
-        engine = self.engine
-        prompt, tokens, params = self._chat_request(messages, params, options)
-        return conversation.split_stream(engine, prompt, self.stream(tokens, params, prompt))
+        request = self._chat_request(messages, params, options, stream="stream_chat")
+        chunks = self.stream(request.tokens, request.params, request.submitted)
+        return conversation.split_stream(request.parser, request.prompt, chunks)
+
+    def astream_chat(
+        self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
+    ) -> AsyncGenerator[ChatChunk, None]:
+        """`stream_chat` for asyncio."""
+        request = self._chat_request(messages, params, options, stream="astream_chat")
+        chunks = self.open_bridge().stream(request.tokens, request.params, request.submitted)
+        return conversation.split_astream(request.parser, request.prompt, chunks)
 
     def _chat_request(
-        self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
-    ) -> tuple[ChatPrompt, list[int], SamplingParams]:
-        """What a conversation is submitted as: its prompt, the token ids of that, and parameters that go with it."""
+        self,
+        messages: Sequence[conversation.Message],
+        params: SamplingParams,
+        options: conversation.TemplateOptions,
+        *,
+        stream: str | None = None,
+    ) -> conversation.ChatRequest:
+        """What a conversation is submitted as. stream: name of the method that streams the answer."""
+        if stream is not None and params.n != 1:
+            raise RequestError(f"n must be 1 for {stream}; use {stream.replace('stream_', '')} for several answers")
+        engine = self.engine
+        field = continuation.continued_field(options, None)
+        if field is not None:
+            # a schema acts from the first token on: what it is about has begun, or is the whole of what is new
+            opened = continuation.open_message(engine, self.render, messages, field, options)
+            if not opened.thinks:
+                params = dataclasses.replace(params, reasoning_budget_tokens=None)
+            tokens = self.tokenize_prompt(opened.text)
+            return conversation.ChatRequest(opened.parser, opened.prompt, tokens, params, opened.submitted)
         schema = to_engine_values(params)["json_schema"]
-        prompt = conversation.render(self.engine, messages, json_schema=schema, **options)
+        prompt = conversation.render(engine, messages, json_schema=schema, **options)
         if schema:
             # the template has put the schema's grammar after the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
-        return prompt, self.tokenize_rendered(prompt), params
+        return conversation.ChatRequest(engine, prompt, self.tokenize_rendered(prompt), params, prompt)
 
     def open_bridge(self) -> AsyncBridge:
         """For asyncio: its thread starts when first asked for."""
