@@ -207,6 +207,7 @@ def test_every_sampling_option_sets_a_field_and_leaves_its_default_alone() -> No
     assert set(SamplingParams.__dataclass_fields__) - set(fields) == {
         "n",
         "logprobs",
+        "top_logprobs",
         "logit_bias",
         "ignore_eos",
         "neg",
