@@ -11,6 +11,7 @@ from ..results import Chunk, Generation
 from ..sampling import SamplingParams
 from . import log, updates
 from .requests import NotifyName, submit
+from .token_texts import TokenTexts
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,6 +31,7 @@ class AsyncBridge:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._inbox = engine.inbox()
+        self._texts = TokenTexts(engine)
         self._loops: dict[asyncio.AbstractEventLoop, Queues] = {}
         self._thread = threading.Thread(target=self._hand_out, name="darwin-neg-async", daemon=True)
         self._thread.start()
@@ -48,7 +50,7 @@ class AsyncBridge:
             while len(done) < len(requests.ids):
                 update = await queue.get()
                 done[update["request"]] = updates.read_generations(update, params.n, model)
-            return [done[request] for request in requests.ids]
+            return [self._texts.add_to(done[request]) for request in requests.ids]
 
     async def stream(
         self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None = None

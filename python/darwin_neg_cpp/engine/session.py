@@ -24,6 +24,7 @@ from .async_bridge import AsyncBridge
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
 from .token_ids import check_tokens, is_one_prompt
+from .token_texts import TokenTexts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -120,6 +121,7 @@ class Session:
             log.forward()
         self.info: Mapping[str, Any] = self._engine.model_info()
         self.neg: Mapping[str, Any] | None = self.info["neg"]
+        self._texts = TokenTexts(self._engine)
         _open_sessions.add(self)
 
     @property
@@ -258,7 +260,7 @@ class Session:
             while len(done) < len(requests.ids):
                 update = next_update(inbox)
                 done[update["request"]] = updates.read_generations(update, params.n, self.name)
-            return [done[request] for request in requests.ids]
+            return [self._texts.add_to(done[request]) for request in requests.ids]
         finally:
             if requests is not None:
                 requests.release()
