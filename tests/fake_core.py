@@ -232,6 +232,7 @@ class Engine:
             "n_vocab": 256,
             "n_threads": 1,
             "bos": -1,
+            "eos": -1,
             "neg": neg if self.with_neg else None,
         }
 

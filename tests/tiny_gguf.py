@@ -17,7 +17,7 @@ def byte_tokens() -> list[str]:
     return [chr(b) if b in kept else chr(next(extra)) for b in range(256)]
 
 
-def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = None) -> Path:
+def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = None, add_eos: bool = False) -> Path:
     rng = np.random.default_rng(seed)
     tokens = [*byte_tokens(), "<s>", "</s>"]
     writer = gguf.GGUFWriter(path, "llama")
@@ -40,6 +40,8 @@ def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = N
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)
     writer.add_add_bos_token(True)
+    if add_eos:
+        writer.add_add_eos_token(True)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
 

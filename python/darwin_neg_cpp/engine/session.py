@@ -201,7 +201,8 @@ class Session:
         **options: Unpack[conversation.TemplateOptions],
     ) -> list[int]:
         """Token ids of a conversation in the model's chat template, with the start token where the model wants one."""
-        return self.tokenize_prompt(self._render_text(messages, add_generation_prompt, options))
+        text, is_open = self._render_text(messages, add_generation_prompt, options)
+        return self._tokenize_open(text) if is_open else self.tokenize_prompt(text)
 
     def chat_text(
         self,
@@ -211,26 +212,37 @@ class Session:
         **options: Unpack[conversation.TemplateOptions],
     ) -> str:
         """The text of `chat_tokens`, start token included: llama.cpp takes it off, but not every reader adds it."""
-        text = self._render_text(messages, add_generation_prompt, options)
-        begins = self.tokenize_prompt(text)[:1]
-        if begins != [self.info["bos"]] or self.tokenize(text, add_special=False)[:1] == begins:
-            return text
-        return self.detokenize(begins, special=True) + text
+        text, is_open = self._render_text(messages, add_generation_prompt, options)
+        begin, end = self._added(text)
+        return self.detokenize(begin, special=True) + text + self.detokenize([] if is_open else end, special=True)
 
     def _render_text(
         self,
         messages: Sequence[conversation.Message],
         add_generation_prompt: bool | None,
         options: conversation.TemplateOptions,
-    ) -> str:
+    ) -> tuple[str, bool]:
+        """The text of a conversation, and whether it is open: something of the answer's message is its end."""
         field = continuation.continued_field(options, add_generation_prompt)
         if field is not None:
-            return continuation.render_open(self.render, messages, field, options)
-        begins = add_generation_prompt if add_generation_prompt is not None else True
-        return self.render(messages, add_generation_prompt=begins, **options).prompt
+            return continuation.render_open(self.render, messages, field, options), True
+        is_open = add_generation_prompt if add_generation_prompt is not None else True
+        return self.render(messages, add_generation_prompt=is_open, **options).prompt, is_open
 
     def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
-        return self.tokenize_prompt(prompt.prompt)
+        """Token ids of a conversation that ends with the beginning of the answer."""
+        return self._tokenize_open(prompt.prompt)
+
+    def _tokenize_open(self, text: str) -> list[int]:
+        """Without the end token that some vocabularies put after every text: the answer would start after the end."""
+        tokens = self.tokenize_prompt(text)
+        return tokens[: len(tokens) - len(self._added(text)[1])] if tokens[-1:] == [self.info["eos"]] else tokens
+
+    def _added(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens that the vocabulary puts before and after a text."""
+        tokens, plain = self.tokenize_prompt(text), self.tokenize(text, add_special=False)
+        begin = 0 if tokens[: len(plain)] == plain else 1
+        return tokens[:begin], tokens[begin + len(plain) :]
 
     # --- requests
 
@@ -322,7 +334,7 @@ class Session:
             opened = continuation.open_message(engine, self.render, messages, field, options)
             if not opened.thinks:
                 params = dataclasses.replace(params, reasoning_budget_tokens=None)
-            tokens = self.tokenize_prompt(opened.text)
+            tokens = self._tokenize_open(opened.text)
             return conversation.ChatRequest(opened.parser, opened.prompt, tokens, params, opened.submitted)
         schema = to_engine_values(params)["json_schema"]
         prompt = conversation.render(engine, messages, json_schema=schema, **options)
