@@ -158,8 +158,8 @@ def llm(fake: type[fake_core.Engine], file: Path) -> Iterator[DarwinNEG]:
         yield model
 
 
-# for one module, not for the session: while playwright runs, its event loop counts as the running one of this thread, and
-# asyncio.run refuses to start another
+# for one module, not for the session: while playwright runs, its event loop counts as the running one of this thread,
+# and asyncio.run refuses to start another
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright

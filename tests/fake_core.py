@@ -27,11 +27,18 @@ ANSWERS = {
     "boom": ["one", "!error the sampler gave up"],
     "broken": ["one", "!error llama_decode failed with code -3"],
 }
+PIECES: list[str] = []  # of answers, whose tokens are numbered after the bytes
 TOKEN_SECONDS = 0.01  # of endless answers
 
 
 def _reason_of(error: str) -> str:
     return "error" if error.startswith("llama_decode") else "refused"
+
+
+def _token_of(piece: str) -> int:
+    if piece not in PIECES:
+        PIECES.append(piece)
+    return 256 + PIECES.index(piece)
 
 
 class NegAction(enum.Enum):
@@ -117,7 +124,7 @@ class _Request:
         entropy = np.array([2.0 if piece.strip().isupper() else 0.0 for piece in pieces], np.float32)
         return {
             "index": index,
-            "token_ids": np.array([len(piece) for piece in pieces], np.int32),
+            "token_ids": np.array([_token_of(piece) for piece in pieces], np.int32),
             "pieces": pieces,
             "entropy": entropy if neg else None,
             "active": (entropy > 1) & gate if neg else None,
@@ -225,6 +232,7 @@ class Engine:
             "n_vocab": 256,
             "n_threads": 1,
             "bos": -1,
+            "eos": -1,
             "neg": neg if self.with_neg else None,
         }
 
@@ -239,7 +247,7 @@ class Engine:
         return list(text)
 
     def detokenize(self, tokens: list[int], special: bool) -> bytes:
-        return bytes(tokens)
+        return b"".join(PIECES[token - 256].encode() if token >= 256 else bytes([token]) for token in tokens)
 
     def inbox(self) -> Inbox:
         self._check()

@@ -40,6 +40,10 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"n": 0}, "n must be between 1 and 4096"),
     ({"n": 4097}, "n must be between 1 and 4096"),
     ({"logprobs": -1}, "logprobs"),
+    ({"top_logprobs": 2}, "top_logprobs is given without logprobs; pass logprobs=True too"),
+    ({"logprobs": False, "top_logprobs": 2}, "top_logprobs is given without logprobs"),
+    ({"logprobs": True, "top_logprobs": True}, "top_logprobs must be a whole number"),
+    ({"logprobs": True, "top_logprobs": -1}, "top_logprobs must be between 0"),
     ({"stop": 3}, "stop must be a string or a list of strings"),
     ({"stop": [b"x"]}, "stop must be text"),
     ({"stop": ["a", ""]}, "stop holds an empty string"),
@@ -157,7 +161,30 @@ def test_gate_settings_reach_the_engine(fake: type[fake_core.Engine], neg: Neg, 
 
 def test_the_typed_options_are_the_fields() -> None:
     fields = typing.get_type_hints(SamplingParams)
-    assert typing.get_type_hints(Options) == {**fields, "max_new_tokens": fields["max_tokens"]}
+    others = dict.fromkeys(("max_new_tokens", "top_logprobs"), fields["max_tokens"])
+    assert typing.get_type_hints(Options) == {**fields, **others}
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [
+        ({"logprobs": True, "top_logprobs": 5}, 5),
+        ({"logprobs": True, "top_logprobs": 0}, 0),
+        ({"logprobs": True}, 0),
+        ({"logprobs": 3}, 3),
+        ({"logprobs": 3, "top_logprobs": 5}, 5),
+        ({"logprobs": False}, None),
+        ({"logprobs": False, "top_logprobs": None}, None),
+        ({"logprobs": None}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_logprobs_are_asked_for_by_number_or_as_openai_does(options: dict[str, Any], number: int | None) -> None:
+    for params in (SamplingParams(**options), merge(None, options), merge(SamplingParams(top_k=3), options)):
+        assert params.logprobs == number and params.logprobs is not True
+        assert merge(params, {"seed": 1}).logprobs == number
+    assert merge(SamplingParams(logprobs=2), {"top_logprobs": 5}).logprobs == 5
 
 
 def test_the_typed_options_of_a_model_are_its_keywords() -> None:

@@ -59,6 +59,11 @@ async def main() -> None:
     reveal_type(await llm.agenerate("a", n=3))  # list[Generation]
     reveal_type(await llm.agenerate(["a"]))  # list[Generation]
     reveal_type([chunk async for chunk in llm.astream("a")])  # list[Chunk]
+    reveal_type(await llm.achat(user))  # ChatReply
+    reveal_type(await llm.achat(user, params, n=1))  # ChatReply
+    reveal_type(await llm.achat(user, n=8, continue_final_message=True))  # list[ChatReply]
+    reveal_type(await llm.achat(user, params))  # ChatReply | list[ChatReply]
+    reveal_type([chunk async for chunk in llm.astream_chat(user, temperature=0.2)])  # list[ChatChunk]
 """
 REFUSED = """
 from darwin_neg_cpp import DarwinNEG

@@ -28,6 +28,7 @@ def write_tiny_llama(
     name: str = "tiny",
     split: int = 0,
     first_without_tensors: bool = False,
+    add_eos: bool = False,
     keys: Mapping[str, tuple[gguf.GGUFValueType, Any]] | None = None,
 ) -> Path:
     """Returns the file. split: at most so many tensors to a file; it is then the first of several parts. keys: more of
@@ -55,6 +56,8 @@ def write_tiny_llama(
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)
     writer.add_add_bos_token(True)
+    if add_eos:
+        writer.add_add_eos_token(True)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
 

@@ -101,7 +101,7 @@ bool ChatTemplate::supports_thinking() const {
 std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & request) const {
     if (!available_) {
         throw RequestError(
-            "the model file has no chat template (or none that can be parsed); pass chat_template= or use generate()");
+            "the model file has no chat template (or none that can be parsed); pass chat_template=, or generate without it");
     }
     const common_json messages = parse_json("messages", request.messages_json);
 

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from .engine.async_methods import AsyncMethods, merge_with_n
 from .engine.chat import ChatOptions, Message, TemplateOptions, split_options
 from .engine.session import ModelOptions, Session
 from .engine.stream import Stream
 from .errors import RequestError
-from .results import ChatChunk, ChatReply, Chunk, Generation, Scores
+from .results import ChatChunk, ChatReply, Generation, Scores
 from .sampling import Options, SampleOptions, SamplingParams, merge
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from typing_extensions import Unpack
 
+    from .engine.token_ids import Prompt, Prompts, Several
     from .protocols import Answer, ModeConfig, Question
     from .protocols.modes import ModeOptions
-
-    Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
-    Prompts = list[str] | list[list[int]] | tuple[str, ...] | tuple[list[int], ...]
-    # A checker cannot know "an int greater than 1": usual numbers of samples are listed, others give a union.
-    Several = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48, 50, 64, 100, 128]
 
 
 __all__ = ["DarwinNEG", "ModelOptions", "load_darwin_neg"]
 
 
-class DarwinNEG:
+class DarwinNEG(AsyncMethods):
     """A GGUF model with (or without) a NEG head, ready to generate.
 
     model: path of a GGUF file. neg: path of a NEG side-car; without it the head inside the model file is used, if any.
@@ -150,7 +145,7 @@ class DarwinNEG:
     # --- text and tokens
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Token ids of `text`; add_special puts the start token in front where the model wants one.
+        """Token ids of `text`; add_special puts the start token in front where the model wants one and text has none.
 
         parse_special: read control tokens written out in the text ("<|im_start|>") as such; False for untrusted text.
         """
@@ -215,7 +210,7 @@ class DarwinNEG:
         them for n > 1), and a list of such for a list of prompts. Ctrl-C cancels all of them and raises
         KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt refuses all.
         """
-        merged = _merge(params, n, options)
+        merged = merge_with_n(params, n, options)
         prompts, single = self.session.tokenize_prompts(prompt)
         results = self.session.run(prompts, merged)
         return results[0] if single else results
@@ -224,66 +219,6 @@ class DarwinNEG:
         """Generates and yields chunks as their text becomes certain. Closing the stream cancels the request."""
         merged = merge(params, options)
         return self.session.stream(self.session.tokenize_prompt(prompt), merged)
-
-    @overload
-    async def agenerate(
-        self, prompt: Prompt, params: None = None, *, n: Literal[1] | None = None, **options: Unpack[SampleOptions]
-    ) -> Generation: ...
-    @overload
-    async def agenerate(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, n: Literal[1], **options: Unpack[SampleOptions]
-    ) -> Generation: ...
-    @overload
-    async def agenerate(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, n: Several, **options: Unpack[SampleOptions]
-    ) -> list[Generation]: ...
-    @overload
-    async def agenerate(
-        self,
-        prompt: Prompt,
-        params: SamplingParams | None = None,
-        *,
-        n: int | None = None,
-        **options: Unpack[SampleOptions],
-    ) -> Generation | list[Generation]: ...
-    @overload
-    async def agenerate(
-        self, prompt: Prompts, params: None = None, *, n: Literal[1] | None = None, **options: Unpack[SampleOptions]
-    ) -> list[Generation]: ...
-    @overload
-    async def agenerate(
-        self, prompt: Prompts, params: SamplingParams | None = None, *, n: Several, **options: Unpack[SampleOptions]
-    ) -> list[list[Generation]]: ...
-    @overload
-    async def agenerate(
-        self,
-        prompt: Prompts,
-        params: SamplingParams | None = None,
-        *,
-        n: int | None = None,
-        **options: Unpack[SampleOptions],
-    ) -> list[Generation] | list[list[Generation]]: ...
-
-    async def agenerate(
-        self,
-        prompt: Any,
-        params: SamplingParams | None = None,
-        *,
-        n: int | None = None,
-        **options: Unpack[SampleOptions],
-    ) -> Any:
-        """`generate` for asyncio: any number of requests may be awaited at once; cancelling the task cancels them."""
-        merged = _merge(params, n, options)
-        prompts, single = self.session.tokenize_prompts(prompt)
-        results = await self.session.open_bridge().gather(prompts, merged, self.session.name)
-        return results[0] if single else results
-
-    def astream(
-        self, prompt: Prompt, params: SamplingParams | None = None, **options: Unpack[Options]
-    ) -> AsyncGenerator[Chunk, None]:
-        """`stream` for asyncio. Break out of it inside `contextlib.aclosing` to cancel at once."""
-        merged = merge(params, options)
-        return self.session.open_bridge().stream(self.session.tokenize_prompt(prompt), merged)
 
     def cancel(self) -> None:
         """Cancels everything that runs, from any thread; the answers so far are returned as "cancelled"."""
@@ -355,11 +290,12 @@ class DarwinNEG:
         """Answers a conversation in OpenAI's message format through the model's own chat template.
 
         Options are those of SamplingParams, and these of the template: enable_thinking (for templates that know the
-        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), chat_template_kwargs.
+        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), chat_template_kwargs,
+        continue_final_message (True: the answer continues the last message, and holds what is new).
         Returns a ChatReply (a list of n of them for n > 1).
         """
         template, sampling = split_options(options)
-        return self.session.chat(messages, _merge(params, n, sampling), template)
+        return self.session.chat(messages, merge_with_n(params, n, sampling), template)
 
     def stream_chat(
         self,
@@ -371,16 +307,27 @@ class DarwinNEG:
     ) -> Generator[ChatChunk, None, None]:
         """`chat` as a stream of chunks, each with what is new of the reasoning and of the visible text (n = 1 only)."""
         template, sampling = split_options(options)
-        return self.session.stream_chat(messages, _merge(params, n, sampling), template)
+        return self.session.stream_chat(messages, merge_with_n(params, n, sampling), template)
 
     def apply_chat_template(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **options: Unpack[TemplateOptions]
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool | None = None,
+        **options: Unpack[TemplateOptions],
     ) -> str:
-        """The text that the template makes of a conversation. Its token ids are those of `chat_tokens`."""
-        return self.session.render(messages, add_generation_prompt=add_generation_prompt, **options).prompt
+        """The text that the template makes of a conversation, start token included. Its token ids are `chat_tokens`.
+
+        add_generation_prompt: write the beginning of the answer too; None: unless continue_final_message is given.
+        """
+        return self.session.chat_text(messages, add_generation_prompt=add_generation_prompt, **options)
 
     def chat_tokens(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **options: Unpack[TemplateOptions]
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool | None = None,
+        **options: Unpack[TemplateOptions],
     ) -> list[int]:
         """Token ids of a conversation as `chat` submits it, with the start token where the model wants one."""
         return self.session.chat_tokens(messages, add_generation_prompt=add_generation_prompt, **options)
@@ -459,7 +406,3 @@ def load_darwin_neg(
     if os.path.exists(name) or name.endswith(".gguf") or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return DarwinNEG(name, **options)
     return DarwinNEG.from_pretrained(name, token=hf_token, **options)
-
-
-def _merge(params: SamplingParams | None, n: int | None, options: Mapping[str, Any]) -> SamplingParams:
-    return merge(params, options if n is None else {**options, "n": n})

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+
+UNLIKELY = -9999.0  # the log-probability that OpenAI gives a token which is none of the likely ones
 
 
 class Trace(Protocol):
@@ -27,6 +30,20 @@ class Trace(Protocol):
     def mean_entropy(self) -> float: ...
 
 
+class Text(Protocol):
+    """See results.TokenText."""
+
+    @property
+    def written(self) -> bytes: ...
+    @property
+    def bytes(self) -> bytes: ...
+
+
+class _Piece(NamedTuple):
+    written: bytes
+    bytes: bytes
+
+
 class Logprobs(Protocol):
     """See results.TokenLogprobs."""
 
@@ -36,6 +53,8 @@ class Logprobs(Protocol):
     def top_ids(self) -> npt.NDArray[np.int32]: ...
     @property
     def top(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def texts(self) -> Mapping[int, Text]: ...
 
 
 class Sample(Protocol):
@@ -78,10 +97,12 @@ def completion(sample: Sample) -> dict[str, Any]:
     """An OpenAI `text_completion` object."""
     out = _envelope(sample, "text_completion", {"text": sample.text})
     if sample.logprobs is not None:
+        tokens = [_name(_text(sample, k), "bytes:") for k in range(len(sample.token_ids))]
+        chosen = _logprobs(sample.logprobs.chosen)
         out["choices"][0]["logprobs"] = {
-            "tokens": list(sample.pieces),
-            "token_logprobs": json_numbers(sample.logprobs.chosen),
-            "top_logprobs": None,
+            "tokens": tokens,
+            "token_logprobs": chosen,
+            "top_logprobs": _tops_by_name(sample.logprobs, tokens, chosen),
             "text_offset": _offsets(sample.pieces),
             **_top_tokens(sample.logprobs),
         }
@@ -102,11 +123,13 @@ def chat_completion(sample: Sample, *, text: str, reasoning: str, tool_calls: Se
     if tool_calls and sample.finish_reason == "stop":
         out["choices"][0]["finish_reason"] = "tool_calls"
     if sample.logprobs is not None:
+        chosen = _logprobs(sample.logprobs.chosen)
         out["choices"][0]["logprobs"] = {
             "content": [
-                {"token": piece, "logprob": value, "bytes": list(piece.encode()), "top_logprobs": []}
-                for piece, value in zip(sample.pieces, json_numbers(sample.logprobs.chosen), strict=False)
+                {**_token(_text(sample, k), chosen[k]), "top_logprobs": _tops(sample.logprobs, k)}
+                for k in range(len(sample.token_ids))
             ],
+            "refusal": None,
             **_top_tokens(sample.logprobs),
         }
     return out
@@ -150,13 +173,59 @@ def _envelope(sample: Sample, kind: str, content: dict[str, Any]) -> dict[str, A
     }
 
 
+def _text(sample: Sample, k: int) -> Text:
+    """What token `k` of a sample stands for."""
+    assert sample.logprobs is not None
+    piece = sample.pieces[k].encode()
+    return sample.logprobs.texts.get(int(sample.token_ids[k])) or _Piece(piece, piece)
+
+
+def _name(text: Text, broken: str = "") -> str:
+    """The token in words. A part of a character is spelled out, as OpenAI does. broken: goes before that."""
+    try:
+        return text.written.decode()
+    except UnicodeDecodeError:
+        return broken + text.written.decode("utf-8", "backslashreplace")
+
+
+def _token(text: Text, logprob: float) -> dict[str, Any]:
+    return {"token": _name(text), "logprob": logprob, "bytes": list(text.bytes)}
+
+
+def _tops(logprobs: Logprobs, k: int) -> list[dict[str, Any]]:
+    """The most likely tokens in the place of token `k`, the likeliest first."""
+    pairs = zip(logprobs.top_ids[k].tolist(), _logprobs(logprobs.top[k]), strict=True)
+    return [_token(logprobs.texts[token], logprob) for token, logprob in pairs if token in logprobs.texts]
+
+
+def _tops_by_name(logprobs: Logprobs, tokens: Sequence[str], chosen: Sequence[float]) -> list[dict[str, float]] | None:
+    """The same by name, the chosen token among them. Tokens that share a name: the likeliest of them."""
+    if logprobs.top_ids.shape[1] == 0:
+        return None
+    out = []
+    for k, token in enumerate(tokens):
+        pairs = zip(logprobs.top_ids[k].tolist(), _logprobs(logprobs.top[k]), strict=True)
+        likeliest: dict[str, float] = {}
+        for top, logprob in pairs:
+            if top in logprobs.texts:
+                likeliest.setdefault(_name(logprobs.texts[top], "bytes:"), logprob)
+        likeliest.setdefault(token, chosen[k])
+        out.append(likeliest)
+    return out
+
+
+def _logprobs(values: npt.NDArray[np.float32]) -> list[float]:
+    """Log-probabilities as OpenAI writes them, which has a number for what is not likely at all."""
+    return [value if math.isfinite(value) else UNLIKELY for value in map(float, values)]
+
+
 def _offsets(pieces: Sequence[str]) -> list[int]:
     lengths = [0, *(len(piece) for piece in pieces)]
     return list(accumulate(lengths))[:-1]
 
 
 def _top_tokens(logprobs: Logprobs) -> dict[str, Any]:
-    # ids, because OpenAI's form by text loses tokens that share one
+    # ids too, because tokens may share a text
     return {
         "top_token_ids": logprobs.top_ids.tolist(),
         "top_token_logprobs": [json_numbers(row) for row in logprobs.top],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,15 +37,26 @@ class NegTrace:
 
 
 @dataclass(frozen=True)
+class TokenText:
+    """What one token stands for. written: with control tokens written out. bytes: as in a text, where a character may
+    begin in one token and end in the next; empty for a control token."""
+
+    written: bytes
+    bytes: bytes
+
+
+@dataclass(frozen=True)
 class TokenLogprobs:
     """Natural-log probabilities under the model's own distribution (temperature 1, before gate, grammar, penalties).
 
     chosen: of the generated tokens, float32 [tokens]. top_ids, top: the k most likely tokens, [tokens, k] (k may be 0).
+    texts: of all these tokens, by id; empty in the chunks of a stream.
     """
 
     chosen: npt.NDArray[np.float32]
     top_ids: npt.NDArray[np.int32]
     top: npt.NDArray[np.float32]
+    texts: Mapping[int, TokenText] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from difflib import SequenceMatcher
 from functools import partial
 from typing import Any, Literal, TypedDict, get_args
@@ -102,6 +102,16 @@ def _reader(check: Any, default: object) -> dict[str, Any]:
     return {"read": lambda name, value: None if value is None and default is None else check(name, value)}
 
 
+def _number_of_logprobs(logprobs: object, top_logprobs: object) -> Any:
+    """`logprobs` as a number or None, of the two options that OpenAI has for it."""
+    asked = None if logprobs is False else logprobs
+    if top_logprobs is None:
+        return 0 if asked is True else asked
+    if asked is None:
+        raise RequestError("top_logprobs is given without logprobs; pass logprobs=True too")
+    return check_integer("top_logprobs", top_logprobs, low=0)
+
+
 def _read_temperature(name: str, value: object) -> list[float]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         value = [value]
@@ -191,6 +201,7 @@ class SamplingParams:
     n: samples of the prompt; it is decoded once.
     logprobs: None, or how many of the most likely tokens to report per position, 0 for the chosen one only; natural
         logarithms of the model's own distribution (temperature 1, before gate, grammar and penalties).
+        logprobs=True, top_logprobs=k is OpenAI's way to write logprobs=k.
     grammar: GBNF. json_schema: a dict or JSON text. At most one of them.
     logit_bias: {token id: added logit}; -inf bans a token.
     ignore_eos: continue after the end of the answer, to max_tokens.
@@ -245,8 +256,10 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = field(default=None, metadata={"read": _read_bias})
     ignore_eos: bool = field(default=False, metadata={"read": check_flag})
     neg: Neg | None = field(default=None, metadata={"read": _read_neg})
+    top_logprobs: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, top_logprobs: int | None) -> None:
+        object.__setattr__(self, "logprobs", _number_of_logprobs(self.logprobs, top_logprobs))
         if self.grammar is not None and self.json_schema is not None:
             raise RequestError("grammar and json_schema are both given; give one")
         temperatures = _values(self)["temperature"]
@@ -257,7 +270,7 @@ class SamplingParams:
 
 
 class SampleOptions(TypedDict, total=False):
-    """The keyword arguments of a request but `n`: the fields of SamplingParams, and transformers' max_new_tokens."""
+    """The keyword arguments of a request but `n`: those of SamplingParams, and transformers' max_new_tokens."""
 
     max_tokens: int | None
     max_new_tokens: int | None
@@ -291,6 +304,7 @@ class SampleOptions(TypedDict, total=False):
     stop: Sequence[str] | str | None
     seed: int | None
     logprobs: int | None
+    top_logprobs: int | None
     grammar: str | None
     json_schema: Mapping[str, Any] | str | None
     logit_bias: Mapping[int, float] | None
@@ -313,7 +327,7 @@ def merge(base: SamplingParams | None, options: Mapping[str, Any]) -> SamplingPa
         if "max_tokens" in options:
             raise RequestError("max_tokens and max_new_tokens are both given; give one")
         options["max_tokens"] = options.pop("max_new_tokens")
-    known = {parameter.name for parameter in dataclasses.fields(SamplingParams)}
+    known = {parameter.name for parameter in dataclasses.fields(SamplingParams)} | {"top_logprobs"}
     if unknown := sorted(set(options) - known):
         # the nearest names first: the line is cut, and a typing mistake is what it is read for
         nearest = sorted(known, key=lambda name: (-SequenceMatcher(None, unknown[0], name).ratio(), name))

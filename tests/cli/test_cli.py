@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import json
@@ -20,7 +21,8 @@ import pytest
 import darwin_neg_cpp
 import fake_core
 from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, ModelFileError
-from darwin_neg_cpp.cli import docs, generate
+from darwin_neg_cpp.cli import docs, generate, options
+from darwin_neg_cpp.cli.answer import read_questions
 from darwin_neg_cpp.cli.main import VERBS, build_parser, main
 from darwin_neg_cpp.cli.terminal import AnswerWriter, use_colour
 from darwin_neg_cpp.results import Chunk, NegTrace
@@ -203,6 +205,105 @@ def test_without_a_standard_input_the_demo_has_its_own_prompt(model: str, monkey
     monkeypatch.setattr(generate, "load_model", lambda _: DarwinNEG(model))
     assert main(["generate", "--demo"]) == 0
     assert fake_core.calls("template")[0]["messages"][0]["content"] == generate.DEMO_PROMPT
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        (b"say so\n", "say so"),
+        (b"say so\n\n", "say so\n"),
+        (b"say\r\nso\r\n", "say\nso"),
+        (b" say so ", " say so "),
+        (MARK + b"say so\n", "say so"),
+        (MARK + MARK + b"say so", "\ufeffsay so"),
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "pipe", "-"])
+def test_a_prompt_loses_its_last_newline_and_its_byte_order_mark(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, content: bytes, prompt: str
+) -> None:
+    (tmp_path / "prompt.txt").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    args = {"file": ["-f", str(tmp_path / "prompt.txt")], "pipe": [], "-": ["-"]}[way]
+    assert main(["generate", "-m", model, "--chat", *args]) == 0
+    assert fake_core.calls("template")[-1]["messages"][-1]["content"] == prompt
+
+
+def test_every_text_of_the_command_line_is_read_without_a_byte_order_mark(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.gbnf").write_bytes(MARK + b'root ::= "a"')
+    assert main(["generate", "-m", model, "x", "--grammar-file", str(tmp_path / "a.gbnf")]) == 0
+    assert fake_core.calls("submit")[-1]["grammar"] == 'root ::= "a"'
+    (tmp_path / "a.json").write_bytes(MARK + b"{}")
+    assert main(["generate", "-m", model, "x", "--json-schema", f"@{tmp_path / 'a.json'}"]) == 0
+    (tmp_path / "a.jinja").write_bytes(MARK + b"{{ x }}\n")
+    assert main(["generate", "-m", model, "--chat", "x", "--chat-template", str(tmp_path / "a.jinja")]) == 0
+    assert fake_core.Engine.last.options["chat_template"] == "{{ x }}\n"
+    (tmp_path / "q.json").write_bytes(MARK + b'{"stem": "s", "choices": ["a", "b"]}')
+    assert read_questions(argparse.Namespace(question=str(tmp_path / "q.json"), stem=None, choice=[]))[0].stem == "s"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffhello\nyou\n"))
+    assert main(["chat", "-m", model]) == 0
+    assert [call["messages"][-1]["content"] for call in fake_core.calls("template")] == ["hello", "you"]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_text_in_another_encoding_is_named_as_that(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffhello".encode(encoding) if encoding.endswith("be") else "hello".encode(encoding))
+    assert main(["generate", "-m", model, "-f", str(path)]) == 2
+    assert f"{path}: is {encoding[:6].upper()} text; convert it to UTF-8" in error_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "trace", "answer", "eval", "bench", "train-head", "calibrate"])
+def test_every_verb_that_loads_a_model_can_do_without_mmap(
+    model: str, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loaded(Exception):
+        pass
+
+    def load(path: str, side_car: str | None, **options: Any) -> DarwinNEG:
+        raise Loaded(options["use_mmap"])
+
+    monkeypatch.setattr("darwin_neg_cpp.llm.DarwinNEG", load)
+    parser = build_parser((verb,))
+    required = [action for action in next(docs._leaves(parser))._actions if action.required and action.option_strings]
+    words = [word for action in required for word in (action.option_strings[0], model)]
+    for flags, mapped in ([], True), (["--no-mmap"], False):
+        args = parser.parse_args([verb, *words, *([] if "-m" in words else ["-m", model]), *flags])
+        with pytest.raises(Loaded) as raised:
+            options.load_text_model(args, n_ctx=1, n_parallel=1)
+        assert raised.value.args == (mapped,)
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "trace", "answer", "eval"])
+def test_every_verb_that_renders_conversations_takes_a_template(verb: str) -> None:
+    assert build_parser((verb,)).parse_args([verb, "--chat-template", "a.jinja"]).chat_template == "a.jinja"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["generate", "x", "--chat-template", "FILE"], "--chat-template acts on conversations alone; pass --chat"),
+        (["trace", "x", "--chat-template", "FILE"], "--chat-template acts on conversations alone; pass --chat"),
+        (["trace", "--text", "x", "--chat-template", "FILE"], "--chat-template acts on conversations alone"),
+        (["generate", "--chat", "x", "--chat-template", "/no/file"], "/no/file: cannot be read"),
+        (["chat", "--chat-template", "FILE"], "--chat-template is empty; pass a Jinja template"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused(
+    model: str, tmp_path: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.jinja").write_text(" \n", "utf-8")
+    args = [str(tmp_path / "empty.jinja") if arg == "FILE" else arg for arg in args]
+    assert main([args[0], "-m", model, *args[1:]]) == 2
+    assert message in error_line(capsys.readouterr().err)
 
 
 def test_json_has_one_object_a_sample_and_nothing_else_on_stdout(model: str) -> None:

@@ -25,6 +25,10 @@ LEAVES = {parser.prog.removeprefix("darwin-neg "): parser for parser in docs._le
          "a/b: has several GGUF files; choose one with --quant or --file: x, y"),
         ("convert", "a: holds no NEG head; pass neg=FILE, or without_neg=True",
          "a: holds no NEG head; pass --head FILE, or --no-head"),
+        ("generate", "the model file has no chat template; pass chat_template=, or generate without it",
+         "the model file has no chat template; pass --chat-template, or generate without it"),
+        ("calibrate", "convert the file again, or load it with use_mmap=False",
+         "convert the file again, or load it with --no-mmap"),
         ("convert", "out.gguf: exists already; pass force=True to replace it",
          "out.gguf: exists already; pass --force to replace it"),
         ("convert", "a: is not whole; leave the block out with mtp=False, or keep it with mtp=True",
@@ -203,6 +207,7 @@ def test_every_sampling_option_sets_a_field_and_leaves_its_default_alone() -> No
     assert set(SamplingParams.__dataclass_fields__) - set(fields) == {
         "n",
         "logprobs",
+        "top_logprobs",
         "logit_bias",
         "ignore_eos",
         "neg",

@@ -259,6 +259,52 @@ def test_a_template_file_counts_without_a_tokenizer_config(folder, config):
     assert templates_of(converted(folder)[0]) == {"tokenizer.chat_template": expected}
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("in_config", "noted"),
+    [
+        ("{{ old }}", True),
+        ("{{ new }}", False),
+        ("{{ new }}\n", False),
+        ([{"name": "default", "template": "{{ new }}"}], False),
+        ([{"name": "default", "template": "{{ old }}"}, {"name": "tool_use", "template": "T"}], True),
+        (7, True),
+    ],
+    ids=str,
+)
+def test_the_template_file_wins_over_the_tokenizers_settings_as_in_transformers(folder, in_config, noted):
+    from transformers import AutoTokenizer
+
+    config_path = folder / "tokenizer_config.json"
+    config = json.loads(config_path.read_text("utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config_path.write_text(json.dumps(config | {"chat_template": in_config}), "utf-8")
+    (folder / "chat_template.jinja").write_bytes(b"{{ new }}\r\n")
+    keys, notes = converted(folder)
+    assert templates_of(keys) == {"tokenizer.chat_template": "{{ new }}\n"}
+    assert [note for note in notes if "chat template" in note] == [
+        f"{config_path}: its chat template differs from chat_template.jinja, which is used, as by transformers"
+    ] * noted
+    assert AutoTokenizer.from_pretrained(folder).chat_template == keys["tokenizer.chat_template"]
+
+
+# --- byte order marks
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
+     "README.md"],
+)  # fmt: skip
+def test_a_byte_order_mark_changes_nothing(folder, name):
+    card(folder, "license: mit", "tags: [a]")
+    (folder / "generation_config.json").write_text('{"top_k": 7}', "utf-8")
+    expected = converted(folder)
+    assert (general(expected[0])["license"], general(expected[0])["sampling.top_k"]) == ("mit", 7)
+    path = folder / name
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert converted(folder) == expected
+
+
 # --- determinism
 
 

@@ -36,6 +36,38 @@ def test_astream_yields_chunks_and_agenerate_lists(llm: DarwinNEG) -> None:
     assert not fake_core.Engine.last.requests
 
 
+def test_conversations_are_answered_and_streamed_too(llm: DarwinNEG) -> None:
+    user = [{"role": "user", "content": "thinker"}]
+
+    async def main() -> None:
+        reply = await llm.achat(user)
+        assert (reply.reasoning, reply.text, reply.finish_reason) == ("hm", "42", "stop")
+        assert [one.text for one in await llm.achat(user, n=2, temperature=0.5)] == ["42", "42"]
+        parts = [part async for part in llm.astream_chat(user, enable_thinking=False)]
+        assert "".join(part.reasoning for part in parts) == "hm" and "".join(part.text for part in parts) == "42"
+        assert fake_core.calls("template")[-1]["enable_thinking"] is False
+        with pytest.raises(RequestError, match="n must be 1 for astream_chat; use achat"):
+            llm.astream_chat(user, n=2)
+        with pytest.raises(RequestError, match="non-empty list"):
+            await llm.achat([])
+        # leaving a stream cancels its request
+        async with contextlib.aclosing(llm.astream_chat([{"role": "user", "content": "endless"}])) as stream:
+            assert (await anext(stream)).text == "x "
+
+    asyncio.run(main())
+    assert not fake_core.Engine.last.requests
+
+
+def test_hundreds_of_awaited_conversations_need_one_thread(llm: DarwinNEG) -> None:
+    async def main() -> list[Any]:
+        before = threading.active_count()
+        outs = await asyncio.gather(*(llm.achat([{"role": "user", "content": f"p{i}"}]) for i in range(100)))
+        assert threading.active_count() <= before + 1
+        return outs
+
+    assert [out.text for out in asyncio.run(main())] == [f"p{i} " for i in range(100)]
+
+
 def test_cancelling_the_task_cancels_the_request(llm: DarwinNEG) -> None:
     async def main() -> None:
         task = asyncio.create_task(llm.agenerate("endless"))

@@ -12,6 +12,7 @@ import pytest
 
 from conftest import TinyQwen
 from darwin_neg_cpp import DarwinNEG, RequestError
+from tiny_gguf import write_tiny_llama
 
 USER = [{"role": "user", "content": "What is six times seven?"}]
 THINKING = {"grammar": 'root ::= "six sevens\\n</think>\\n\\nIt is 42."', "max_tokens": 60, "temperature": 0.0}
@@ -99,3 +100,33 @@ def test_a_conversation_has_one_start_token_wherever_its_tokens_are_made(tiny_ll
         tokens = llm.chat_tokens(user)
         assert tokens == llm.tokenize("hello") and tokens.count(llm.info["bos"]) == 1
         assert llm.chat(user, max_tokens=1).generation.prompt_tokens == len(tokens)
+        # in two steps, with and without special tokens, and as a prompt
+        text = llm.apply_chat_template(user)
+        assert text == "<s>hello"
+        assert llm.tokenize(text, add_special=False) == llm.tokenize(text) == tokens
+        assert llm.generate(text, max_tokens=1).prompt_tokens == len(tokens)
+        assert llm.tokenize("<s><s>hello", add_special=False).count(llm.info["bos"]) == 2
+        as_text = llm.tokenize("<s>hello", add_special=False, parse_special=False)
+        assert llm.tokenize("<s>hello", parse_special=False) == [tokens[0], *as_text]
+
+
+def test_an_answer_does_not_start_after_the_end_token_of_a_vocabulary_that_adds_one(tmp_path):
+    template = (
+        "{{ bos_token }}{% for message in messages %}[{{ message.role }}]{{ message.content }}{{ eos_token }}"
+        "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    model = write_tiny_llama(tmp_path / "tiny.gguf", chat_template=template, add_eos=True)
+    with DarwinNEG(model, n_ctx=128, n_parallel=1, n_threads=1) as llm:
+        assert llm.tokenize("a")[-1] == llm.info["eos"], "else there is nothing to show"
+        user = [{"role": "user", "content": "hi"}]
+        texts = {
+            "<s>[user]hi</s>[assistant]": {},
+            "<s>[user]hi</s>": {"add_generation_prompt": False},
+            "<s>[user]hi": {"continue_final_message": True},
+        }
+        for text, options in texts.items():
+            assert llm.apply_chat_template(user, **options) == text
+            assert llm.chat_tokens(user, **options) == llm.tokenize(text, add_special=False)
+        for options in ({}, {"continue_final_message": True}):
+            reply = llm.chat(user, max_tokens=1, **options)
+            assert reply.generation.prompt_tokens == len(llm.chat_tokens(user, **options))

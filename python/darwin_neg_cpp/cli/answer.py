@@ -13,7 +13,15 @@ from ..files.input_file import shown, shown_path
 from ..protocols.modes import MODES, ModeConfig, plan
 from ..protocols.prompts import PROMPTS
 from ..protocols.question import LETTERS, Question
-from .options import add_json_option, add_model_options, check_model_options, load_model, read_text
+from .options import (
+    add_chat_template_option,
+    add_json_option,
+    add_model_options,
+    check_model_options,
+    load_model,
+    read_standard_input,
+    read_text,
+)
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
@@ -57,6 +65,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--show", action="store_true", help="show every candidate with its text")
     add_json_option(parser, "print one JSON object per question, candidates included")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
+    add_chat_template_option(parser)
     add_model_options(parser)
     add_mode_options(parser)
     parser.set_defaults(run=run)
@@ -140,11 +149,7 @@ def read_questions(args: argparse.Namespace) -> list[Question]:
     if args.stem is not None or args.choice:
         raise RequestError("QUESTION and --question are both given; give one")
     if args.question == "-":
-        where = "standard input"
-        try:
-            text = sys.stdin.buffer.read().decode("utf-8")
-        except UnicodeDecodeError:
-            raise RequestError("standard input is not UTF-8 text; convert it") from None
+        where, text = "standard input", read_standard_input()
     else:
         where, text = shown_path(args.question), read_text(args.question)
     return questions_from_json(where, text)
@@ -153,7 +158,7 @@ def read_questions(args: argparse.Namespace) -> list[Question]:
 def questions_from_json(where: str, text: str) -> list[Question]:
     """Reads one question, or a list of them. where: names the source in errors. Errors: RequestError."""
     try:
-        found = json.loads(text.removeprefix("\ufeff"))
+        found = json.loads(text)
     except RecursionError:
         raise RequestError(f"{where}: is nested too deeply; it should hold one question or a list of them") from None
     except ValueError as error:

@@ -14,6 +14,7 @@ from ..files.cache_folder import cache_root
 from ..sampling import Neg, SamplingParams
 from .flags import Flag, with_flags
 from .options import (
+    add_chat_template_option,
     add_colour_option,
     add_model_options,
     add_sampling_options,
@@ -147,6 +148,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--no-think", action="store_true", help="switch off the template's thinking")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing lines")
     add_colour_option(parser)
+    add_chat_template_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -191,6 +193,7 @@ def read_messages(interactive: bool) -> Iterator[str]:
             continue
         except UnicodeDecodeError:
             raise RequestError("standard input is not UTF-8 text; convert it") from None
+        line = line.removeprefix("\ufeff")  # the byte order mark of a file that is piped in
         if line.endswith("\\"):
             parts.append(line[:-1])
             continue

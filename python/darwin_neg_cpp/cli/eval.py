@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..files.input_file import shown_path
+from ..files.input_file import sha256_file, shown_path
 from ..files.progress import ProgressBar
 from ..protocols.modes import MODES
 from .answer import add_mode_options, mode_config
-from .options import add_json_option, add_model_options, check_model_options, load_model, without_folder
+from .options import (
+    add_chat_template_option,
+    add_json_option,
+    add_model_options,
+    check_model_options,
+    load_model,
+    without_folder,
+)
 
 if TYPE_CHECKING:
     from ..eval.report_tables import Table
@@ -75,6 +82,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--force", action="store_true", help="start again; the old ledger is kept under a number")
     parser.add_argument("--report-only", action="store_true", help="write the report of --out again, without a model")
     add_json_option(parser, "print the report as JSON")
+    add_chat_template_option(parser)
     add_model_options(parser)
     add_mode_options(parser)
     parser.set_defaults(run=run)
@@ -117,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
                 early_stop=args.early_stop,
                 limit=args.limit,
                 in_flight=args.in_flight,
-                engine={key: getattr(args, key) for key in ("type_k", "type_v", "flash_attn", "n_gpu_layers")},
+                engine=_engine(args),
                 machine={"devices": _devices()},
                 command=_command(args),
                 force=args.force,
@@ -130,6 +138,14 @@ def run(args: argparse.Namespace) -> int:
             print(f"darwin-neg: interrupted; the answers so far are in {shown_path(folder)}{again}", file=sys.stderr)
             raise
     return _show(args, report, folder)
+
+
+def _engine(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of the model that change its output."""
+    engine = {key: getattr(args, key) for key in ("type_k", "type_v", "flash_attn", "n_gpu_layers")}
+    if args.chat_template is not None:
+        engine["chat_template_sha256"] = sha256_file(args.chat_template)
+    return engine
 
 
 def _modes(text: str) -> tuple[int, ...]:

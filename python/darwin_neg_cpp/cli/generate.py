@@ -9,7 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from . import options
 from .options import (
+    add_chat_template_option,
     add_colour_option,
     add_json_option,
     add_model_options,
@@ -17,7 +19,6 @@ from .options import (
     check_model_options,
     given_text,
     load_model,
-    read_text,
     sampling_params,
 )
 
@@ -48,6 +49,7 @@ def add_parser(verbs: Any) -> None:
     add_json_option(parser, "print one JSON object per sample, in OpenAI's form, at the end")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
     add_colour_option(parser)
+    add_chat_template_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     sampling_params(args, n=args.n)
     prompt = read_prompt(args)
     as_chat = args.chat or (args.demo and not args.raw)
+    options.check_chat_template_option(args, as_chat=as_chat)
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None, n=args.n)
         if args.json or args.n != 1:
@@ -112,12 +115,9 @@ def read_prompt(args: argparse.Namespace) -> str:
     if args.prompt is not None and args.file is not None:
         raise RequestError("a prompt and --file are both given; give one")
     if args.file is not None:
-        return read_text(args.file)
+        return options.read_prompt(args.file)
     if args.prompt == "-" or (args.prompt is None and sys.stdin is not None and not sys.stdin.isatty()):
-        try:
-            text = sys.stdin.buffer.read().decode("utf-8")
-        except UnicodeDecodeError:
-            raise RequestError("standard input is not UTF-8 text; convert it") from None
+        text = options.read_prompt("-")
         # the demo has a prompt of its own for where nothing is piped in, such as a build's empty input
         if text.strip() or args.prompt == "-" or not args.demo:
             return text

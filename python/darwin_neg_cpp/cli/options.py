@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from ..files.input_text import decode_text, without_last_newline
 from ..sampling import BUILT_IN, Neg, SamplingParams
 from .escapes import unescape
 
@@ -42,16 +43,25 @@ class SamplingOption:
 def read_text(path: str) -> str:
     """Reads a file of UTF-8 text; RequestError names a file that is something else."""
     try:
-        return Path(path).read_text("utf-8")
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not UTF-8 text; convert it") from None
+        data = Path(path).read_bytes()
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    return decode_text(data, f"{path}:", RequestError)
+
+
+def read_prompt(path: str) -> str:
+    """Reads a file, or standard input for `-`, as a prompt, which the newline at its end does not belong to."""
+    text = read_standard_input() if path == "-" else read_text(path)
+    return without_last_newline(text)
+
+
+def read_standard_input() -> str:
+    return decode_text(sys.stdin.buffer.read(), "standard input", RequestError)
 
 
 def text_or_file(text: str) -> str:
-    """Returns the text, or for `@FILE` what the file holds."""
-    return read_text(text[1:]) if text.startswith("@") else text
+    """Returns the text, or for `@FILE` what the file holds, without the newline at its end."""
+    return read_prompt(text[1:]) if text.startswith("@") else text
 
 
 def split_names(text: str) -> list[str]:
@@ -182,6 +192,9 @@ def _add_machine_options(group: Any) -> None:
         "-ngl", "--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1 for all (default)"
     )
     group.add_argument("-fa", "--flash-attn", choices=("auto", "on", "off"), default="auto", help="flash attention")
+    group.add_argument(
+        "--no-mmap", dest="use_mmap", action="store_false", help="read the model file into memory instead of mapping it"
+    )
     group.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's log on stderr")
 
 
@@ -254,6 +267,18 @@ def add_colour_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_chat_template_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chat-template", metavar="FILE", help="file with a Jinja chat template to use instead of the model's own"
+    )
+
+
+def check_chat_template_option(args: argparse.Namespace, *, as_chat: bool) -> None:
+    """Refuses a template for a prompt that is not put into one."""
+    if args.chat_template is not None and not as_chat:
+        raise RequestError("--chat-template acts on conversations alone; pass --chat too, or leave it out")
+
+
 def add_force_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace existing output files")
 
@@ -284,6 +309,8 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
         "type_k": args.type_k,
         "type_v": args.type_v,
     }
+    if getattr(args, "chat_template", None) is not None:
+        more["chat_template"] = read_text(args.chat_template)
     return _load(args, path, side_car, more)
 
 
@@ -305,6 +332,7 @@ def _load(args: argparse.Namespace, path: str, side_car: str | None, more: Model
             "n_gpu_layers": args.n_gpu_layers,
             "flash_attn": args.flash_attn,
             "file_sampling": getattr(args, "file_sampling", True),
+            "use_mmap": args.use_mmap,
             "progress": lambda fraction: progress(int(fraction * 100), 100),
             **more,
         }

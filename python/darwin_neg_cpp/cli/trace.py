@@ -13,14 +13,16 @@ from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.shown_text import escape_json, escape_terminal
 from .options import (
+    add_chat_template_option,
     add_colour_option,
     add_force_option,
     add_model_options,
     add_sampling_options,
+    check_chat_template_option,
     check_model_options,
     given_text,
     load_model,
-    read_text,
+    read_prompt,
     sampling_params,
     text_or_file,
 )
@@ -50,6 +52,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--json", metavar="FILE", help="write JSON; - writes to standard output")
     add_force_option(parser)
     add_colour_option(parser)
+    add_chat_template_option(parser)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -67,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if args.prompt is not None:
         text = given_text(args, "PROMPT", args.prompt)
     elif args.file is not None:
-        text = read_text(args.file)
+        text = read_prompt(args.file)
     else:
         text = text_or_file(args.text) if args.text.startswith("@") else given_text(args, "--text", args.text)
+    check_chat_template_option(args, as_chat=args.chat)
     sampling_params(args)
     pages = [Path(args.out)] if args.out is not None else []
     pages += [Path(args.json)] if args.json not in (None, "-") else []
@@ -107,7 +111,7 @@ def _check_options_of_text(args: argparse.Namespace) -> None:
 
 def _inputs(args: argparse.Namespace) -> list[Path]:
     """Lists every file that is read."""
-    names = [args.model, args.side_car, args.file, args.grammar]
+    names = [args.model, args.side_car, args.file, args.grammar, args.chat_template]
     names += [text[1:] for text in (args.text, args.json_schema) if text is not None and text.startswith("@")]
     if args.demo:
         from .. import demo_model

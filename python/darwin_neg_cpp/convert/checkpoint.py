@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError
 from ..files.input_file import open_input, shown, shown_path
+from ..files.input_text import decode_text
 from ..files.safetensors_header import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
@@ -80,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object from a file, or raises ModelFileError."""
     data = read_bytes(path)
     try:
-        value = json.loads(data.decode("utf-8"))
+        value = json.loads(data.decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{shown_path(path)}: is not valid JSON ({shown(str(error))}); download it again"
@@ -92,10 +96,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_text(path: Path) -> str:
     """Reads a text file in UTF-8, or raises ModelFileError."""
-    try:
-        return read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelFileError(f"{shown_path(path)}: is not text in UTF-8 ({error}); download it again") from None
+    return decode_text(read_bytes(path), f"{shown_path(path)}:", ModelFileError, remedy="download it again")
+
+
+@contextlib.contextmanager
+def without_marks(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """A folder with these files, for a library that stumbles over the byte order marks that some of them begin with.
+
+    The folder itself where none does.
+    """
+    found = {name: read_bytes(folder / name) for name in names if (folder / name).is_file()}
+    if not any(data.startswith(codecs.BOM_UTF8) for data in found.values()):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as copies:
+        for name, data in found.items():
+            (Path(copies) / name).write_bytes(data.removeprefix(codecs.BOM_UTF8))
+        yield Path(copies)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from gguf import Metadata, size_label
 
 from ..errors import ModelFileError
 from ..files.input_file import shown, shown_path
-from .checkpoint import is_text, read_json
+from .checkpoint import is_text, read_json, without_marks
 from .config import MAX_F32, MAX_SIZE
 
 MAX_CARD = 16 << 20
@@ -100,7 +100,8 @@ def read_card(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CARD or _depth(path) > MAX_DEPTH:
             raise ValueError("too large")
-        card = Metadata.load_model_card(path.parent)
+        with without_marks(path.parent, [path.name]) as folder:
+            card = Metadata.load_model_card(folder)
     except OSError as error:
         raise ModelFileError(f"{shown_path(path)}: cannot be read ({error.strerror}); check the disk") from error
     except Exception as error:  # whatever a malformed card leads to in the library and in YAML

@@ -118,7 +118,8 @@ def make_plan(
     notes: list[str] = []
     with _collect_warnings(notes):
         metadata, left_out = read_metadata(checkpoint.folder, checkpoint.config, _counts(outputs), name)
-        writer = _keys(metadata, config, shape, outtype, read_vocabulary(checkpoint.folder, shape.vocab))
+        vocabulary = read_vocabulary(checkpoint.folder, shape.vocab)
+        writer = _keys(metadata, config, shape, outtype, vocabulary)
     entries = [(key, entry.type, entry.value, entry.sub_type) for key, entry in writer.kv_data[0].items()]
     head_tensors = []
     if head is not None and embed:
@@ -131,7 +132,7 @@ def make_plan(
     header = b"".join([gguf_encode.start(len(infos), len(keys)), *keys, *(gguf_encode.info(info) for info in infos)])
     header += bytes(gguf_encode.aligned(len(header)) - len(header))
     sources = checkpoint.files() + ([neg] if isinstance(neg, Path) else [])
-    notes = [*checkpoint.notes, *left_out, *notes]
+    notes = [*checkpoint.notes, *left_out, *vocabulary.notes, *notes]
     return Plan(outtype, shape.arch, str(metadata.name), header, tensors, head, head_tensors, sources, tuple(notes))
 
 

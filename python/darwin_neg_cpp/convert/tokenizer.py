@@ -12,7 +12,7 @@ from gguf import GGUFWriter, Keys, SpecialVocab, TokenType
 
 from ..errors import ModelFileError
 from ..files.input_file import shown, shown_path
-from .checkpoint import MORE_TEMPLATES, is_text, read_json, read_text
+from .checkpoint import MORE_TEMPLATES, is_text, read_json, read_text, without_marks
 
 # the pre-tokenizer expressions of tokenizer.json, with llama.cpp's name of each
 PRE_TOKENIZERS = {
@@ -30,7 +30,7 @@ class Vocabulary:
     """A tokenizer as GGUF stores it.
 
     tokens, types: by id, as many as the embedding has rows. pre: the pre-tokenizer's name. special: ids and merges.
-    templates: chat templates by name, the usual one as "default".
+    templates: chat templates by name, the usual one as "default". notes: for the user.
     """
 
     tokens: Sequence[str]
@@ -38,6 +38,7 @@ class Vocabulary:
     pre: str
     special: SpecialVocab
     templates: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def add_to(self, writer: GGUFWriter) -> None:
         writer.add_tokenizer_model("gpt2")
@@ -64,10 +65,11 @@ def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
     config = read_json(config_path) if config_path.exists() else {}
     tokens, types = reader.tokens(n_vocab)
     reader.add(tokens, types, *_tokens_elsewhere(folder, config))
-    templates = chat_templates(folder, config)
+    notes: list[str] = []
+    templates = chat_templates(folder, config, notes)
     special = _special(folder, data, n_vocab)
     special.merges = reader.merges()
-    return Vocabulary(tokens, types, reader.pre_tokenizer(), special, templates)
+    return Vocabulary(tokens, types, reader.pre_tokenizer(), special, templates, tuple(notes))
 
 
 class _TokenizerJson:
@@ -186,21 +188,45 @@ def _tokens_elsewhere(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Ma
     return path, {token: (i, False) for token, i in read_json(path).items()}
 
 
-def chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Reads the chat templates by name, from where transformers keeps them.
+def chat_templates(folder: Path, config: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
+    """Reads the chat templates by name, from where transformers keeps them, in its order.
 
-    tokenizer_config.json, else chat_template.jinja with additional_chat_templates/, else chat_template.json.
+    chat_template.jinja with additional_chat_templates/, else tokenizer_config.json, else chat_template.json. A file
+    that is passed over although its templates differ is noted.
     """
-    path = folder / "tokenizer_config.json"
-    found = config.get("chat_template")
-    if found is None and (folder / "chat_template.jinja").exists():
-        path = folder / "chat_template.jinja"
-        more = sorted((folder / MORE_TEMPLATES).glob("*.jinja"))
-        found = [{"name": DEFAULT, "template": read_text(path)}]
-        found += [{"name": other.stem, "template": read_text(other)} for other in more]
-    elif found is None and (folder / "chat_template.json").exists():
-        path = folder / "chat_template.json"
-        found = read_json(path).get("chat_template")
+    in_config = folder / "tokenizer_config.json", config.get("chat_template")
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        found = {DEFAULT: read_text(path)}
+        for other in sorted((folder / MORE_TEMPLATES).glob("*.jinja")):
+            found[other.stem] = read_text(other)
+        if in_config[1] is not None and not _same_templates(in_config[1], found):
+            notes.append(
+                f"{shown_path(in_config[0])}: its chat template differs from {path.name}, which is used, as by "
+                "transformers"
+            )
+        return _checked_templates(path, _listed(found))
+    if in_config[1] is not None:
+        return _checked_templates(*in_config)
+    path = folder / "chat_template.json"
+    return _checked_templates(path, read_json(path).get("chat_template")) if path.exists() else {}
+
+
+def _listed(templates: Mapping[str, str]) -> list[dict[str, str]]:
+    """Templates as tokenizer_config.json lists them."""
+    return [{"name": name, "template": template} for name, template in templates.items()]
+
+
+def _same_templates(found: Any, templates: Mapping[str, str]) -> bool:
+    """Whether a field of tokenizer_config.json holds these templates. Jinja drops the newline at the end of one."""
+    listed = found if isinstance(found, list) else [{"name": DEFAULT, "template": found}]
+    texts = [(entry.get("name"), entry.get("template")) for entry in listed if isinstance(entry, dict)]
+    ends = {name: text.removesuffix("\n") for name, text in texts if isinstance(name, str) and isinstance(text, str)}
+    return ends == {name: template.removesuffix("\n") for name, template in templates.items()}
+
+
+def _checked_templates(path: Path, found: Any) -> dict[str, str]:
+    """Templates by name, with names that can be part of a key. Raises ModelFileError."""
     if found is None:
         return {}
     listed = found if isinstance(found, list) else [{"name": DEFAULT, "template": found}]
@@ -212,15 +238,15 @@ def chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
                 f"{shown_path(path)}: chat_template is neither a text nor a list of texts with names; "
                 "download the file again"
             )
-        # names become part of a key
         out["".join(c if c in ascii_letters + digits else "_" for c in name)] = str(template)
     return out
 
 
 def _special(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int) -> SpecialVocab:
     try:
-        special = SpecialVocab(folder, load_merges=False)
-    except OSError:
+        with without_marks(folder, ("tokenizer.json", "tokenizer_config.json", "config.json")) as cleaned:
+            special = SpecialVocab(cleaned, load_merges=False)
+    except (OSError, ModelFileError):
         raise
     except Exception as error:  # whatever a malformed file leads to in the library
         raise ModelFileError(

@@ -11,11 +11,12 @@ from ..results import Chunk, Generation
 from ..sampling import SamplingParams
 from . import log, updates
 from .requests import NotifyName, submit
+from .token_texts import TokenTexts
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .._core import Engine, Requests, Update
+    from .._core import ChatPrompt, Engine, Requests, Update
 
     Queues = dict[int, asyncio.Queue[Update]]  # by request
 
@@ -32,6 +33,7 @@ class AsyncBridge:
         self._engine = engine
         self._defaults = defaults
         self._inbox = engine.inbox()
+        self._texts = TokenTexts(engine)
         self._loops: dict[asyncio.AbstractEventLoop, Queues] = {}
         self._thread = threading.Thread(target=self._hand_out, name="darwin-neg-async", daemon=True)
         self._thread.start()
@@ -42,19 +44,21 @@ class AsyncBridge:
         self._thread.join()
 
     async def gather(
-        self, prompts: list[list[int]], params: SamplingParams, model: str
+        self, prompts: list[list[int]], params: SamplingParams, model: str, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
         """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
-        with self._submitted(prompts, params, "request") as (requests, queue):
+        with self._submitted(prompts, params, "request", chat) as (requests, queue):
             done: dict[int, Generation | list[Generation]] = {}
             while len(done) < len(requests.ids):
                 update = await queue.get()
                 done[update["request"]] = updates.read_generations(update, params.n, model)
-            return [done[request] for request in requests.ids]
+            return [self._texts.add_to(done[request]) for request in requests.ids]
 
-    async def stream(self, tokens: list[int], params: SamplingParams) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None = None
+    ) -> AsyncGenerator[Chunk, None]:
         """The chunks of one request. Closing the generator cancels it."""
-        with self._submitted([tokens], params, "token") as (_, queue):
+        with self._submitted([tokens], params, "token", chat) as (_, queue):
             finished = False
             while not finished:
                 update = await queue.get()
@@ -64,7 +68,7 @@ class AsyncBridge:
 
     @contextmanager
     def _submitted(
-        self, prompts: list[list[int]], params: SamplingParams, notify: NotifyName
+        self, prompts: list[list[int]], params: SamplingParams, notify: NotifyName, chat: ChatPrompt | None
     ) -> Iterator[tuple[Requests, asyncio.Queue[Update]]]:
         """Requests that live as long as the block, and the queue of their updates."""
         import asyncio
@@ -74,7 +78,7 @@ class AsyncBridge:
         queue: asyncio.Queue[Update] = asyncio.Queue()
         requests = None
         try:
-            requests = submit(self._engine, prompts, params, self._inbox, notify, defaults=self._defaults)
+            requests = submit(self._engine, prompts, params, self._inbox, notify, chat, defaults=self._defaults)
             queues.update(dict.fromkeys(requests.ids, queue))
             yield requests, queue
         finally:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, cast
 
 from ..checks import check_flag, check_text, json_text
 from ..errors import RequestError, one_line
 from ..results import ChatChunk, ChatReply, Chunk, Generation, ToolCall
-from ..sampling import SampleOptions
+from ..sampling import SampleOptions, SamplingParams
 from . import template_errors
 from .stream import Stream
 
@@ -26,23 +28,51 @@ class TemplateOptions(TypedDict, total=False):
 
     enable_thinking: for templates that know the switch; True unless given. tools: OpenAI's list of functions.
     tool_choice: "auto" unless given. chat_template_kwargs: more variables of the template.
+    continue_final_message: the answer continues the last message; True, or the name of the field to continue.
     """
 
     enable_thinking: bool
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: str
     chat_template_kwargs: Mapping[str, Any] | None
+    continue_final_message: bool | Literal["content", "reasoning_content"]
 
 
 class ChatOptions(TemplateOptions, SampleOptions, total=False):
     """The keyword arguments of a chat request, without `n`."""
 
 
+class Parser(Protocol):
+    """Splits an answer: the engine, or what stands before it."""
+
+    def parse_chat(self, text: str, prompt: ChatPrompt, partial: bool) -> str:
+        """JSON of the answer's content, reasoning_content and tool_calls."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation as it is submitted. parser and prompt read the answer; submitted: the prompt that goes with the
+    tokens, None where they are to be taken as any others."""
+
+    parser: Parser
+    prompt: ChatPrompt
+    tokens: list[int]
+    params: SamplingParams
+    submitted: ChatPrompt | None
+
+    def read(self, out: Generation | list[Generation]) -> ChatReply | list[ChatReply]:
+        """The reply in a generation, or in each of several."""
+        if isinstance(out, list):
+            return [read_reply(self.parser, self.prompt, sample) for sample in out]
+        return read_reply(self.parser, self.prompt, out)
+
+
 class StreamSplitter:
     """Splits one streamed answer as it comes, and remembers what has been shown of it."""
 
-    def __init__(self, engine: Engine, prompt: ChatPrompt) -> None:
-        self._engine = engine
+    def __init__(self, parser: Parser, prompt: ChatPrompt) -> None:
+        self._parser = parser
         self._prompt = prompt
         self._raw = ""
         self._reasoning = ""
@@ -52,7 +82,7 @@ class StreamSplitter:
         """What the chunk's text added to the reasoning and to the visible text."""
         self._raw += chunk.text
         partial = chunk.finish_reason in (None, "length", "cancelled")
-        reasoning, text, calls = split(self._engine, self._prompt, self._raw, partial=partial)
+        reasoning, text, calls = split(self._parser, self._prompt, self._raw, partial=partial)
         new_reasoning, self._reasoning = _added(self._reasoning, reasoning)
         new_text, self._text = _added(self._text, text)
         done = calls if chunk.finish_reason is not None else ()
@@ -121,24 +151,34 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise RequestError(f'messages[{i}]: "content" must be text, got {type(content).__name__}')
 
 
-def split(engine: Engine, prompt: ChatPrompt, text: str, *, partial: bool) -> tuple[str, str, tuple[ToolCall, ...]]:
+def split(parser: Parser, prompt: ChatPrompt, text: str, *, partial: bool) -> tuple[str, str, tuple[ToolCall, ...]]:
     """Splits an answer, or the beginning of one, into reasoning, visible text and tool calls."""
-    parsed = json.loads(engine.parse_chat(text, prompt, partial))
+    parsed = json.loads(parser.parse_chat(text, prompt, partial))
     calls = tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in parsed["tool_calls"])
     return parsed["reasoning_content"], parsed["content"], calls
 
 
-def read_reply(engine: Engine, prompt: ChatPrompt, generation: Generation) -> ChatReply:
+def read_reply(parser: Parser, prompt: ChatPrompt, generation: Generation) -> ChatReply:
     # an answer that was cut off is still read as one, but may end inside a tag
-    reasoning, text, calls = split(engine, prompt, generation.text, partial=generation.finish_reason != "stop")
+    reasoning, text, calls = split(parser, prompt, generation.text, partial=generation.finish_reason != "stop")
     return ChatReply(text=text, reasoning=reasoning, generation=generation, tool_calls=calls)
 
 
-def split_stream(engine: Engine, prompt: ChatPrompt, chunks: Stream) -> Generator[ChatChunk, None, None]:
+def split_stream(parser: Parser, prompt: ChatPrompt, chunks: Stream) -> Generator[ChatChunk, None, None]:
     """Splits a stream as it comes."""
-    splitter = StreamSplitter(engine, prompt)
+    splitter = StreamSplitter(parser, prompt)
     with chunks:
         for chunk in chunks:
+            yield splitter.add(chunk)
+
+
+async def split_astream(
+    parser: Parser, prompt: ChatPrompt, chunks: AsyncGenerator[Chunk, None]
+) -> AsyncGenerator[ChatChunk, None]:
+    """Splits a stream of asyncio as it comes."""
+    splitter = StreamSplitter(parser, prompt)
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
             yield splitter.add(chunk)
 
 

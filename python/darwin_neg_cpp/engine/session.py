@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -21,11 +21,12 @@ from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, read_file_defaults, to_engine_values
 from . import chat as conversation
-from . import log, scoring, updates
+from . import continuation, log, scoring, updates
 from .async_bridge import AsyncBridge
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
 from .token_ids import check_tokens, is_one_prompt
+from .token_texts import TokenTexts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -102,6 +103,8 @@ class Session:
         values = {name: _CHECKS[name](name, value) for name, value in options.items()}
         if chat_template is not None:
             check_text("chat_template", chat_template)
+            if not chat_template.strip():
+                raise RequestError("chat_template is empty; pass a Jinja template, or None for the model's own")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress must be a function of one number, got {type(progress).__name__}")
         for note in check_runnable(self.path, use_mmap=options.get("use_mmap", True)):
@@ -128,6 +131,7 @@ class Session:
         self.info: Mapping[str, Any] = self._engine.model_info()
         self.neg: Mapping[str, Any] | None = self.info["neg"]
         self.defaults: Mapping[str, Any] = self._read_defaults() if file_sampling else {}
+        self._texts = TokenTexts(self._engine)
         _open_sessions.add(self)
 
     def _read_defaults(self) -> Mapping[str, Any]:
@@ -164,7 +168,13 @@ class Session:
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         flags = check_flag("add_special", add_special), check_flag("parse_special", parse_special)
-        return self.engine.tokenize(encode("text", text), *flags)
+        return self._tokenize(encode("text", text), *flags)
+
+    def _tokenize(self, text: bytes, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """Token ids of a text. One that begins with the start token, as templates write it, does not get a second."""
+        tokens = self.engine.tokenize(text, add_special, parse_special)
+        adds = add_special and self.info.get("add_bos", False)
+        return tokens[1:] if adds and tokens[:2] == [self.info["bos"]] * 2 else tokens
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
         return self.detokenize_bytes(tokens, special=special).decode("utf-8", "replace")
@@ -177,7 +187,7 @@ class Session:
     def tokenize_prompt(self, prompt: Any) -> list[int]:
         """Token ids of a prompt, which is text or token ids."""
         if isinstance(prompt, str):
-            return self.engine.tokenize(encode("prompt", prompt), True, True)
+            return self._tokenize(encode("prompt", prompt))
         return check_tokens("prompt", prompt, self.info["n_vocab"])
 
     def tokenize_prompts(self, prompt: Any) -> tuple[list[list[int]], bool]:
@@ -203,17 +213,52 @@ class Session:
         self,
         messages: Sequence[conversation.Message],
         *,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         **options: Unpack[conversation.TemplateOptions],
     ) -> list[int]:
         """Token ids of a conversation in the model's chat template, with the start token where the model wants one."""
-        return self.tokenize_rendered(self.render(messages, add_generation_prompt=add_generation_prompt, **options))
+        text, is_open = self._render_text(messages, add_generation_prompt, options)
+        return self._tokenize_open(text) if is_open else self.tokenize_prompt(text)
+
+    def chat_text(
+        self,
+        messages: Sequence[conversation.Message],
+        *,
+        add_generation_prompt: bool | None = None,
+        **options: Unpack[conversation.TemplateOptions],
+    ) -> str:
+        """The text of `chat_tokens`, start token included: llama.cpp takes it off, but not every reader adds it."""
+        text, is_open = self._render_text(messages, add_generation_prompt, options)
+        begin, end = self._added(text)
+        return self.detokenize(begin, special=True) + text + self.detokenize([] if is_open else end, special=True)
+
+    def _render_text(
+        self,
+        messages: Sequence[conversation.Message],
+        add_generation_prompt: bool | None,
+        options: conversation.TemplateOptions,
+    ) -> tuple[str, bool]:
+        """The text of a conversation, and whether it is open: something of the answer's message is its end."""
+        field = continuation.continued_field(options, add_generation_prompt)
+        if field is not None:
+            return continuation.render_open(self.render, messages, field, options), True
+        is_open = add_generation_prompt if add_generation_prompt is not None else True
+        return self.render(messages, add_generation_prompt=is_open, **options).prompt, is_open
 
     def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
-        tokens = self.tokenize_prompt(prompt.prompt)
-        # some templates write the start token themselves; a second one would change the answer
-        bos = self.info["bos"]
-        return tokens[1:] if tokens[:2] == [bos, bos] else tokens
+        """Token ids of a conversation that ends with the beginning of the answer."""
+        return self._tokenize_open(prompt.prompt)
+
+    def _tokenize_open(self, text: str) -> list[int]:
+        """Without the end token that some vocabularies put after every text: the answer would start after the end."""
+        tokens = self.tokenize_prompt(text)
+        return tokens[: len(tokens) - len(self._added(text)[1])] if tokens[-1:] == [self.info["eos"]] else tokens
+
+    def _added(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens that the vocabulary puts before and after a text."""
+        tokens, plain = self.tokenize_prompt(text), self.tokenize(text, add_special=False)
+        begin = 0 if tokens[: len(plain)] == plain else 1
+        return tokens[:begin], tokens[begin + len(plain) :]
 
     # --- requests
 
@@ -243,7 +288,7 @@ class Session:
             while len(done) < len(requests.ids):
                 update = next_update(inbox)
                 done[update["request"]] = updates.read_generations(update, params.n, self.name)
-            return [done[request] for request in requests.ids]
+            return [self._texts.add_to(done[request]) for request in requests.ids]
         finally:
             if requests is not None:
                 requests.release()
@@ -258,33 +303,61 @@ class Session:
         self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
     ) -> ChatReply | list[ChatReply]:
         """Answers a conversation; a ChatReply, or a list of n."""
-        engine = self.engine
-        prompt, tokens, params = self._chat_request(messages, params, options)
-        (out,) = self.run([tokens], params, prompt)
-        if isinstance(out, list):
-            return [conversation.read_reply(engine, prompt, sample) for sample in out]
-        return conversation.read_reply(engine, prompt, out)
+        request = self._chat_request(messages, params, options)
+        (out,) = self.run([request.tokens], request.params, request.submitted)
+        return request.read(out)
+
+    async def achat(
+        self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
+    ) -> ChatReply | list[ChatReply]:
+        """`chat` for asyncio."""
+        request = self._chat_request(messages, params, options)
+        bridge = self.open_bridge()
+        (out,) = await bridge.gather([request.tokens], request.params, self.name, request.submitted)
+        return request.read(out)
 
     def stream_chat(
         self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
     ) -> Generator[ChatChunk, None, None]:
         """Answers a conversation in chunks."""
-        if params.n != 1:
-            raise RequestError("n must be 1 for stream_chat; use chat for several answers")
-        engine = self.engine
-        prompt, tokens, params = self._chat_request(messages, params, options)
-        return conversation.split_stream(engine, prompt, self.stream(tokens, params, prompt))
+        request = self._chat_request(messages, params, options, stream="stream_chat")
+        chunks = self.stream(request.tokens, request.params, request.submitted)
+        return conversation.split_stream(request.parser, request.prompt, chunks)
+
+    def astream_chat(
+        self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
+    ) -> AsyncGenerator[ChatChunk, None]:
+        """`stream_chat` for asyncio."""
+        request = self._chat_request(messages, params, options, stream="astream_chat")
+        chunks = self.open_bridge().stream(request.tokens, request.params, request.submitted)
+        return conversation.split_astream(request.parser, request.prompt, chunks)
 
     def _chat_request(
-        self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
-    ) -> tuple[ChatPrompt, list[int], SamplingParams]:
-        """What a conversation is submitted as: its prompt, the token ids of that, and parameters that go with it."""
+        self,
+        messages: Sequence[conversation.Message],
+        params: SamplingParams,
+        options: conversation.TemplateOptions,
+        *,
+        stream: str | None = None,
+    ) -> conversation.ChatRequest:
+        """What a conversation is submitted as. stream: name of the method that streams the answer."""
+        if stream is not None and params.n != 1:
+            raise RequestError(f"n must be 1 for {stream}; use {stream.replace('stream_', '')} for several answers")
+        engine = self.engine
+        field = continuation.continued_field(options, None)
+        if field is not None:
+            # a schema acts from the first token on: what it is about has begun, or is the whole of what is new
+            opened = continuation.open_message(engine, self.render, messages, field, options)
+            if not opened.thinks:
+                params = dataclasses.replace(params, reasoning_budget_tokens=None)
+            tokens = self._tokenize_open(opened.text)
+            return conversation.ChatRequest(opened.parser, opened.prompt, tokens, params, opened.submitted)
         schema = to_engine_values(params)["json_schema"]
-        prompt = conversation.render(self.engine, messages, json_schema=schema, **options)
+        prompt = conversation.render(engine, messages, json_schema=schema, **options)
         if schema:
             # the template has put the schema's grammar after the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
-        return prompt, self.tokenize_rendered(prompt), params
+        return conversation.ChatRequest(engine, prompt, self.tokenize_rendered(prompt), params, prompt)
 
     def open_bridge(self) -> AsyncBridge:
         """For asyncio: its thread starts when first asked for."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..checks import shown
 from ..errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
+    Prompts = list[str] | list[list[int]] | tuple[str, ...] | tuple[list[int], ...]
+    # A checker cannot know "an int greater than 1": usual numbers of samples are listed, others give a union.
+    Several = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 20, 24, 30, 32, 40, 48, 50, 64, 100, 128]
 
 
 def is_one_prompt(prompt: Any) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..files.input_file import not_a_text, open_input, shown_path
+from ..files.input_text import decode_text
 from .lines import KNOWN, Message, read_object
 
 if TYPE_CHECKING:
@@ -73,13 +74,9 @@ def _read_file(path: Path) -> Iterator[Document]:
         data = file.read()
     if what := not_a_text(data, pages=path.suffix.lower() not in LINES_ENDINGS):
         raise RequestError(f"{name}: {what}")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{name}: is not UTF-8 text (byte {error.start}); convert it or leave it out") from None
+    text = decode_text(data, f"{name}:", RequestError, remedy="convert it to UTF-8 or leave it out")
     if "\0" in text:
         raise RequestError(f"{name}: is a binary file, not text; leave it out")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if path.suffix.lower() in LINES_ENDINGS:
         yield from _read_lines(name, text)
     elif path.suffix.lower() == ".json" and (entries := _find_list(text)) is not None:
