@@ -204,7 +204,9 @@ class DarwinNEG:
 
         Options are those of SamplingParams and override `params`. Returns a Generation for one prompt (a list of n of
         them for n > 1), and a list of such for a list of prompts. Ctrl-C cancels all of them and raises
-        KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt refuses all.
+        KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt refuses all. Where
+        some of several samples fail on the way, all are returned, and those have finish_reason "error" and say why in
+        `error`; if all fail, the first error is raised.
         """
         merged = _merge(params, n, options)
         prompts, single = self.session.tokenize_prompts(prompt)

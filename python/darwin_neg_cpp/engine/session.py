@@ -218,15 +218,18 @@ class Session:
     def run(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
-        """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
+        """Results of all prompts, in order; a Generation each, or a list of n. Raises if every sample failed."""
         inbox = self.open_inbox()
         requests = None
+        failures = updates.Failures()
         try:
             requests = self.submit(prompts, params, inbox, "request", chat)
             done: dict[int, Generation | list[Generation]] = {}
             while len(done) < len(requests.ids):
                 update = next_update(inbox)
+                failures.note(update)
                 done[update["request"]] = updates.read_generations(update, params.n, self.name)
+            failures.raise_if_all()
             return [done[request] for request in requests.ids]
         finally:
             if requests is not None:
