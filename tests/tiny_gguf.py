@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -17,9 +18,10 @@ def byte_tokens() -> list[str]:
     return [chr(b) if b in kept else chr(next(extra)) for b in range(256)]
 
 
-def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = None) -> Path:
+def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = None, tags: Sequence[str] = ()) -> Path:
+    """tags: texts that are one token each, from id 258 on."""
     rng = np.random.default_rng(seed)
-    tokens = [*byte_tokens(), "<s>", "</s>"]
+    tokens = [*byte_tokens(), "<s>", "</s>", *tags]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
     writer.add_context_length(512)
@@ -35,7 +37,8 @@ def write_tiny_llama(path: Path, seed: int = 0, *, chat_template: str | None = N
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * 2)
+    types = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * 2
+    writer.add_token_types(types + [gguf.TokenType.USER_DEFINED] * len(tags))
     writer.add_token_merges(["h e", "l l"])
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)

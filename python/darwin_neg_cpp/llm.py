@@ -348,7 +348,10 @@ class DarwinNEG:
         """Answers a conversation in OpenAI's message format through the model's own chat template.
 
         Options are those of SamplingParams, and these of the template: enable_thinking (for templates that know the
-        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), chat_template_kwargs.
+        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), parallel_tool_calls (None: if the
+        template knows several calls in one answer), chat_template_kwargs.
+        grammar, json_schema and stop are about the visible text: they act after the reasoning. A grammar that writes
+        the tag which ends the reasoning is one of the whole answer. Neither goes together with tools.
         Returns a ChatReply (a list of n of them for n > 1).
         """
         template, sampling = split_options(options)

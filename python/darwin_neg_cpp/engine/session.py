@@ -266,6 +266,10 @@ class Session:
         self, messages: Sequence[conversation.Message], params: SamplingParams, options: conversation.TemplateOptions
     ) -> tuple[ChatPrompt, list[int], SamplingParams]:
         """What a conversation is submitted as: its prompt, the token ids of that, and parameters that go with it."""
+        if options.get("tools") and options.get("tool_choice") != "none":
+            for name in ("grammar", "json_schema"):
+                if getattr(params, name) is not None:
+                    raise RequestError(f'{name} and tools are both given; give one, or tool_choice="none"')
         schema = to_engine_values(params)["json_schema"]
         prompt = conversation.render(self.engine, messages, json_schema=schema, **options)
         if schema:
