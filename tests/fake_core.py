@@ -26,6 +26,8 @@ ANSWERS = {
     "thinker": ["<think>", "hm", "</think>", "42"],
     "boom": ["one", "!error the sampler gave up"],
     "broken": ["one", "!error llama_decode failed with code -3"],
+    "half": ["one ", "!error@1 the sampler gave up"],  # sample 1 alone
+    "halfbroken": ["one ", "!error@1 llama_decode failed with code -3"],
 }
 PIECES: list[str] = []  # of answers, whose tokens are numbered after the bytes
 TOKEN_SECONDS = 0.01  # of endless answers
@@ -117,7 +119,8 @@ class _Request:
         return [self.sample(k, pieces, reason) for k in range(self.params["n"])]
 
     def sample(self, index: int, pieces: list[str], reason: str | None) -> dict[str, Any]:
-        error = next((piece[7:] for piece in pieces if piece.startswith("!error")), None)
+        fails = ("!error ", f"!error@{index} ")
+        error = next((piece.partition(" ")[2] for piece in pieces if piece.startswith(fails)), None)
         pieces = [piece for piece in pieces if not piece.startswith("!error")]
         m, neg, top = len(pieces), self.params["has_neg"], self.params["logprobs"]
         gate = self.params["neg_action"] is not NegAction.off

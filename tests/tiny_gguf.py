@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def write_tiny_llama(
     seed: int = 0,
     *,
     chat_template: str | None = None,
+    tags: Sequence[str] = (),
     pre: str | None = "gpt-2",
     name: str = "tiny",
     split: int = 0,
@@ -31,10 +32,10 @@ def write_tiny_llama(
     add_eos: bool = False,
     keys: Mapping[str, tuple[gguf.GGUFValueType, Any]] | None = None,
 ) -> Path:
-    """Returns the file. split: at most so many tensors to a file; it is then the first of several parts. keys: more of
-    them, each with the type and the value."""
+    """Returns the file. tags: texts that are one token each, from id 258 on. split: at most so many tensors to a file;
+    it is then the first of several parts. keys: more of them, each with the type and the value."""
     rng = np.random.default_rng(seed)
-    tokens = [*byte_tokens(), "<s>", "</s>"]
+    tokens = [*byte_tokens(), "<s>", "</s>", *tags]
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split, small_first_shard=first_without_tensors)
     writer.add_name(name)
     writer.add_context_length(512)
@@ -51,7 +52,8 @@ def write_tiny_llama(
     if pre is not None:
         writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * 2)
+    types = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * 2
+    writer.add_token_types(types + [gguf.TokenType.USER_DEFINED] * len(tags))
     writer.add_token_merges(["h e", "l l"])
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)

@@ -305,7 +305,7 @@ std::unique_ptr<RequestsHandle> submit(const Handle & handle, std::vector<std::v
     std::optional<Requests> requests;
     {
         const WithoutGil unlocked;
-        requests.emplace(engine->scheduler()->submit(std::move(prompts), params, inbox.get(), chat.get()));
+        requests.emplace(engine->scheduler()->submit(std::move(prompts), params, inbox.get(), chat));
     }
     return std::make_unique<RequestsHandle>(handle.process(), std::move(*requests));
 }
@@ -417,7 +417,8 @@ void bind_engine(py::module_ & m) {
             "apply_chat_template",
             [](const Handle & h, const std::string & messages_json, const std::string & tools_json,
                const std::string & tool_choice, bool enable_thinking, bool add_generation_prompt,
-               const std::string & template_kwargs_json, const std::string & grammar, const std::string & json_schema) {
+               const std::string & template_kwargs_json, std::optional<bool> parallel_tool_calls,
+               const std::string & json_schema) {
                 ChatRequest r;
                 r.messages_json         = messages_json;
                 r.tools_json            = tools_json;
@@ -425,7 +426,7 @@ void bind_engine(py::module_ & m) {
                 r.enable_thinking       = enable_thinking;
                 r.add_generation_prompt = add_generation_prompt;
                 r.template_kwargs_json  = template_kwargs_json;
-                r.grammar               = grammar;
+                r.parallel_tool_calls   = parallel_tool_calls;
                 r.json_schema           = json_schema;
                 const auto engine       = h.get();
                 const WithoutGil unlocked;
@@ -433,7 +434,8 @@ void bind_engine(py::module_ & m) {
             },
             py::arg("messages_json"), py::kw_only(), py::arg("tools_json") = "", py::arg("tool_choice") = "auto",
             py::arg("enable_thinking") = true, py::arg("add_generation_prompt") = true,
-            py::arg("template_kwargs_json") = "", py::arg("grammar") = "", py::arg("json_schema") = "")
+            py::arg("template_kwargs_json") = "", py::arg("parallel_tool_calls") = py::none(),
+            py::arg("json_schema") = "")
         .def(
             "parse_chat",
             [](const Handle &, const std::string & text, const std::shared_ptr<ChatPrompt> & prompt, bool partial) {

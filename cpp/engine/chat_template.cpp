@@ -2,7 +2,12 @@
 
 #include "errors.h"
 
+#include "chat-peg-parser.h"
+#include "json-schema-to-grammar.h"
 #include "json.h"
+
+#include <algorithm>
+#include <cctype>
 
 namespace darwin_neg {
 
@@ -14,6 +19,59 @@ common_json parse_json(const char * argument, const std::string & text) {
     } catch (const std::exception & e) {
         throw RequestError(std::string(argument) + " is not valid JSON: " + e.what());
     }
+}
+
+common_peg_arena load_parser(const common_chat_params & params) {
+    if (params.parser.empty()) {
+        return build_chat_peg_parser([](common_chat_peg_builder & p) { return p.content(p.rest()) + p.end(); });
+    }
+    common_peg_arena out;
+    out.load(params.parser);
+    return out;
+}
+
+// The generic parser's grammar repeats a call that has no section around it, even if it was asked for a single one.
+void allow_one_call(std::string & grammar) {
+    constexpr const char * k_rule = "\ntool-calls ::= (tool-call";
+    const size_t begin            = grammar.find(k_rule);
+    const size_t end              = begin == std::string::npos ? begin : grammar.find('\n', begin + 1);
+    if (end != std::string::npos && grammar.compare(end - 2, 2, ")+") == 0) {
+        grammar.erase(end - 1, 1);
+    }
+}
+
+// GBNF with `prefix` in front of every rule's name.
+std::string with_prefixed_rules(const std::string & grammar, const std::string & prefix) {
+    const auto is_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-'; };
+    std::string out;
+    for (size_t i = 0; i < grammar.size();) {
+        const char c     = grammar[i];
+        const size_t end = [&] {
+            if (c == '"' || c == '[') {  // a literal or a class of characters, with escapes
+                const char close = c == '"' ? '"' : ']';
+                size_t at        = i + 1;
+                while (at < grammar.size() && grammar[at] != close) {
+                    at += grammar[at] == '\\' ? 2 : 1;
+                }
+                return at + 1;
+            }
+            if (c == '#' || c == '{' || c == '<') {  // a comment, numbers of a repetition, a token
+                const size_t at = grammar.find(c == '#' ? '\n' : c == '{' ? '}' : '>', i);
+                return at == std::string::npos ? grammar.size() : at + 1;
+            }
+            size_t at = i;
+            while (at < grammar.size() && is_word(grammar[at])) {
+                ++at;
+            }
+            return std::max(at, i + 1);
+        }();
+        if (is_word(c)) {
+            out += prefix;
+        }
+        out += grammar.substr(i, std::min(end, grammar.size()) - i);
+        i = end;
+    }
+    return out;
 }
 
 }  // namespace
@@ -38,7 +96,7 @@ void ChatPrompt::apply_to(const Model & model, common_params_sampling & sampling
     }
 }
 
-bool ChatPrompt::limit_reasoning(const Model & model, int32_t budget, common_params_sampling & sampling) const {
+bool ChatPrompt::mark_reasoning(const Model & model, common_params_sampling & sampling) const {
     if (params.thinking_start_tag.empty() || params.thinking_end_tags.empty()) {
         return false;
     }
@@ -46,14 +104,74 @@ bool ChatPrompt::limit_reasoning(const Model & model, int32_t budget, common_par
         return common_tokenize(model.vocab(), text, false, true);
     };
     sampling.reasoning_budget_start = tokens(params.thinking_start_tag);
+    sampling.reasoning_budget_end.clear();
     for (const std::string & tag : params.thinking_end_tags) {
         sampling.reasoning_budget_end.push_back(tokens(tag));
     }
+    // Where a tag is not a token of its own, its last character may be one with the line break that follows.
+    if (sampling.reasoning_budget_end.front().size() > 1) {
+        for (const std::string & tag : params.thinking_end_tags) {
+            for (const char * space : {"\n", "\n\n"}) {
+                sampling.reasoning_budget_end.push_back(tokens(tag + space));
+            }
+        }
+    }
+    if (reasoning.opened) {
+        const std::vector<llama_token> prompt = tokens(params.generation_prompt);
+        const auto & start                    = sampling.reasoning_budget_start;
+        if (std::search(prompt.begin(), prompt.end(), start.begin(), start.end()) == prompt.end()) {
+            sampling.reasoning_budget_start = prompt;
+        }
+    }
     sampling.reasoning_budget_forced = sampling.reasoning_budget_end.front();
-    sampling.reasoning_budget_tokens = budget;
-    // tells the budget's sampler whether the prompt has opened the reasoning already
+    // tells the sampler whether the prompt has opened the reasoning already
     sampling.generation_prompt = params.generation_prompt;
     return true;
+}
+
+std::string ChatPrompt::after_reasoning(const std::string & grammar) const {
+    const auto writes = [&](const std::string & tag) { return grammar.find(tag) != std::string::npos; };
+    const auto & tags = reasoning.closing;
+    if (tags.empty() || !(reasoning.opened || may_think) || std::any_of(tags.begin(), tags.end(), writes)) {
+        return grammar;
+    }
+    const std::string prefix      = "answer-";
+    const common_peg_arena around = build_chat_peg_parser([&](common_chat_peg_builder & p) {
+        const common_peg_parser answer = p.gbnf(p.rest(), prefix + "root");
+        // what ends a thought in any way must not stand in one
+        const common_peg_parser thought = p.until_one_of(params.thinking_end_tags);
+        common_peg_parser close         = p.choice();
+        for (const std::string & tag : params.thinking_end_tags) {
+            if (std::find_if(tags.begin(), tags.end(), [&](const std::string & closing) {
+                    return tag.find(closing) != std::string::npos;
+                }) != tags.end()) {
+                close |= p.literal(tag);
+            }
+        }
+        // no space but what is left out of the text, which must be as the grammar says
+        const common_peg_parser gap   = reasoning.gap.empty() ? p.eps() : p.optional(p.literal(reasoning.gap));
+        const common_peg_parser whole = thought + close + gap;
+        return (reasoning.opened ? whole : p.optional(p.literal(reasoning.start) + whole)) + answer;
+    });
+    return build_grammar([&](const common_grammar_builder & builder) { around.build_grammar(builder); }) + "\n" +
+           with_prefixed_rules(grammar, prefix);
+}
+
+StopHere ChatPrompt::stops_at(const std::string & answer, size_t at) const {
+    if (reasoning.opened && !reasoning.closing.empty()) {
+        // the common case, without a parser: the reasoning has not been closed yet
+        const auto closes = [&](const std::string & tag) { return answer.find(tag) < at; };
+        if (std::none_of(params.thinking_end_tags.begin(), params.thinking_end_tags.end(), closes)) {
+            return StopHere::no;
+        }
+    }
+    const ChatAnswer read = read_answer(*this, answer, true);
+    for (const ChatAnswer::Span & span : read.text_spans) {
+        if (at >= span.begin && at < span.end) {
+            return StopHere::yes;
+        }
+    }
+    return at >= read.decided ? StopHere::not_yet : StopHere::no;
 }
 
 std::set<llama_token> ChatPrompt::rendered_tokens(const Model & model) const {
@@ -117,7 +235,6 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
     } catch (const std::exception & e) {
         throw RequestError(std::string("messages or tools: ") + e.what());
     }
-    in.grammar               = request.grammar;
     in.json_schema           = request.json_schema;
     in.enable_thinking       = request.enable_thinking;
     in.add_generation_prompt = request.add_generation_prompt;
@@ -132,14 +249,30 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
         }
     }
 
-    auto out = std::make_shared<ChatPrompt>();
+    const auto caps        = common_chat_templates_get_caps(templates_.get());
+    const auto known       = caps.find("supports_parallel_tool_calls");
+    in.parallel_tool_calls = request.parallel_tool_calls.value_or(known != caps.end() && known->second);
+
+    auto out       = std::make_shared<ChatPrompt>();
+    out->has_tools = !in.tools.empty() && in.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
+    out->may_think = in.enable_thinking;
+    if (out->has_tools && !in.json_schema.empty()) {
+        throw RequestError("json_schema and tools are both given; give one, or tool_choice=\"none\"");
+    }
     try {
         out->params                  = common_chat_templates_apply(templates_.get(), in);
+        if (!in.parallel_tool_calls) {
+            allow_one_call(out->params.grammar);
+        }
         out->parser                  = common_chat_parser_params(out->params);
         out->parser.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
-        if (!out->params.parser.empty()) {
-            out->parser.parser.load(out->params.parser);
+        out->parser.parser           = load_parser(out->params);
+        if (out->has_tools || !in.json_schema.empty()) {
+            in.tools.clear();
+            in.json_schema.clear();
+            out->text_only = load_parser(common_chat_templates_apply(templates_.get(), in));
         }
+        out->reasoning = find_reasoning_frame(out->params, out->text_parser());
     } catch (const std::exception & e) {
         throw RequestError(std::string("the chat template cannot render these messages: ") + e.what());
     }
@@ -147,16 +280,9 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
 }
 
 std::string parse_chat(const std::string & text, const ChatPrompt & prompt, bool partial) {
-    common_chat_msg message;
-    try {
-        message = common_chat_parse(text, partial, prompt.parser);
-    } catch (const std::exception &) {
-        // a model may answer in a shape its template does not foresee; nothing of it may be lost
-        message         = {};
-        message.content = text;
-    }
-    common_json calls = common_json::array();
-    for (const auto & call : message.tool_calls) {
+    const ChatAnswer answer = read_answer(prompt, text, partial);
+    common_json calls       = common_json::array();
+    for (const auto & call : answer.tool_calls) {
         common_json entry  = common_json::object();
         entry["id"]        = call.id;
         entry["name"]      = call.name;
@@ -164,8 +290,8 @@ std::string parse_chat(const std::string & text, const ChatPrompt & prompt, bool
         calls.push_back(entry);
     }
     common_json out          = common_json::object();
-    out["content"]           = message.content;
-    out["reasoning_content"] = message.reasoning_content;
+    out["content"]           = answer.text;
+    out["reasoning_content"] = answer.reasoning;
     out["tool_calls"]        = calls;
     return out.dump();
 }

@@ -1,11 +1,15 @@
 #pragma once
 
+#include "chat_answer.h"
 #include "model.h"
+#include "text_stream.h"
 
 #include "chat.h"
 #include "common.h"
 
+#include <cstddef>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,13 +20,26 @@ namespace darwin_neg {
 struct ChatPrompt {
     common_chat_params params;
     common_chat_parser_params parser;
+    common_peg_arena text_only;  // parser of an answer without calls or a schema, where that is another one
+    ReasoningFrame reasoning;
+    bool has_tools = false;  // tools that the answer may call
+    bool may_think = true;   // the reasoning has not been switched off
+
+    const common_peg_arena & text_parser() const { return text_only.empty() ? parser.parser : text_only; }
 
     // Tool-call grammar, its triggers and the tokens that must stay visible for the parser.
     void apply_to(const Model & model, common_params_sampling & sampling) const;
 
-    // Ends the reasoning after `budget` tokens. Returns false, and changes nothing, where the template does not mark
-    // any.
-    bool limit_reasoning(const Model & model, int32_t budget, common_params_sampling & sampling) const;
+    // Tells the sampler where the reasoning begins and ends, so that a tool's tag in a thought does not start the
+    // grammar of calls. Returns false, and changes nothing, where the template does not mark the reasoning.
+    bool mark_reasoning(const Model & model, common_params_sampling & sampling) const;
+
+    // A grammar of the visible text as one of the whole answer: what it describes follows the reasoning. A grammar that
+    // itself writes a tag which ends the reasoning already is one of the whole answer.
+    std::string after_reasoning(const std::string & grammar) const;
+
+    // Stop strings count in the visible text alone.
+    StopHere stops_at(const std::string & answer, size_t at) const;
 
     // Control tokens that are rendered as text because the parser looks for them.
     std::set<llama_token> rendered_tokens(const Model & model) const;
@@ -32,7 +49,7 @@ struct ChatRequest {
     std::string messages_json;  // OpenAI's list of messages
     std::string tools_json;     // OpenAI's list of tools, or ""
     std::string tool_choice = "auto";
-    std::string grammar;
+    std::optional<bool> parallel_tool_calls;  // not set: if the template knows them
     std::string json_schema;
     std::string template_kwargs_json;  // an object, or ""
     bool enable_thinking       = true;

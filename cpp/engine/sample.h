@@ -4,6 +4,7 @@
 #include "request.h"
 #include "sample_output.h"
 #include "sampler.h"
+#include "text_stream.h"
 
 #include <algorithm>
 #include <chrono>
@@ -25,8 +26,8 @@ struct Request;
 struct Sample {
     enum class Phase { waiting, prefill, generating, done };
 
-    Sample(Request & owner, int32_t number, std::vector<std::string> stops, size_t n_top)
-        : request(owner), index(number), output(number, std::move(stops), n_top) {}
+    Sample(Request & owner, int32_t number, TextStream text, size_t n_top)
+        : request(owner), index(number), output(number, std::move(text), n_top) {}
 
     Request & request;
     int32_t index;

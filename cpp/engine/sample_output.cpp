@@ -21,8 +21,7 @@ void SampleUpdate::take_front(SampleUpdate & from, size_t n, size_t k) {
     move_front(from.top_logprobs, top_logprobs, n * k);
 }
 
-SampleOutput::SampleOutput(int32_t index, std::vector<std::string> stops, size_t n_top)
-    : text_(std::move(stops)), n_top_(n_top) {
+SampleOutput::SampleOutput(int32_t index, TextStream text, size_t n_top) : text_(std::move(text)), n_top_(n_top) {
     ready_.index = index;
 }
 

@@ -14,7 +14,7 @@ namespace darwin_neg {
 class SampleOutput {
 public:
     // n_top: alternatives recorded for each token.
-    SampleOutput(int32_t index, std::vector<std::string> stops, size_t n_top);
+    SampleOutput(int32_t index, TextStream text, size_t n_top);
 
     // Adds a token and the bytes it shows. Returns true when a stop string is now complete; nothing may be added after
     // that. has_neg, has_logprobs: which records the token carries.

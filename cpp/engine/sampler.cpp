@@ -54,6 +54,17 @@ std::string parser_reason(const std::vector<std::string> & lines) {
     return "";
 }
 
+// Tried on its own: common_sampler_init would lose the chain it has begun when the grammar cannot be parsed.
+void require_grammar(const Model & model, const std::string & grammar) {
+    const ErrorLineScope errors;
+    llama_sampler * trial = llama_sampler_init_grammar(model.vocab(), grammar.c_str(), "root");
+    if (trial == nullptr) {
+        throw RequestError("grammar cannot be parsed" + parser_reason(errors.lines()) +
+                           " (GBNF with a rule `root` is expected, without left recursion)");
+    }
+    llama_sampler_free(trial);
+}
+
 int32_t neg_action(std::optional<NegAction> action) {
     if (!action) {
         return -1;
@@ -136,22 +147,22 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
     } else if (chat != nullptr) {
         chat->apply_to(model, s);
     }
+    if (chat != nullptr && chat->has_tools && !(r.json_schema.empty() && r.grammar.empty())) {
+        throw RequestError(std::string(r.grammar.empty() ? "json_schema" : "grammar") +
+                           " and tools are both given; give one, or tool_choice=\"none\"");
+    }
+    const bool marked = chat != nullptr && chat->mark_reasoning(model, s);
     if (r.reasoning_budget_tokens) {
-        if (chat == nullptr || !chat->limit_reasoning(model, *r.reasoning_budget_tokens, s)) {
+        if (!marked) {
             throw RequestError("reasoning_budget_tokens needs a chat whose template marks the reasoning; leave it out");
         }
+        s.reasoning_budget_tokens = *r.reasoning_budget_tokens;
     }
     if (!s.grammar.empty() && !s.grammar_lazy) {
-        // tried on its own first: common_sampler_init would lose the chain it has begun when the grammar cannot be
-        // parsed
-        const ErrorLineScope errors;
-        llama_sampler * trial =
-            llama_sampler_init_grammar(model.vocab(), common_grammar_value(s.grammar).c_str(), "root");
-        if (trial == nullptr) {
-            throw RequestError("grammar cannot be parsed" + parser_reason(errors.lines()) +
-                               " (GBNF with a rule `root` is expected, without left recursion)");
-        }
-        llama_sampler_free(trial);
+        require_grammar(model, common_grammar_value(s.grammar));
+    }
+    if (chat != nullptr && !r.grammar.empty()) {
+        s.grammar.grammar = chat->after_reasoning(r.grammar);
     }
     s.neg.action    = neg_action(r.neg_action);
     s.neg.threshold = r.neg_threshold.value_or(NAN);

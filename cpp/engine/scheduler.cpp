@@ -67,7 +67,7 @@ void Scheduler::close() {
 }
 
 std::shared_ptr<Request> Scheduler::make_request(std::vector<llama_token> prompt, const RequestParams & params,
-                                                 const ChatPrompt * chat) const {
+                                                 const std::shared_ptr<const ChatPrompt> & chat) const {
     if (prompt.empty()) {
         throw RequestError("prompt has no tokens; give at least one (the model has no start token to begin from)");
     }
@@ -82,19 +82,28 @@ std::shared_ptr<Request> Scheduler::make_request(std::vector<llama_token> prompt
         throw ContextFullError("prompt has " + std::to_string(prompt.size()) + " tokens, the context holds " +
                                std::to_string(model_.n_ctx()) + "; shorten the prompt or raise n_ctx");
     }
-    auto request                   = std::make_shared<Request>();
-    request->prompt                = std::move(prompt);
-    request->params                = params;
-    request->sampling              = sampling_params(model_, params, chat);
-    request->seed                  = fold_seed(params.seed);
-    std::vector<std::string> stops = params.stop;
+    auto request      = std::make_shared<Request>();
+    request->prompt   = std::move(prompt);
+    request->params   = params;
+    request->sampling = sampling_params(model_, params, chat.get());
+    request->seed     = fold_seed(params.seed);
     if (chat != nullptr) {
-        stops.insert(stops.end(), chat->params.additional_stops.begin(), chat->params.additional_stops.end());
         request->rendered = chat->rendered_tokens(model_);
     }
+    const auto make_text = [&]() -> TextStream {
+        if (chat == nullptr) {
+            return TextStream(params.stop);
+        }
+        // the template's own stop strings end a turn, wherever it stands
+        if (params.stop.empty()) {
+            return TextStream(chat->params.additional_stops);
+        }
+        return TextStream(chat->params.additional_stops, params.stop,
+                          [chat](const std::string & bytes, size_t at) { return chat->stops_at(bytes, at); });
+    };
     const auto n_top = static_cast<size_t>(params.logprobs.value_or(0));
     for (int32_t i = 0; i < params.n; ++i) {
-        request->samples.push_back(std::make_unique<Sample>(*request, i, stops, n_top));
+        request->samples.push_back(std::make_unique<Sample>(*request, i, make_text(), n_top));
     }
     // the first sampler is made here, so that a grammar that cannot be parsed is refused before anything is queued
     request->samples.front()->sampler =
@@ -107,7 +116,7 @@ std::shared_ptr<Inbox> Scheduler::inbox() const {
 }
 
 Requests Scheduler::submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params,
-                           const std::shared_ptr<Inbox> & inbox, const ChatPrompt * chat) {
+                           const std::shared_ptr<Inbox> & inbox, const std::shared_ptr<const ChatPrompt> & chat) {
     validate_request(params, model_.n_vocab());
     if (!has_neg_ && asks_for_neg(params)) {
         throw NegHeadError(model_.params().model_path +

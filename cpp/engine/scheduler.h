@@ -55,7 +55,8 @@ public:
     // from, or null. Everything is checked before anything is queued. Throws RequestError, ContextFullError or
     // NegHeadError.
     Requests submit(std::vector<std::vector<llama_token>> prompts, const RequestParams & params,
-                    const std::shared_ptr<Inbox> & inbox, const ChatPrompt * chat = nullptr) EXCLUDES(mutex_);
+                    const std::shared_ptr<Inbox> & inbox, const std::shared_ptr<const ChatPrompt> & chat = nullptr)
+        EXCLUDES(mutex_);
 
     // The next news of a request of this inbox, as its `notify` asks for; nothing after `timeout`, or when the inbox is
     // closed and empty. Several threads may wait on one inbox; each piece of news goes to one of them.
@@ -83,7 +84,7 @@ private:
     using Phase = Sample::Phase;
 
     std::shared_ptr<Request> make_request(std::vector<llama_token> prompt, const RequestParams & params,
-                                          const ChatPrompt * chat) const;
+                                          const std::shared_ptr<const ChatPrompt> & chat) const;
     Update take_update_locked(Request & request) REQUIRES(mutex_);
     void announce_locked(Request & request) noexcept REQUIRES(mutex_);
     void ask_to_stop_locked(Request & request) REQUIRES(mutex_);

@@ -82,35 +82,58 @@ std::string utf8_sanitize(const std::string & bytes) {
     return out;
 }
 
-TextStream::TextStream(std::vector<std::string> stops) : stops_(std::move(stops)) {
+TextStream::TextStream(std::vector<std::string> stops, std::vector<std::string> ruled, StopRule rule)
+    : stops_(std::move(stops)), n_free_(stops_.size()), rule_(std::move(rule)) {
+    stops_.insert(stops_.end(), ruled.begin(), ruled.end());
     for (const auto & stop : stops_) {
         longest_stop_ = std::max(longest_stop_, stop.size());
     }
+}
+
+std::optional<TextStream::Match> TextStream::first_match(size_t from) const {
+    std::optional<Match> out;
+    for (const std::string & stop : stops_) {
+        const size_t at = pending_.find(stop, from);
+        if (at != std::string::npos && (!out || at < out->at)) {
+            out = Match{at, &stop};
+        }
+    }
+    return out;
 }
 
 bool TextStream::add(const std::string & piece) {
     const size_t old_size = pending_.size();
     pending_ += piece;
     ends_.push_back(pending_.size());
+    if (rule_) {
+        bytes_ += piece;
+    }
 
     // a match that ended before the new bytes would have been found earlier
-    const size_t from = old_size >= longest_stop_ ? old_size - longest_stop_ + 1 : 0;
-    size_t found      = std::string::npos;
-    for (const auto & stop : stops_) {
-        const size_t at = pending_.find(stop, from);
-        if (at < found) {
-            found    = at;
-            matched_ = stop;
+    const size_t tail     = old_size >= longest_stop_ ? old_size - longest_stop_ + 1 : 0;
+    size_t from           = undecided_ ? searched_ : std::max(searched_, tail);
+    undecided_            = false;
+    const auto lies_under = [this](const Match & match) { return match.stop >= stops_.data() + n_free_; };
+    while (const std::optional<Match> match = first_match(from)) {
+        const StopHere here =
+            rule_ && lies_under(*match) ? rule_(bytes_, bytes_.size() - pending_.size() + match->at) : StopHere::yes;
+        if (here == StopHere::yes) {
+            matched_ = *match->stop;
+            pending_.resize(match->at);
+            for (size_t & end : ends_) {
+                end = std::min(end, match->at);
+            }
+            finish();
+            return true;
         }
-    }
-    if (found != std::string::npos) {
-        pending_.resize(found);
-        for (size_t & end : ends_) {
-            end = std::min(end, found);
+        if (here == StopHere::not_yet) {
+            undecided_ = true;
+            from       = match->at;
+            break;
         }
-        finish();
-        return true;
+        from = match->at + 1;
     }
+    searched_ = from;
 
     size_t hold = 0;  // bytes at the end that may grow into a stop string
     for (const auto & stop : stops_) {
@@ -122,7 +145,7 @@ bool TextStream::add(const std::string & piece) {
             }
         }
     }
-    release(pending_.size() - hold);
+    release(undecided_ ? std::min(pending_.size() - hold, searched_) : pending_.size() - hold);
     return false;
 }
 
@@ -161,6 +184,7 @@ void TextStream::release(size_t limit) {
         ends_.pop_front();
     }
     pending_.erase(0, done);
+    searched_ -= std::min(searched_, done);
     for (size_t & end : ends_) {
         end -= done;
     }

@@ -113,7 +113,7 @@ class Engine:
         enable_thinking: bool = True,
         add_generation_prompt: bool = True,
         template_kwargs_json: str = "",
-        grammar: str = "",
+        parallel_tool_calls: bool | None = None,
         json_schema: str = "",
     ) -> ChatPrompt: ...
     def parse_chat(self, text: str, prompt: ChatPrompt, partial: bool) -> str: ...

@@ -208,7 +208,9 @@ class DarwinNEG(AsyncMethods):
 
         Options are those of SamplingParams and override `params`. Returns a Generation for one prompt (a list of n of
         them for n > 1), and a list of such for a list of prompts. Ctrl-C cancels all of them and raises
-        KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt refuses all.
+        KeyboardInterrupt. Errors: RequestError, ContextFullError, NegHeadError; one refused prompt refuses all. Where
+        some of several samples fail on the way, all are returned, and those have finish_reason "error" and say why in
+        `error`; if all fail, the first error is raised.
         """
         merged = merge_with_n(params, n, options)
         prompts, single = self.session.tokenize_prompts(prompt)
@@ -290,8 +292,11 @@ class DarwinNEG(AsyncMethods):
         """Answers a conversation in OpenAI's message format through the model's own chat template.
 
         Options are those of SamplingParams, and these of the template: enable_thinking (for templates that know the
-        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), chat_template_kwargs,
-        continue_final_message (True: the answer continues the last message, and holds what is new).
+        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), parallel_tool_calls (None: if the
+        template knows several calls in one answer), chat_template_kwargs, continue_final_message (True: the answer
+        continues the last message, and holds what is new).
+        grammar, json_schema and stop are about the visible text: they act after the reasoning. A grammar that writes
+        the tag which ends the reasoning is one of the whole answer. Neither goes together with tools.
         Returns a ChatReply (a list of n of them for n > 1).
         """
         template, sampling = split_options(options)

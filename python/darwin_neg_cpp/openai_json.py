@@ -77,6 +77,8 @@ class Sample(Protocol):
     @property
     def index(self) -> int: ...
     @property
+    def error(self) -> str | None: ...
+    @property
     def prompt_tokens(self) -> int: ...
     @property
     def model(self) -> str: ...
@@ -156,6 +158,8 @@ def _envelope(sample: Sample, kind: str, content: dict[str, Any]) -> dict[str, A
     tokens = len(sample.token_ids)
     choice = {"index": sample.index, **content, "logprobs": None, "finish_reason": sample.finish_reason}
     choice["token_ids"] = sample.token_ids.tolist()
+    if sample.error is not None:
+        choice["error"] = sample.error
     if sample.neg is not None:
         choice["neg"] = {"tokens": list(sample.pieces), **neg_json(sample.neg)}
     return {

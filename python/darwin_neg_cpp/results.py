@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import openai_json
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Generation:
 
     text: without stop string and end token. token_ids: int32 [tokens]. pieces: the text of each token ("" for one whose
         characters come with a later token, and for the end token). neg: None when the model has no NEG head.
-    finish_reason: "stop" (end token, or a stop string, then in `stop`), "length" or "cancelled".
+    finish_reason: "stop" (end token, or a stop string, then in `stop`), "length", "cancelled", or "error" for one of
+        several samples that failed: `error` says why, and the rest is what there was before.
     seed, index: reproduce this sample. prompt_seconds: time to decode the prompt; generate_seconds: from then on.
     """
 
@@ -103,6 +104,7 @@ class Generation:
     prompt_seconds: float = 0.0
     generate_seconds: float = 0.0
     model: str = ""
+    error: str | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -114,7 +116,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call that the model asks for; `arguments` is JSON text as the model wrote it."""
+    """A call that the model asks for; `arguments` is JSON text as the model wrote it.
+
+    id: no other call has it; a message of role "tool" names its call by it, under "tool_call_id".
+    """
 
     id: str
     name: str
@@ -125,7 +130,8 @@ class ToolCall:
 class ChatReply:
     """An answer to a conversation: the reasoning the template marks as such, and the visible text.
 
-    generation: the whole output, with its tokens and NEG trace.
+    generation: the whole output, with its tokens and NEG trace. tool_calls: the complete calls of offered tools, in
+    order; anything else that looks like a call is text.
     """
 
     text: str
@@ -145,6 +151,10 @@ class ChatReply:
         return self.generation.finish_reason
 
     @property
+    def error(self) -> str | None:
+        return self.generation.error
+
+    @property
     def token_ids(self) -> npt.NDArray[np.int32]:
         return self.generation.token_ids
 
@@ -160,7 +170,8 @@ class Chunk:
     """A piece of a streamed answer: the tokens whose text became certain, and that text.
 
     pieces: the text of each token, "" for one whose characters come with a later token.
-    finish_reason: set on the last chunk of a sample. The counts and times are those of the request so far.
+    finish_reason: set on the last chunk of a sample; error: why it failed. The counts and times are those of the
+    request so far.
     """
 
     text: str
@@ -175,6 +186,7 @@ class Chunk:
     prompt_tokens: int = 0
     prompt_seconds: float = 0.0
     generate_seconds: float = 0.0
+    error: str | None = None
 
 
 @dataclass(frozen=True)

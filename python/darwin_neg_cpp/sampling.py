@@ -196,13 +196,13 @@ class SamplingParams:
         dry_sequence_breakers: strings at which a repetition ends.
     samplers: names of the samplers that are used, in their order.
     reasoning_budget_tokens: tokens after which the reasoning of a chat answer is ended; None: no limit. For chat alone.
-    stop: strings that end the answer; they are not part of it.
+    stop: strings that end the answer; they are not part of it. In a chat they count in the visible text alone.
     seed: None draws one, which the result reports. Sample k of a request depends on (seed, k) alone.
     n: samples of the prompt; it is decoded once.
     logprobs: None, or how many of the most likely tokens to report per position, 0 for the chosen one only; natural
         logarithms of the model's own distribution (temperature 1, before gate, grammar and penalties).
         logprobs=True, top_logprobs=k is OpenAI's way to write logprobs=k.
-    grammar: GBNF. json_schema: a dict or JSON text. At most one of them.
+    grammar: GBNF. json_schema: a dict or JSON text. At most one of them; in a chat they act after the reasoning.
     logit_bias: {token id: added logit}; -inf bans a token.
     ignore_eos: continue after the end of the answer, to max_tokens.
     neg: use of the gate; None: as the model file says.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+using darwin_neg::StopHere;
 using darwin_neg::TextStream;
 using darwin_neg::utf8_complete_prefix;
 using darwin_neg::utf8_sanitize;
@@ -115,7 +116,40 @@ static void random_texts_equal_a_search_over_the_whole() {
     }
 }
 
+// A rule tells which stop strings count; one that cannot be told yet is held back until it can.
+static void a_rule_decides_which_stop_strings_count() {
+    const auto rule = [](const std::string & bytes, size_t at) {
+        const size_t answer = bytes.find('|');
+        if (answer == std::string::npos || at < answer) {
+            return StopHere::no;
+        }
+        return bytes.find('!') == std::string::npos ? StopHere::not_yet : StopHere::yes;
+    };
+    for (const size_t step : {1, 2, 3, 100}) {
+        TextStream stream({"##"}, {"stop", "s"}, rule);
+        const std::string whole = "s stop | a stop b! stop ##";
+        std::string out;
+        bool stopped = false;
+        for (size_t i = 0; i < whole.size() && !stopped; i += step) {
+            stopped = stream.add(whole.substr(i, step));
+            out += join(stream.take());
+        }
+        CHECK(stopped && out == "s stop | a ");
+        CHECK(stream.matched_stop() == "stop");
+    }
+    TextStream free({"##"}, {"stop"}, rule);
+    CHECK(!free.add("a stop "));
+    CHECK(free.add("##"));
+    CHECK(join(free.take()) == "a stop ");
+    TextStream open({}, {"stop"}, rule);
+    CHECK(!open.add("|stop"));
+    CHECK(join(open.take()).empty());
+    open.finish();
+    CHECK(join(open.take()) == "|stop");
+}
+
 int main() {
+    a_rule_decides_which_stop_strings_count();
     characters_wait_for_their_last_byte();
     broken_bytes_become_replacement_characters();
     stop_string_is_found_across_tokens_and_cut_off();

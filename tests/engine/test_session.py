@@ -60,6 +60,58 @@ def test_what_stops_the_sampler_is_a_request_error_and_a_failed_decode_is_not(ll
     assert not isinstance(raised.value, RequestError)
 
 
+@pytest.mark.parametrize("prompt", ["half", "halfbroken"])
+def test_a_sample_that_fails_says_why_and_leaves_the_others_alone(llm: DarwinNEG, prompt: str) -> None:
+    async def in_asyncio() -> list[Any]:
+        several = await llm.agenerate(prompt, n=3)
+        chunks = [chunk async for chunk in llm.astream(prompt, n=3)]
+        return [several, [chunk for chunk in chunks if chunk.finish_reason is not None]]
+
+    streamed = [chunk for chunk in llm.stream(prompt, n=3) if chunk.finish_reason is not None]
+    for samples in (llm.generate(prompt, n=3), llm.chat([{"role": "user", "content": prompt}], n=3), streamed):
+        assert [sample.finish_reason for sample in samples] == ["stop", "error", "stop"]
+        assert [sample.error is None for sample in (getattr(x, "chunk", x) for x in samples)] == [True, False, True]
+    assert [[sample.finish_reason for sample in samples] for samples in asyncio.run(in_asyncio())] == [
+        ["stop", "error", "stop"]
+    ] * 2
+    samples = llm.generate(prompt, n=3)
+    assert [sample.text for sample in samples] == ["one "] * 3, "also what the failed one had said before"
+    assert samples[1].to_openai()["choices"][0]["error"] == samples[1].error
+    assert not fake_core.Engine.last.requests
+
+
+def test_a_prompt_that_fails_says_why_and_leaves_the_others_alone(llm: DarwinNEG) -> None:
+    first, second = llm.generate(["fine", "boom"])
+    assert (first.text, first.error, second.text, second.finish_reason) == ("fine ", None, "one", "error")
+    assert second.error == "the sampler gave up"
+    with pytest.raises(RequestError, match="the sampler gave up"):  # nothing else to return
+        llm.generate(["boom", "boom"], n=2)
+    with pytest.raises(RequestError, match="the sampler gave up"):
+        asyncio.run(llm.agenerate("boom"))
+
+
+def test_a_stream_that_fails_shows_what_there_was_and_then_raises(llm: DarwinNEG) -> None:
+    for stream in (llm.stream("boom"), llm.stream_chat([{"role": "user", "content": "boom"}])):
+        shown = ""
+        with pytest.raises(RequestError, match="the sampler gave up"):
+            for chunk in stream:
+                shown += chunk.text
+        assert shown == "one" and next(stream, None) is None
+
+
+def test_candidates_that_were_refused_are_returned_and_a_fault_of_the_engine_is_raised(llm: DarwinNEG) -> None:
+    sampler = EngineSampler(llm.session)
+    for prompt, refused in (("half", 1), ("boom", 2)):
+        sampler.start([Job(prompt, (0.0, 0.7), 1, False, ModeConfig())])
+        outputs = [output for _, _, output in sampler.wait()]
+        failed = [output for output in outputs if output.finish_reason == "error"]
+        assert len(outputs) == 2 and [output.error for output in failed] == ["the sampler gave up"] * refused
+    sampler.start([Job("halfbroken", (0.0, 0.7), 1, False, ModeConfig())])
+    with pytest.raises(DarwinNegError, match="llama_decode failed"):
+        sampler.wait()
+    sampler.close()
+
+
 def test_an_interrupt_while_waiting_releases_the_requests(llm: DarwinNEG, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: Any, timeout: float | None = None) -> None:
         raise KeyboardInterrupt

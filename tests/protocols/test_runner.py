@@ -172,3 +172,18 @@ def test_no_questions_in_flight_is_refused() -> None:
     for wrong in (0, -1, True, 1.5):
         with pytest.raises(RequestError, match="in_flight must be"):
             run(Scripted(voters("")), [], ModeConfig(), in_flight=wrong)  # type: ignore[arg-type]
+
+
+def test_a_candidate_that_was_refused_has_no_vote_and_ends_nothing() -> None:
+    class Refusing(Scripted):
+        def _output(self, handle: int, k: int) -> Output:
+            if self.jobs[handle].temperatures[k] == 0 and not self.jobs[handle].config.seed:
+                return super()._output(handle, k)
+            return Output("Answer: A", 3, "error", 50, error="no token can be chosen")
+
+    out = answered(Refusing(lambda job, k: saying(job, "text of choice 1")), 3, early_stop=False)
+    failed = [candidate for candidate in out.candidates if candidate.finish_reason == "error"]
+    assert (out.choice, out.votes, len(failed)) == (1, (0, 4, 0, 0), 12)
+    assert all(not bad.counted and bad.choice is None and bad.error == "no token can be chosen" for bad in failed)
+    nothing = answered(Refusing(lambda job, k: ""), 0, config=ModeConfig(seed=1))
+    assert nothing.choice is None and nothing.unparsed == 1, "the other questions of a call are not given up for it"

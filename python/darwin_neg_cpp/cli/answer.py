@@ -211,9 +211,11 @@ def candidate_line(candidate: Candidate) -> str:
     vote = "no vote"
     if candidate.choice is not None:
         vote = f"says {candidate.letter}, votes {LETTERS[candidate.choice]}"
-    notes = [candidate.finish_reason] if candidate.finish_reason != "stop" else []
+    notes = [candidate.error or candidate.finish_reason] if candidate.finish_reason != "stop" else []
     notes += ["by fallback"] if candidate.how == "fallback" else []
-    notes += ["too late to count"] if not candidate.counted and candidate.finish_reason != "cancelled" else []
+    notes += (
+        ["too late to count"] if not candidate.counted and candidate.finish_reason not in ("cancelled", "error") else []
+    )
     kind = "second opinion" if candidate.kind == "second opinion" else "candidate"
     words = ", ".join([vote, *notes])
     return f"{kind} {candidate.number}, choices as {shown_in}, {how}: {words}, {candidate.tokens} tokens"

@@ -65,16 +65,17 @@ def run(args: argparse.Namespace) -> int:
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None, n=args.n)
         if args.json or args.n != 1:
-            print_samples(args, llm, prompt, params, as_chat=as_chat)
-        else:
-            print_live(args, llm, prompt, params, as_chat=as_chat)
+            return print_samples(args, llm, prompt, params, as_chat=as_chat)
+        print_live(args, llm, prompt, params, as_chat=as_chat)
     return 0
 
 
 def print_samples(
     args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool
-) -> None:
+) -> int:
+    """Prints all samples, and returns the exit code: 1 when one of them failed."""
     from ..files.shown_text import escape_terminal
+    from .terminal import print_note
 
     out: Generation | ChatReply | list[Generation] | list[ChatReply]
     if as_chat:
@@ -82,11 +83,15 @@ def print_samples(
     else:
         out = llm.generate(prompt, params)
     clean = escape_terminal if sys.stdout.isatty() else str
-    for k, sample in enumerate(out if isinstance(out, list) else [out]):
+    samples = out if isinstance(out, list) else [out]
+    for k, sample in enumerate(samples):
         if args.json:
             print(json.dumps(sample.to_openai(), ensure_ascii=False))
         else:
             print(f"--- sample {k}\n{clean(str(sample))}")
+        if sample.error is not None:
+            print_note(f"sample {k} failed: {sample.error}")
+    return 1 if any(sample.error is not None for sample in samples) else 0
 
 
 def print_live(args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool) -> None:

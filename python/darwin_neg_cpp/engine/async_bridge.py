@@ -46,12 +46,15 @@ class AsyncBridge:
     async def gather(
         self, prompts: list[list[int]], params: SamplingParams, model: str, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
-        """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
+        """Results of all prompts, in order; a Generation each, or a list of n. Raises if every sample failed."""
+        failures = updates.Failures()
         with self._submitted(prompts, params, "request", chat) as (requests, queue):
             done: dict[int, Generation | list[Generation]] = {}
             while len(done) < len(requests.ids):
                 update = await queue.get()
+                failures.note(update)
                 done[update["request"]] = updates.read_generations(update, params.n, model)
+            failures.raise_if_all()
             return [self._texts.add_to(done[request]) for request in requests.ids]
 
     async def stream(
@@ -60,11 +63,14 @@ class AsyncBridge:
         """The chunks of one request. Closing the generator cancels it."""
         with self._submitted([tokens], params, "token", chat) as (_, queue):
             finished = False
+            failures = updates.Failures()
             while not finished:
                 update = await queue.get()
                 finished = update["finished"]
+                failures.note(update)
                 for chunk in updates.read_chunks(update):
                     yield chunk
+            failures.raise_if_all()
 
     @contextmanager
     def _submitted(

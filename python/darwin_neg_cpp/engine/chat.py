@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
+import string
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, cast
@@ -27,13 +29,15 @@ class TemplateOptions(TypedDict, total=False):
     """Options of a chat template.
 
     enable_thinking: for templates that know the switch; True unless given. tools: OpenAI's list of functions.
-    tool_choice: "auto" unless given. chat_template_kwargs: more variables of the template.
+    tool_choice: "auto" unless given. parallel_tool_calls: whether an answer may hold several calls; None: if the
+    template knows them. chat_template_kwargs: more variables of the template.
     continue_final_message: the answer continues the last message; True, or the name of the field to continue.
     """
 
     enable_thinking: bool
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: str
+    parallel_tool_calls: bool | None
     chat_template_kwargs: Mapping[str, Any] | None
     continue_final_message: bool | Literal["content", "reasoning_content"]
 
@@ -81,7 +85,7 @@ class StreamSplitter:
     def add(self, chunk: Chunk) -> ChatChunk:
         """What the chunk's text added to the reasoning and to the visible text."""
         self._raw += chunk.text
-        partial = chunk.finish_reason in (None, "length", "cancelled")
+        partial = chunk.finish_reason is None
         reasoning, text, calls = split(self._parser, self._prompt, self._raw, partial=partial)
         new_reasoning, self._reasoning = _added(self._reasoning, reasoning)
         new_text, self._text = _added(self._text, text)
@@ -107,6 +111,7 @@ def render(
 ) -> ChatPrompt:
     """Puts a conversation into the model's template. json_schema: for the answer; it acts after the reasoning."""
     check_messages(messages)
+    parallel = options.get("parallel_tool_calls")
     with one_line():
         return engine.apply_chat_template(
             json_text("messages", list(messages)),
@@ -115,6 +120,7 @@ def render(
             enable_thinking=check_flag("enable_thinking", options.get("enable_thinking", True)),
             add_generation_prompt=check_flag("add_generation_prompt", add_generation_prompt),
             template_kwargs_json=encode_kwargs(options.get("chat_template_kwargs")),
+            parallel_tool_calls=None if parallel is None else check_flag("parallel_tool_calls", parallel),
             json_schema=json_schema,
         )
 
@@ -152,15 +158,33 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 
 def split(parser: Parser, prompt: ChatPrompt, text: str, *, partial: bool) -> tuple[str, str, tuple[ToolCall, ...]]:
-    """Splits an answer, or the beginning of one, into reasoning, visible text and tool calls."""
+    """Splits an answer into reasoning, visible text and complete tool calls.
+
+    partial: more of it is to come, and what may still become a call is left out.
+    """
     parsed = json.loads(parser.parse_chat(text, prompt, partial))
-    calls = tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in parsed["tool_calls"])
-    return parsed["reasoning_content"], parsed["content"], calls
+    ids = unique_ids([call["id"] for call in parsed["tool_calls"]])
+    calls = (
+        ToolCall(call_id, call["name"], call["arguments"])
+        for call_id, call in zip(ids, parsed["tool_calls"], strict=True)
+    )
+    return parsed["reasoning_content"], parsed["content"], tuple(calls)
+
+
+def unique_ids(given: Sequence[str]) -> list[str]:
+    """Ids of an answer's calls: those that the model wrote, and new ones for calls without one of their own.
+
+    New ones are of 9 letters and digits, because that is the only form that some templates accept.
+    """
+    ids: list[str] = []
+    for call_id in given:
+        new = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
+        ids.append(call_id if call_id and call_id not in ids else new)
+    return ids
 
 
 def read_reply(parser: Parser, prompt: ChatPrompt, generation: Generation) -> ChatReply:
-    # an answer that was cut off is still read as one, but may end inside a tag
-    reasoning, text, calls = split(parser, prompt, generation.text, partial=generation.finish_reason != "stop")
+    reasoning, text, calls = split(parser, prompt, generation.text, partial=False)
     return ChatReply(text=text, reasoning=reasoning, generation=generation, tool_calls=calls)
 
 

@@ -279,15 +279,18 @@ class Session:
     def run(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
-        """Results of all prompts, in order; a Generation each, or a list of n. One failure cancels the others."""
+        """Results of all prompts, in order; a Generation each, or a list of n. Raises if every sample failed."""
         inbox = self.open_inbox()
         requests = None
+        failures = updates.Failures()
         try:
             requests = self.submit(prompts, params, inbox, "request", chat)
             done: dict[int, Generation | list[Generation]] = {}
             while len(done) < len(requests.ids):
                 update = next_update(inbox)
+                failures.note(update)
                 done[update["request"]] = updates.read_generations(update, params.n, self.name)
+            failures.raise_if_all()
             return [self._texts.add_to(done[request]) for request in requests.ids]
         finally:
             if requests is not None:
@@ -343,6 +346,10 @@ class Session:
         """What a conversation is submitted as. stream: name of the method that streams the answer."""
         if stream is not None and params.n != 1:
             raise RequestError(f"n must be 1 for {stream}; use {stream.replace('stream_', '')} for several answers")
+        if options.get("tools") and options.get("tool_choice") != "none":
+            for name in ("grammar", "json_schema"):
+                if getattr(params, name) is not None:
+                    raise RequestError(f'{name} and tools are both given; give one, or tool_choice="none"')
         engine = self.engine
         field = continuation.continued_field(options, None)
         if field is not None:

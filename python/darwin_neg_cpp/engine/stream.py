@@ -19,22 +19,27 @@ if TYPE_CHECKING:
 class Stream(Iterator[Chunk]):
     """The result of `DarwinNEG.stream`. Closing it, leaving a `with` block or dropping it cancels the request.
 
-    The request runs from the moment of the call, whether or not anybody iterates.
+    The request runs from the moment of the call, whether or not anybody iterates. A sample that fails ends with a chunk
+    that says so; if all have failed, the error is raised after that.
     """
 
     def __init__(self, requests: Requests, inbox: Inbox) -> None:
         self._requests = requests
         self._inbox = inbox
         self._ready: deque[Chunk] = deque()
+        self._failures = updates.Failures()
         self._finished = False
 
     def __next__(self) -> Chunk:
         try:
             while not self._ready:
+                if self._finished:
+                    self._failures.raise_if_all()
                 update = None if self._finished else self._inbox.wait()
                 if update is None:  # finished, or closed by another thread
                     raise StopIteration
                 self._finished = update["finished"]
+                self._failures.note(update)
                 self._ready.extend(updates.read_chunks(update))
             return self._ready.popleft()
         except BaseException:  # Ctrl-C too: nobody will fetch the rest
@@ -48,6 +53,7 @@ class Stream(Iterator[Chunk]):
     def close(self) -> None:
         """Cancels what still runs and drops what was not fetched. Safe to call twice."""
         self._finished = True
+        self._failures = updates.Failures()
         self._ready.clear()
         self._requests.release()
         with contextlib.suppress(DarwinNegError):  # in a forked child, where nothing runs

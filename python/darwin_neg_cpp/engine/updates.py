@@ -13,8 +13,36 @@ if TYPE_CHECKING:
     from .._core import SampleUpdate, Update
 
 
+class Failures:
+    """Watches the samples of some requests end. A sample that failed says so itself, unless all of them have failed."""
+
+    def __init__(self) -> None:
+        self._first: DarwinNegError | None = None
+        self._any_other = False
+
+    def note(self, update: Update) -> None:
+        """Takes note of the samples that have ended in an update."""
+        for sample in update["samples"]:
+            if sample["error"] is not None:
+                self._first = self._first or _error(sample, sample["error"])
+            elif sample["finish_reason"] is not None:
+                self._any_other = True
+
+    def raise_if_all(self) -> None:
+        """To be called when everything has ended. Raises the first error if there is nothing else to return."""
+        if self._first is not None and not self._any_other:
+            raise self._first
+
+
+def raise_fault(update: Update) -> None:
+    """Raises when a sample failed through no fault of its request, so that others would fail as well."""
+    for sample in update["samples"]:
+        if sample["error"] is not None and sample["finish_reason"] != "refused":
+            raise _error(sample, sample["error"])
+
+
 def read_chunks(update: Update) -> list[Chunk]:
-    """The new part of every sample that has one. Raises when a sample failed."""
+    """The new part of every sample that has one. That of a sample that failed is its last."""
     return [_chunk(sample, update) for sample in update["samples"] if _has_news(sample)]
 
 
@@ -28,10 +56,12 @@ def _has_news(sample: SampleUpdate) -> bool:
     return len(sample["token_ids"]) > 0 or sample["finish_reason"] is not None or sample["error"] is not None
 
 
+def _error(sample: SampleUpdate, message: str) -> DarwinNegError:
+    refused = sample["finish_reason"] == "refused"  # the request is at fault, mostly its grammar
+    return (RequestError if refused else DarwinNegError)(message)
+
+
 def _chunk(sample: SampleUpdate, update: Update) -> Chunk:
-    if sample["error"] is not None:
-        refused = sample["finish_reason"] == "refused"  # the request is at fault, mostly its grammar
-        raise (RequestError if refused else DarwinNegError)(sample["error"])
     entropy, active = sample["entropy"], sample["active"]
     neg = NegTrace(entropy, active) if entropy is not None and active is not None else None
     return Chunk(
@@ -41,12 +71,13 @@ def _chunk(sample: SampleUpdate, update: Update) -> Chunk:
         neg=neg,
         logprobs=_logprobs(sample),
         index=sample["index"],
-        finish_reason=cast("FinishReason | None", sample["finish_reason"]),
+        finish_reason="error" if sample["error"] is not None else cast("FinishReason | None", sample["finish_reason"]),
         stop=sample["stop"],
         seed=update["seed"],
         prompt_tokens=update["n_prompt_tokens"],
         prompt_seconds=update["prompt_seconds"],
         generate_seconds=update["generate_seconds"],
+        error=sample["error"],
     )
 
 
@@ -79,6 +110,7 @@ def join_chunks(parts: list[Chunk], update: Update, model: str) -> Generation:
         prompt_seconds=update["prompt_seconds"],
         generate_seconds=update["generate_seconds"],
         model=model,
+        error=last.error,
     )
 
 

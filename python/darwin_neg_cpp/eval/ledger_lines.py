@@ -150,6 +150,7 @@ def encode_call(key: CallKey, prompt_hash: str, output: Output) -> bytes:
         "mean_entropy": _finite_or_none(output.mean_entropy),
         "activation_rate": _finite_or_none(output.activation_rate),
         "token_ids": list(output.token_ids),
+        **_error_entry(output.error),
     }
     return encode_line({"call": call})
 
@@ -203,8 +204,13 @@ def _candidate_entry(candidate: Candidate, *, with_ids: bool) -> dict[str, Any]:
         "mean_entropy": _finite_or_none(candidate.mean_entropy),
         "activation_rate": _finite_or_none(candidate.activation_rate),
         "text": replace_surrogates(candidate.text),
+        **_error_entry(candidate.error),
     }
     return {**entry, "token_ids": list(candidate.token_ids)} if with_ids else entry
+
+
+def _error_entry(error: str | None) -> dict[str, str]:
+    return {} if error is None else {"error": replace_surrogates(error)}
 
 
 def _finite_or_none(value: float | None) -> float | None:
@@ -371,6 +377,7 @@ def _decode_call(entry: Mapping[str, Any]) -> tuple[CallKey, tuple[str, Output]]
         mean_entropy=_decode_optional(_decode_measure, entry, "mean_entropy"),
         activation_rate=_decode_optional(_decode_measure, entry, "activation_rate"),
         token_ids=tuple(map(int, entry["token_ids"])),
+        error=str(entry["error"]) if "error" in entry else None,
     )
     return key, (str(entry["prompt"]), output)
 

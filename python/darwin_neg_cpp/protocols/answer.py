@@ -23,8 +23,9 @@ class Candidate:
     letter: as read from the text, "" when there is none. choice: index of the choice at that letter, None without a
         letter. how: by which rule it was read.
     mean_entropy (nats), activation_rate: as predicted, None without a head.
-    counted: whether it took part in the vote, with or without a letter; False when it was cancelled, or ended after the
-        answer was certain.
+    counted: whether it took part in the vote, with or without a letter; False when it was cancelled or failed, or ended
+        after the answer was certain.
+    error: why it failed, with finish_reason "error".
     """
 
     number: int
@@ -43,6 +44,7 @@ class Candidate:
     activation_rate: float | None
     token_ids: tuple[int, ...] = ()
     counted: bool = True
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class _Run:
         Cancels the others if the answer is certain; asks for second opinions if none is left and they could decide.
         """
         slot = self._slots.pop((handle, sample))
-        candidate = _read(slot, output, counted=not self._certain and output.finish_reason != "cancelled")
+        candidate = _read(slot, output, counted=not self._certain and _is_answer(output))
         self._candidates.append(candidate)
         if output.tokens:
             self._prompt_tokens[handle] = output.prompt_tokens
@@ -287,9 +287,13 @@ def _settle(
         sampler.close()
 
 
+def _is_answer(output: Output) -> bool:
+    return output.finish_reason not in ("cancelled", "error")
+
+
 def _read(slot: _Slot, output: Output, *, counted: bool) -> Candidate:
     extracted = Extracted("", "none")
-    if output.finish_reason != "cancelled":
+    if _is_answer(output):
         extracted = extract(output.text, letters(slot.ordering), truncated=output.finish_reason == "length")
     return Candidate(
         number=slot.number,
@@ -308,4 +312,5 @@ def _read(slot: _Slot, output: Output, *, counted: bool) -> Candidate:
         activation_rate=output.activation_rate,
         token_ids=output.token_ids,
         counted=counted,
+        error=output.error,
     )

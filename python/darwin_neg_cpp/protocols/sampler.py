@@ -44,6 +44,7 @@ class Output:
 
     text: with its reasoning, between <think> and </think>. tokens: number generated. prompt_tokens: number in its
         job's prompt. mean_entropy (nats), activation_rate: as predicted, None without a head.
+    error: why the sample could not be finished, with finish_reason "error".
     """
 
     text: str
@@ -53,6 +54,7 @@ class Output:
     mean_entropy: float | None = None
     activation_rate: float | None = None
     token_ids: tuple[int, ...] = ()
+    error: str | None = None
 
 
 class Sampler(Protocol):
@@ -122,6 +124,7 @@ class EngineSampler:
             if handle not in self._running:  # one that start() has given up
                 continue
             running = self._running[handle]
+            updates.raise_fault(update)
             ended = [(handle, chunk.index, _output(running, chunk, update)) for chunk in updates.read_chunks(update)]
             if update["finished"]:
                 del self._running[handle]
@@ -180,4 +183,5 @@ def _output(running: _Running, chunk: Chunk, update: Update) -> Output:
         mean_entropy=None if sample.neg is None else sample.neg.mean_entropy,
         activation_rate=None if sample.neg is None else sample.neg.activation_rate,
         token_ids=tuple(sample.token_ids.tolist()),
+        error=sample.error,
     )

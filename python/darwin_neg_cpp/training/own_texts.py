@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import DarwinNegError
 from ..files.output_file import replacing
 from ..files.progress import Progress
 from ..sampling import BUILT_IN, SamplingParams, fill_in
@@ -107,6 +108,8 @@ def generate(
 
 def _token_ids(result: Generation | list[Generation]) -> list[int]:
     assert not isinstance(result, list)  # n is 1
+    if result.error is not None:  # half a text is nothing to learn from
+        raise DarwinNegError(result.error)
     return [int(token) for token in result.token_ids]
 
 
