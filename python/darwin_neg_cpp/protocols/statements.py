@@ -184,8 +184,8 @@ def _letter_after(text: str, begin: int) -> tuple[int, str, int] | None:
     if said := _FAR.match(text, begin):
         return None if _REJECTED.match(text, said.end()) else (said.start(1), said[1], said.end())
     between = _BETWEEN.match(text, begin)
-    letter = between and _ANY.match(text, between.end())
-    if not letter or not _is_letter(letter[1], text, letter.end()):
+    letter = _ANY.match(text, between.end()) if between else None
+    if not between or not letter or not _is_letter(letter[1], text, letter.end()):
         return None
     if not _SAYS.search(text, begin, letter.start() + text.startswith(OPEN, letter.start())):
         return None
