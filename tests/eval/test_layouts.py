@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from darwin_neg_cpp import RequestError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.eval import data
-from darwin_neg_cpp.eval.questions.choices import read_text
+from darwin_neg_cpp.eval.questions.choices import Choices, read_text
 
 ABC = ("x", "y", "z")
 LETTERED = {"question": "q", "A": "x", "B": "y", "C": "z"}
@@ -109,7 +111,7 @@ def texts_of(record: dict[str, Any]) -> list[str]:
     found = json.loads(json.dumps(record), object_pairs_hook=lambda pairs: [value for _, value in pairs])
     flat: list[Any] = [found]
     while any(isinstance(value, list) for value in flat):
-        flat = [value for one in flat for value in (one if isinstance(one, list) else [one])]
+        flat = [value for part in flat for value in (part if isinstance(part, list) else [part])]
     return [
         text.removeprefix("(A) ").removeprefix("(B) ").removeprefix("(C) ") for text in flat if isinstance(text, str)
     ]
@@ -187,6 +189,20 @@ def test_one_column_of_choices_is_read_as_json_python_and_numpy_print_it(tmp_pat
     for key, answer in (("answer", "5"), ("answerKey", "(F)"), ("answer", "F")):
         (item,) = load(tmp_path, table({"question": "q", "choices": cell, key: answer})).items
         assert list(item.question.choices) == TEXTS and item.right == 5
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1).map(str.strip).filter(bool), min_size=2, max_size=6))
+def test_what_python_and_numpy_print_for_a_list_is_read_back(texts: list[str]) -> None:
+    array = np.array(texts, dtype=object)
+    for cell in (
+        repr(texts),
+        json.dumps(texts),
+        repr(array),
+        str(array),
+        repr(dict(zip("ABCDEF", texts, strict=False))),
+    ):
+        found = read_text(cell)
+        assert isinstance(found, Choices) and list(found.texts) == texts, cell
 
 
 @pytest.mark.parametrize("cell", ["x|y|z", "x; y; z", "A. x\nB. y\nC. z", "x\ty\tz", "x | y | z |"])

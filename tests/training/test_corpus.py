@@ -216,6 +216,7 @@ def test_a_web_page_is_a_text_but_holds_no_lines(tmp_path: Path) -> None:
         (lzma.compress(b"text"), "xz"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
     ],
+    ids=["parquet", "gzip", "bzip2", "xz", "pointer"],
 )
 def test_a_file_that_is_no_text_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
     for name in ("a.txt", "a.jsonl", "a.json"):

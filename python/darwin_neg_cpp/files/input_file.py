@@ -59,9 +59,9 @@ def open_input(path: PathLike, error: type[DarwinNegError]) -> BinaryIO:
 
 
 def not_a_text(data: bytes, *, pages: bool = False) -> str | None:
-    """Tells by its first bytes what a file is that was given as a text and is none: the end of an error, or None.
+    """Names what a file is instead of text, by its first bytes, as the end of an error; None if it may be text.
 
-    pages: web pages are texts too.
+    pages: web pages are text too.
     """
     for magic, what in PACKED.items():
         if data.startswith(magic):

@@ -33,7 +33,7 @@ class Row:
 def read_rows(name: str, text: str) -> Iterator[Row]:
     """Yields the records of CSV text in the format of RFC 4180, blank ones left out.
 
-    Cells stand between commas, or between semicolons, tabs or bars if the first line makes sense only with these.
+    Cells stand between commas, or between semicolons, tabs or bars when the first line can only be read that way.
     name: of the file, for errors.
     """
     if match := SEPARATOR_LINE.match(text):  # Excel's own; the line stays, so that the others are counted right
