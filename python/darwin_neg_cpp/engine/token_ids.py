@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..checks import shown
@@ -33,6 +34,16 @@ def check_tokens(name: str, tokens: Any, n_vocab: int) -> list[int]:
             raise RequestError(f"{name} holds token {shown(token)}, outside the vocabulary of {n_vocab}")
         ids.append(int(token))
     return ids
+
+
+def name_prompt(error: str, prompts: Sequence[Sequence[int]]) -> str:
+    """An error of the engine about "prompt", with the place of the prompt that it means where there are several."""
+    found = re.match(r"prompt has (\d+|no) tokens", error)
+    if found is None or len(prompts) < 2:
+        return error
+    count = 0 if found[1] == "no" else int(found[1])
+    at = next((i for i, prompt in enumerate(prompts) if len(prompt) == count), None)
+    return error if at is None else f"prompt[{at}]{error.removeprefix('prompt')}"
 
 
 def _is_token(value: object) -> bool:
