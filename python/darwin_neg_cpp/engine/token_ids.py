@@ -22,14 +22,13 @@ def is_one_prompt(prompt: Any) -> bool:
 
 def check_tokens(name: str, tokens: Any, n_vocab: int) -> list[int]:
     """Token ids as a list, each inside the vocabulary. Errors name `name`."""
+    wanted = "text or a list of token ids" if name == "prompt" else "a list of token ids"
     if isinstance(tokens, (str, bytes, bytearray, Mapping)) or not hasattr(tokens, "__iter__"):
-        raise RequestError(f"{name} must be text or a list of token ids, got {type(tokens).__name__}")
+        raise RequestError(f"{name} must be {wanted}, got {type(tokens).__name__}")
     ids = []
     for token in tokens:
         if not _is_token(token):
-            raise RequestError(
-                f"{name} must be text or a list of token ids, got one with a {type(token).__name__} in it"
-            )
+            raise RequestError(f"{name} must be {wanted}, got one with a {type(token).__name__} in it")
         if not 0 <= int(token) < n_vocab:
             raise RequestError(f"{name} holds token {shown(token)}, outside the vocabulary of {n_vocab}")
         ids.append(int(token))
