@@ -76,6 +76,7 @@ def test_a_message_that_cannot_be_read_is_named(alternating: DarwinNEG, message:
     with pytest.raises(RequestError) as raised:
         alternating.chat([*conversation(U, A), message])
     assert str(raised.value).startswith(said) and "json.exception" not in str(raised.value)
+    assert ("tool_calls" in message) == ('OpenAI\'s form is "tool_calls": [{' in str(raised.value))
 
 
 def test_a_fault_of_the_template_is_not_blamed_on_the_messages(tmp_path: Path) -> None:
