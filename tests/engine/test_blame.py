@@ -76,6 +76,7 @@ def test_a_message_that_cannot_be_read_is_named(alternating: DarwinNEG, message:
     with pytest.raises(RequestError) as raised:
         alternating.chat([*conversation(U, A), message])
     assert str(raised.value).startswith(said) and "json.exception" not in str(raised.value)
+    assert ("tool_calls" in message) == ('OpenAI\'s form is "tool_calls": [{' in str(raised.value))
 
 
 def test_a_fault_of_the_template_is_not_blamed_on_the_messages(tmp_path: Path) -> None:
@@ -144,17 +145,32 @@ def test_a_text_that_is_too_long_to_be_scored_is_named_as_it_was_given(alternati
         alternating.score([])
 
 
+def test_of_several_prompts_the_one_that_is_meant_is_named(alternating: DarwinNEG) -> None:
+    with pytest.raises(
+        ContextFullError, match=r"^prompt\[1\] has 201 tokens, the context holds 128; shorten the prompt"
+    ):
+        alternating.generate(["a", "b" * 200, "c" * 300], max_tokens=1)
+    with pytest.raises(RequestError, match=r"^prompt\[2\] has no tokens; give at least one"):
+        alternating.generate([[1], [2], []], max_tokens=1)
+    with pytest.raises(ContextFullError, match=r"^prompt\[1\] has 201 tokens"):
+        list(alternating.score_many(["a", "b" * 200]))
+    with pytest.raises(RequestError, match=r"^prompt\[0\] has no tokens"):
+        list(alternating.score_many([[], [1]]))
+    with pytest.raises(ContextFullError, match=r"^prompt has 201 tokens"):
+        alternating.generate("b" * 200, max_tokens=1)
+
+
 def test_a_question_that_does_not_fit_is_named_and_not_the_form_of_its_prompt(
     alternating: DarwinNEG, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(
-        ContextFullError, match=r"^the question's prompt has \d+ tokens, the context holds 128; shorten it"
+        ContextFullError, match=r"^question: prompt has \d+ tokens, the context holds 128; shorten the prompt"
     ):
         alternating.answer(Question("q" * 200, ("a", "b")), mode=0)
     args = ["answer", "-m", alternating.path, "-c", "64", "-t", "1", "--mode", "0", "q" * 200]
     assert main([*args, "--choice", "a", "--choice", "b"]) == 2
     err = capsys.readouterr().err
-    assert "error: the question's prompt has" in err and "raise --n-ctx" in err and "--prompt" not in err
+    assert "error: question: prompt has" in err and "raise --n-ctx" in err and "--prompt" not in err
 
 
 @pytest.mark.parametrize("locked", [False, True])

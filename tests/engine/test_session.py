@@ -45,6 +45,12 @@ def test_a_bad_prompt_is_refused(llm: DarwinNEG, prompt: Any, message: str) -> N
     assert not fake_core.Engine.last.requests
 
 
+def test_tokens_that_are_no_token_ids_are_refused(llm: DarwinNEG) -> None:
+    for tokens, got in (("abc", "str"), ([1, "a"], "one with a str in it"), (None, "NoneType"), ([1.0], "float")):
+        with pytest.raises(RequestError, match=rf"^tokens must be a list of token ids, got .*{got}"):
+            llm.detokenize(tokens)  # type: ignore[arg-type]
+
+
 def test_every_request_is_released(llm: DarwinNEG) -> None:
     llm.generate(["a", "b"])
     with pytest.raises(RequestError):

@@ -9,6 +9,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_integer
 from ..errors import RequestError
 from ..sampling import Neg
 from .options import add_json_option, add_model_options, load_model
@@ -61,8 +62,9 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     batches = _batches(args.batch)
-    if args.tokens < 2 or args.rounds < 1 or args.prompt_tokens < 1:
-        raise RequestError("--rounds and --prompt-tokens must be at least 1, --tokens at least 2")
+    check_integer("--rounds", args.rounds, low=1)
+    check_integer("--prompt-tokens", args.prompt_tokens, low=1)
+    check_integer("--tokens", args.tokens, low=2)
     args.n_parallel = max(batches)
     args.n_ctx = max(args.n_ctx, args.prompt_tokens + 8, max(batches) * (args.tokens + 16)) if args.n_ctx else 0
     with contextlib.ExitStack() as stack:

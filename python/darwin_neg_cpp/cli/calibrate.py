@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_integer
 from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.progress import ProgressBar
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.target_rate < 1:
         raise RequestError(f"--target-rate must be between 0 and 1, got {args.target_rate}")
-    if args.max_tokens < 1000 or args.context < 16:
-        raise RequestError("--max-tokens must be at least 1000 and --context at least 16")
+    check_integer("--max-tokens", args.max_tokens, low=1000)
+    check_integer("--context", args.context, low=16)
     texts = [Path(name) for name in args.text]
     out = Path(args.out) if args.out else None
     calibrate.check(args.model, args.side_car, out, texts, reference=args.reference, force=args.force)

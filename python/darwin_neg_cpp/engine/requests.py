@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import DarwinNegError, RequestError, one_line
+from ..errors import ContextFullError, DarwinNegError, RequestError, one_line
 from ..sampling import SamplingParams, fill_in, to_engine_values
 from . import grammar_errors
+from .token_ids import name_prompt
 
 if TYPE_CHECKING:
     from .._core import ChatPrompt as ChatPrompt  # noqa: PLC0414 (rooms above take these types from here)
@@ -52,7 +53,11 @@ def submit(
     try:
         with one_line():
             return engine.submit(prompts, values, inbox, chat)
+    except ContextFullError as error:
+        raise ContextFullError(name_prompt(str(error), prompts)) from None
     except RequestError as error:
+        if (said := name_prompt(str(error), prompts)) != str(error):
+            raise RequestError(said) from None
         schema = to_engine_values(params)["json_schema"]
         raise grammar_errors.explain(error, schema, of_template=chat is not None and params.grammar is None) from None
 

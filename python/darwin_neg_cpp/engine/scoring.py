@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import RequestError, one_line
+from ..errors import ContextFullError, RequestError, one_line
 from ..results import NegTrace, Scores
+from .token_ids import name_prompt
 
 if TYPE_CHECKING:
     from .._core import Engine
@@ -34,7 +35,7 @@ def group_texts(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]
 
 def check_texts(texts: Sequence[Sequence[int]]) -> None:
     if not all(len(text) for text in texts):
-        raise RequestError("prompt has no tokens; give at least one")
+        raise RequestError(name_prompt("prompt has no tokens; give at least one", texts))
 
 
 def score(
@@ -42,8 +43,11 @@ def score(
 ) -> Generator[Scores, None, None]:
     """See DarwinNEG.score. threshold: of the gate, None for a model without a head."""
     for group in group_texts(texts):
-        with one_line():
-            out = engine.score(group, hidden=hidden, top=top)
+        try:
+            with one_line():
+                out = engine.score(group, hidden=hidden, top=top)
+        except ContextFullError as error:
+            raise ContextFullError(name_prompt(str(error), texts)) from None
         begin = 0
         for text in group:
             rows = slice(begin, begin + len(text))

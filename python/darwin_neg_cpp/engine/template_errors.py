@@ -25,6 +25,7 @@ _PARSED = re.compile(r"^messages or tools: Failed to parse (messages|tools): (?:
 _SCHEMA = re.compile(r"\bJSON schema error at (.*?): (.*)$")
 _FORM = {
     "messages": '{"role": ..., "content": "text"}',
+    "tool_calls": '"tool_calls": [{"type": "function", "function": {"name": ..., "arguments": "{...}"}}]',
     "tools": '[{"type": "function", "function": {"name": ...}}]',
 }
 
@@ -66,7 +67,8 @@ def explain(error: RequestError, messages: Sequence[Any], render: Callable[[Sequ
     if parsed := _PARSED.search(text):
         kind, why = parsed.groups()
         where = _first_refused(why, messages, render) if kind == "messages" else kind
-        return RequestError(f"{where}: cannot be read: {_quoted(why)}; OpenAI's form is {_FORM[kind]}")
+        form = _FORM["tool_calls" if kind == "messages" and re.search("tool call|arguments", why) else kind]
+        return RequestError(f"{where}: cannot be read: {_quoted(why)}; OpenAI's form is {form}")
     if schema := _SCHEMA.search(text):
         return RequestError(f"json_schema, or the parameters of a tool: {_quoted(schema[2])} (at {_quoted(schema[1])})")
     if fault := _FAULT.search(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,18 +31,27 @@ def is_one_prompt(prompt: Any) -> bool:
 
 def check_tokens(name: str, tokens: Any, n_vocab: int) -> list[int]:
     """Token ids as a list, each inside the vocabulary. Errors name `name`."""
+    wanted = "text or a list of token ids" if name == "prompt" else "a list of token ids"
     if isinstance(tokens, (str, bytes, bytearray, Mapping)) or not hasattr(tokens, "__iter__"):
-        raise RequestError(f"{name} must be text or a list of token ids, got {type(tokens).__name__}")
+        raise RequestError(f"{name} must be {wanted}, got {type(tokens).__name__}")
     ids = []
     for token in tokens:
         if not _is_token(token):
-            raise RequestError(
-                f"{name} must be text or a list of token ids, got one with a {type(token).__name__} in it"
-            )
+            raise RequestError(f"{name} must be {wanted}, got one with a {type(token).__name__} in it")
         if not 0 <= int(token) < n_vocab:
             raise RequestError(f"{name} holds token {shown(token)}, outside the vocabulary of {n_vocab}")
         ids.append(int(token))
     return ids
+
+
+def name_prompt(error: str, prompts: Sequence[Sequence[int]]) -> str:
+    """An error of the engine about "prompt", with the place of the prompt that it means where there are several."""
+    found = re.match(r"prompt has (\d+|no) tokens", error)
+    if found is None or len(prompts) < 2:
+        return error
+    count = 0 if found[1] == "no" else int(found[1])
+    at = next((i for i, prompt in enumerate(prompts) if len(prompt) == count), None)
+    return error if at is None else f"prompt[{at}]{error.removeprefix('prompt')}"
 
 
 def _is_token(value: object) -> bool:

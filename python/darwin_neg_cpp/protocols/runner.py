@@ -154,7 +154,7 @@ class _Run:
             handles = self._sampler.start(jobs)
         except (RequestError, ContextFullError) as error:
             name = self._question.id
-            raise type(error)(f"question {name!r}: {error}" if name else str(error)) from error
+            raise type(error)(f"question {name!r}: {error}" if name else f"question: {error}") from error
         # the greedy candidates of all prompts have the lowest numbers, then the first samples of all prompts, and so on
         places = sorted((k, j) for j, prompt in enumerate(prompts) for k in range(len(prompt.temperatures)))
         for number, (k, j) in enumerate(places, self._planned):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..engine import log, updates
 from ..engine.requests import next_update
 from ..engine.session import Session, sample_seed
-from ..errors import ContextFullError, NegHeadError
+from ..errors import NegHeadError
 from ..files.input_file import shown_path
 from ..sampling import BUILT_IN, Neg, SamplingParams, fill_in
 from .extract import THINK_BEGIN
@@ -108,11 +108,7 @@ class EngineSampler:
         for job in jobs:
             text, tokens, chat = self._render(job)
             opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
-            try:
-                requests = self._session.submit([tokens], self._params(job), self._inbox, "sample", chat)
-            except ContextFullError as error:
-                # nobody has given a prompt here
-                raise ContextFullError(f"the question's {error}".replace("shorten the prompt", "shorten it")) from None
+            requests = self._session.submit([tokens], self._params(job), self._inbox, "sample", chat)
             started[requests.ids[0]] = _Running(requests, opened)
         self._running.update(started)
         return list(started)
