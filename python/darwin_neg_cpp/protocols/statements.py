@@ -112,7 +112,8 @@ _NEW_CLAUSE = re.compile(r" (?:is|was|has|does|cannot|would)\b")
 class Statement:
     """A place that says which letter the answer is.
 
-    begin, end: of the words that say it. whole: they say all there is, so that no "or C" can follow.
+    begin, end: of the words that say it. whole: they say it after the letter ("B is correct"), so that no "or C" can
+        follow.
     """
 
     begin: int
@@ -202,9 +203,9 @@ def _is_letter(letter: str, text: str, end: int) -> bool:
     """Whether it is neither the article of "the answer is a large number", nor the pronoun of "answer: I think", nor a
     variable in small letters.
     """
-    rest = text[end : end + 20]
-    if rest.startswith(CLOSE):
+    if CLOSE in text[end - 1 : end + 1]:
         return True
+    rest = text[end : end + 20]
     if letter.islower():
         return re.match(r" \w", rest) is None or _AFTER_SMALL.match(rest) is not None
     return letter not in "AI" or re.match(r" [a-z]", rest) is None or _AFTER_CAPITAL.match(rest) is not None
