@@ -30,6 +30,7 @@ SHAPES: list[tuple[str, str, str, str, str]] = [
     # --- the asked form and its dress
     ("the asked form", "Water boils at 100 degrees.\n\nAnswer: B", ABCD, "B", ANSWER),
     ("without a space", "Answer:C", ABCD, "C", ANSWER),
+    ("in brackets, with text in small letters", "Answer: (A) increases the rate", ABCD, "A", ANSWER),
     ("in brackets", "Answer: (B)", ABCD, "B", ANSWER),
     ("in square brackets", "Answer: [D]", ABCD, "D", ANSWER),
     ("in angle brackets", "Answer: <A>", ABCD, "A", ANSWER),
@@ -293,6 +294,11 @@ TRUNCATED: list[tuple[str, str, str, str, str]] = [
     ("cut after a hyphen", "Answer: C-", ABCD, "", NONE),
     ("cut in a word after it", "Answer: B c", ABCD, "", NONE),
     ("a full stop after it", "Answer: B.", ABCD, "B", ANSWER),
+    ("bold closes it", "Answer: **B**", ABCD, "B", ANSWER),
+    ("cut inside bold", "Answer: **B", ABCD, "", NONE),
+    ("Korean, the sentence ends", "정답은 C입니다. 왜냐하", ABCD, "C", ANSWER),
+    ("Korean, cut in the sentence", "정답은 C입", ABCD, "", NONE),
+    ("a conclusion cut off", "Therefore B", ABCD, "", NONE),
     ("a number after it", "The answer is A. 1.2", ABCD, "A", ANSWER),
     ("a statement before the end", "The answer is A. Let me check this: if x", ABCD, "A", ANSWER),
 ]
@@ -714,6 +720,25 @@ FURTHER: list[tuple[str, str, str, str]] = [
     ("Russian", "denied", "Неправильный ответ: B", ""),
     ("Russian", "denied", "Не выбираю B.", ""),
     ("Russian", "denied", "Гепатит B — правильный ответ.", ""),
+    ("Korean", "concluded", "C번입니다.", "C"),
+    ("Korean", "letter first", "위 분석에 따라 B가 정답입니다.", "B"),
+    ("Chinese", "answer first", "正确的是C。", "C"),
+    ("Chinese", "denied", "不正确的是C。", ""),
+    ("Japanese", "concluded", "選択肢Cです。", "C"),
+    ("Spanish", "answer first", "Es la opción C.", "C"),
+    ("Spanish", "denied", "¿Es la opción C?", ""),
+    ("German", "answer first", "Die Lösung ist B.", "B"),
+    ("German", "answer first", "Daher lautet die Antwort C.", "C"),
+    ("German", "answer first", "Es ist Antwort B.", "B"),
+    ("German", "denied", "Ist die richtige Antwort D?", ""),
+    ("Portuguese", "answer first", "A resposta certa é a B.", "B"),
+    ("Russian", "answer first", "Ответом является C.", "C"),
+    ("English", "dressed", r"\tcbox{B}", "B"),
+    ("English", "dressed", r"Answer: \bm{B}", "B"),
+    ("English", "dressed", "Answer ⮕ B", "B"),
+    ("English", "dressed", "Answer: ⭐B⭐", "B"),
+    ("English", "answer first", "The best answer, here, is B.", "B"),
+    ("English", "denied", "A: C. 0.8", "C"),
 ]
 
 BEGIN, END = "<!-- answer shapes: made by tests/answer_shapes.py -->\n", "<!-- end of answer shapes -->"
@@ -722,7 +747,7 @@ BEGIN, END = "<!-- answer shapes: made by tests/answer_shapes.py -->\n", "<!-- e
 def tables() -> str:
     """Makes the two tables of docs/protocols.md: by language and by kind."""
     older = [(what.split(",")[0], text, letters, letter, False) for what, text, letters, letter, _ in SHAPES]
-    older += [(what, text, letters, letter, True) for what, text, letters, letter, _ in TRUNCATED]
+    older += [(what.split(",")[0], text, letters, letter, True) for what, text, letters, letter, _ in TRUNCATED]
     named = {language for language, *_ in (*WRITTEN_FIRST, *HELD_OUT, *FURTHER)}
     older = [(name if name in named else "English", *row) for name, *row in older]
     newer = [row[:4] for row in (*WRITTEN_FIRST, *HELD_OUT, *FURTHER)]

@@ -51,7 +51,7 @@ ENGLISH = Language(
     r"|(?:my|our) (?:choice|pick|selection|verdict)",
     between=r"is|be|to|should|would|must|will|was|the|therefore|thus|then|clearly|most|likely|option|choice|letter"
     r"|correct"
-    r"|answer (?=@)",
+    r"|answer(?= @)",
     says=r"is|be|was",
     leads=r"(?:answer )?(?:options?|choices?)|answer|letter|statement|alternative|so|thus|hence|therefore|then|only"
     r"|but|and"
@@ -128,7 +128,7 @@ KOREAN = Language(
     between=r"은|는|이|가|선택지|보기|옵션|바로",
     says=r"은|는|이|가",
     leads=r"선택지|보기|옵션|중|중에서|따라서|그러므로|즉|결국|그래서|결론적으로|최종적으로|때문에|나는|저는"
-    r"|(?<=[가-힣])(?:면|므로|서|니|는|은|로|에|고|데|만)",
+    r"|(?<=[가-힣])(?:면|므로|서|니|는|은|로|에|고|데|만)|따라|의해|통해|볼 때",
     right=r"(?:번)?[이가은는]? ?(?:바로 )?(?:가장 )?(?:정답(?:입니다"
     r"|이다|이에요|예요|임|이므로|이며|이라고 (?:할|볼|생각|판단)"
     r"|이 (?:됩니다|된다)|으로 (?:판단|보)|~)|맞(?:습니다|다|아요"
@@ -136,6 +136,7 @@ KOREAN = Language(
     r"|적절(?:합니다|하다|한 (?:답|선택|설명))|올바(?:릅니다|르다|른 (?:답|선택|설명))|타당(?:합니다|하다)"
     r"|적합(?:합니다|하다)|알맞(?:습니다|다))",
     sentences=(
+        r"(?<![^\n])(?:선택지 |보기 )?@번?(?:입니다|이다|예요|이에요)[.!]?(?=\n|\Z)",
         r"@번?[을를] (?:정답으로 |답으로 )?(?:(?:선택|택)(?:합니다"
         r"|했습니다|하겠습니다|한다|했다|하였습니다|할게요|해야 (?:합니다|한다))"
         r"|고르겠습니다|고릅니다|골랐습니다|고른다|골라야 (?:합니다|한다))",
@@ -156,6 +157,7 @@ CHINESE = Language(
     right=r"(?:项|項|选项|選項)?(?:(?:就)?[是为為])?(?:最|唯一)?(?:正确|正確|对|對|符合题意|符合題意|合适|恰当)(?:的)?"
     r"(?:答案|选项|選項|选择|選擇|说法|說法)?~",
     sentences=(
+        r"(?:正确|正確|对|對)的(?:选项|選項)?(?:就?是|为|為) ?(?:选项|選項)?@(?:项|項)?~",
         r"(?:(?<!不)(?:故|应|應|应该|應該|我|因此|所以|答案|本题|本題|此题|此題|可|直接|最终|最終|会|會|则|則|者|项|項|题|題)"
         r"|[:,;。!、\n ]|^) ?(?:选择|選擇|选|選) ?:? ?(?:选项|選項)?@(?:~|项|項)",
     ),
@@ -178,6 +180,7 @@ JAPANESE = Language(
     r"|答え)(?:です|である|だ|となる|となります|と(?:言える|考えられる)|であると(?:言え|考えられ|判断でき)(?:る|ます)"
     r"|になります|になる)?(?:ね|よ)?~",
     sentences=(
+        r"(?<![^\n])(?:選択肢)?@(?:です|である)[。.]?(?=\n|\Z)",
         r"@を(?:(?:選び|選択し)(?:ます|ました|た)|(?:選ぶ|選択する)~)",
         r"@と(?:判断|考え)(?:します|ます|られます|できます)",
     ),
@@ -200,6 +203,7 @@ SPANISH = Language(
     r"(?:correct[ao]|adecuad[ao]|verdader[ao]|ciert[ao]|acertad[ao])(?: respuesta)?~|es la (?:respuesta|opción"
     r"|alternativa)~",
     sentences=(
+        r"(?:(?<![^\n])|(?<=[.;:] ))es (?:la )?(?:opción|alternativa|letra|respuesta) @~",
         r"\bl[ao] correct[ao] es (?:la |el )?@~",
         r"(?<!no )\b(?:elijo|escojo|selecciono|elegimos|elegiría|escogería|me quedo con|opto por)(?: (?:la|el))?"
         r"(?: (?:opción|respuesta|letra|alternativa))? @~",
@@ -216,8 +220,8 @@ SPANISH = Language(
 GERMAN = Language(
     "German",
     answer=r"antwort(?:option|möglichkeit)?|(?:richtige|korrekte|beste) (?:option|wahl|lösung|aussage|möglichkeit)"
-    r"|lösung(?= ?:)",
-    between=r"ist|lautet|wäre|also|somit|demnach|daher|die|option|buchstabe|antwort (?=@)",
+    r"|lösung(?= ?:| ist)",
+    between=r"ist|lautet|wäre|also|somit|demnach|daher|die|option|buchstabe|antwort(?= @)",
     says=r"ist|lautet|wäre",
     leads=r"(?:die )?(?:antwort(?:möglichkeit)?|option|aussage|möglichkeit|lösung)|nur|also|daher|somit|folglich"
     r"|demnach",
@@ -229,6 +233,9 @@ GERMAN = Language(
         r"\b(?:also|somit|damit|daher|folglich|demnach|deshalb|deswegen|hier) (?:ist|muss|wäre|stimmt) (?:antwort "
         r"|option )?@ "
         r"(?:die )?(?:richtig|korrekt|best)",
+        r"\b(?:ist|lautet|wäre) (?:also |somit |demnach )?die (?:richtige |korrekte |beste )?(?:antwort|lösung"
+        r"|option) @~",
+        r"(?:(?<![^\n])|(?<=[.;:] ))es ist (?:die )?(?:antwort|option) @~",
         r"\b(?:richtig|korrekt) ist (?:also |daher |somit )?(?:antwort |option )?@~",
         r"\bich (?:wähle|nehme|entscheide mich für|tippe auf)(?: daher| also| hier)?(?: (?:die )?(?:antwort|option"
         r"|lösung))? @~",
@@ -270,7 +277,7 @@ FRENCH = Language(
 PORTUGUESE = Language(
     "Portuguese",
     answer=r"respostas?|gabarito|(?:alternativa|opção) (?:correta|certa)",
-    between=r"é|seria|(?:a |o )?(?:letra|opção|alternativa)|a (?=@)|correta|certa|final|portanto",
+    between=r"é|seria|(?:a |o )?(?:letra|opção|alternativa)|a(?= @)|correta|certa|final|portanto",
     says=r"é|seria",
     leads=r"(?:a |o )?(?:alternativa|opção|letra|resposta|afirmação|item)(?: (?:correta|certa) é)?|portanto|logo|assim"
     r"|então|s[óo]|apenas|somente",
@@ -291,7 +298,7 @@ PORTUGUESE = Language(
 
 RUSSIAN = Language(
     "Russian",
-    answer=r"ответ|(?:правильн|верн)\w{2,3} (?:вариант|выбор|утверждение)(?: ответа)?",
+    answer=r"ответ(?:ом)?|(?:правильн|верн)\w{2,3} (?:вариант|выбор|утверждение)(?: ответа)?",
     between=r"это|является|вариант|буква|под буквой|пункт|будет",
     says=r"это|является|будет",
     leads=r"вариант|ответ|пункт|буква|следовательно|значит|итак|поэтому|только|утверждение|таким образом",
@@ -332,7 +339,7 @@ ITALIAN = Language(
 DUTCH = Language(
     "Dutch",
     answer=r"antwoord|juiste (?:optie|keuze)",
-    between=r"is|optie|dus|het|antwoord (?=@)",
+    between=r"is|optie|dus|het|antwoord(?= @)",
     says=r"is",
     leads=r"(?:het )?(?:optie|antwoord|keuze)|dus|daarom",
     right=r"is (?:dus )?(?:(?:het|de) )?(?:juiste?|correcte?|goede)(?: (?:antwoord|optie|keuze))?~",

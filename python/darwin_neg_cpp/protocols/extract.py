@@ -51,7 +51,9 @@ _LONE = re.compile(LETTER)
 _NOT_BOXED = re.compile(r"\b(?:not|isn['’]t|than)[ (\[]{0,3}\Z", re.IGNORECASE)
 _OR_BOXED = re.compile(r"[ )\]}.,]{0,8}(?:[,/&]|\bor\b|\band\b|또는|或)[ (\[]{0,4}", re.IGNORECASE)
 # after the letter of an answer that was cut off: a mark that closes it, or a whole word that leads to no other letter
-_CONTINUES = re.compile(r"[\"'’”]{0,4}[.)\]}:\n]|.*?(?:\n|\b(?!(?:and|oder|und)\b)\w{3,}\W)", re.DOTALL)
+_CONTINUES = re.compile(
+    r"[\"'’”]{0,4}(?:번?[가-힣]{1,6}|です|である)?[.。)\]}:\n]|.*?(?:\n|\b(?!(?:and|oder|und)\b)\w{3,}\W)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

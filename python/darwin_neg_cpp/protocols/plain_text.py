@@ -27,20 +27,20 @@ ANY_LETTER = rf"{OPEN}?{_START}([A-Za-z])(?:{CLOSE}|{END})"
 
 _INLINE_TAG = r"</?(?:b|i|u|em|strong|code|span|mark|sub|sup|font|small|big|center)\b[^<>]{0,60}>"
 _STYLE = (
-    r"\\(?:text(?:bf|rm|it|sf|tt|sc|up|md|normal)?|math(?:bf|rm|it|sf|tt|bb|cal|frak|scr|ord)?|boldsymbol|operatorname"
+    r"\\(?:text(?:bf|rm|it|sf|tt|sc|up|md|normal)?|math(?:bf|rm|it|sf|tt|bb|cal|frak|scr|ord)?|boldsymbol|bm|pmb|operatorname"
     r"|emph|underline|mbox|hbox|bf|rm|it|tt|sf|sl|em|bfseries|itshape|displaystyle|textstyle|large|Large|LARGE|huge|Huge"
     r"|left|right|bigl?|Bigl?|(?:text)?color\{\w{1,20}\})(?![A-Za-z])"
 )
-_ARROW = r"[-=]{1,3}>|[→➔➜➡⇒⟹➤►▶👉☞]|\\(?:to|rightarrow|Rightarrow|implies|longrightarrow)(?![A-Za-z])"
+_ARROW = r"[-=]{1,3}>|[→➔➜➡⇒⇨⟶⟹↦➤►▶▸⮕👉☞]|\\(?:to|rightarrow|Rightarrow|implies|longrightarrow)(?![A-Za-z])"
 _DRESS = re.compile(
     rf"(?P<style>{_INLINE_TAG}|{_STYLE}|\\[()\[\]]|[*`$]+|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_{{]))"
     rf"|(?P<break></[\w-]{{1,30}}>|\\\\)|(?P<arrow>{_ARROW})"
-    r"|(?P<box>\\(?:boxed|fbox|framebox|colorbox\{\w{1,20}\}|bbox)(?![A-Za-z]))"
+    r"|(?P<box>\\(?:boxed|fbox|framebox|tcbox|colorbox\{\w{1,20}\}|bbox)(?![A-Za-z]))"
     r"|(?P<tick>[✅✓✔☑🗹]|\\checkmark(?![A-Za-z])|(?<![^\n])[-+] \[[xX]\])"
     r"|(?P<cross>[❌✗✘✖❎☒🚫]|(?<![^\n])[-+] \[ \])"
     r"|(?P<letter>[\U0001f150-\U0001f169\U0001f170-\U0001f189])"
     r"|(?P<space>\\(?:[,;:! ]|q?quad(?![A-Za-z]))|~)"
-    r"|(?P<emoji>[\ue000-\ue003\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff\u2600-\u27bf\U0001f000-\U0001faff])"
+    r"|(?P<emoji>[\ue000-\ue003\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff])"
 )
 _REPLACED = {
     "break": "\n",

@@ -48,22 +48,22 @@ _NOUN = (
 def _compiled(pattern: str) -> re.Pattern[str]:
     """Compiles a rule: "@" is a letter, a group unless it is only looked at; "~" is the end of what is said of it."""
     ahead = LETTER.replace("([A-Z])", "[A-Z]")
-    pattern = pattern.replace("~", _STOP).replace("(?=@)", f"(?=(?-i:{ahead}))")
+    pattern = pattern.replace("~", _STOP).replace("(?= @)", f"(?= (?-i:{ahead}))")
     return re.compile(pattern.replace("@", f"(?-i:{LETTER})"), re.IGNORECASE)
 
 
 _MARKER = _compiled(rf"{_joined('answer')}(?: (?:to|for) (?:the|this|that) (?:\w{{1,20}} ){{0,2}}question)?")
 # What may stand between the marker and the letter: marks, brackets, and words that announce the answer.
-_GAP = rf"(?:[\s\"'“”‘’«»()\[\]{{}}<>「」『』【】:=\-–—.,|→✓#{BOX}]|{_joined('between')})"
+_GAP = rf"(?:[\s\"'“”‘’«»()\[\]{{}}<>「」『』【】:=\-–—.,|→✓#•{BOX}]|{_joined('between')})"
 _BETWEEN = _compiled(rf"{_GAP}{{0,16}}")
 _ANY = re.compile(ANY_LETTER)
 # "answer B" alone may be in the middle of any sentence; one of these says that B is the answer
-_SAYS = re.compile(rf"[:=(\[{{<>\-–—|\n→✓】{BOX}{OPEN}]|{_joined('says')}", re.IGNORECASE)
+_SAYS = re.compile(rf"[:=(\[{{<>\-–—|\n→✓•】{BOX}{OPEN}]|{_joined('says')}", re.IGNORECASE)
 # "the best answer among these is B", "the only answer that conserves momentum is B"
 _FAR = _compiled(
-    r" (?:here|among|of|to|for|in|that|which|i|we|you|from|based|given|out)\b"
+    r",? (?:here|among|of|to|for|in|that|which|i|we|you|from|based|given|out)\b"
     r"(?: (?!(?:not|never|wrong|incorrect|if|whether|people|students|many|some|others|most people|\w{1,10}n['’]t)\b)"
-    rf"[\w'’,-]{{1,20}}){{0,8}}? (?:is|must be|would be|should be|has to be|will be)\b{_GAP}{{0,8}}@"
+    rf"[\w'’,-]{{1,20}}){{0,8}}?,? (?:is|must be|would be|should be|has to be|will be)\b{_GAP}{{0,8}}@"
 )
 # "is not A but C", "不是A，而是C"
 _NOT_BUT = _compiled(
@@ -112,7 +112,8 @@ _NEW_CLAUSE = re.compile(r" (?:is|was|has|does|cannot|would)\b")
 class Statement:
     """A place that says which letter the answer is.
 
-    begin, end: of the words that say it. whole: they say all there is, so that no "or C" can follow.
+    begin, end: of the words that say it. whole: they say it after the letter ("B is correct"), so that no "or C" can
+        follow.
     """
 
     begin: int
@@ -184,7 +185,7 @@ def _letter_after(text: str, begin: int) -> tuple[int, str, int] | None:
     if said := _FAR.match(text, begin):
         return None if _REJECTED.match(text, said.end()) else (said.start(1), said[1], said.end())
     between = _BETWEEN.match(text, begin)
-    letter = _ANY.match(text, between.end()) if between else None
+    letter = between and _ANY.match(text, between.end())
     if not between or not letter or not _is_letter(letter[1], text, letter.end()):
         return None
     if not _SAYS.search(text, begin, letter.start() + text.startswith(OPEN, letter.start())):
@@ -202,9 +203,9 @@ def _is_letter(letter: str, text: str, end: int) -> bool:
     """Whether it is neither the article of "the answer is a large number", nor the pronoun of "answer: I think", nor a
     variable in small letters.
     """
-    rest = text[end : end + 20]
-    if rest.startswith(CLOSE):
+    if CLOSE in text[end - 1 : end + 1]:
         return True
+    rest = text[end : end + 20]
     if letter.islower():
         return re.match(r" \w", rest) is None or _AFTER_SMALL.match(rest) is not None
     return letter not in "AI" or re.match(r" [a-z]", rest) is None or _AFTER_CAPITAL.match(rest) is not None
