@@ -64,7 +64,7 @@ def _read_file(path: Path) -> Iterator[Document]:
     name = shown_path(path)
     with open_input(str(path), RequestError) as file:
         data = file.read()
-    text = decode_text(data, f"{name}:", RequestError, remedy="convert it to UTF-8 or leave it out")
+    text = decode_text(data, f"{name}:", RequestError, remedy="convert it or leave it out")
     if "\0" in text:
         raise RequestError(f"{name}: is a binary file, not text; leave it out")
     if path.suffix != ".jsonl":
