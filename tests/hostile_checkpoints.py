@@ -286,6 +286,16 @@ def json_value(file: str, key: str, values: tuple[Any, ...]) -> Spoil:
     return in_json(file, lambda value, i: value.update({key: values[i]}))
 
 
+def without_template_file(spoil: Spoil) -> Spoil:
+    """A template in a file of its own would be used instead of the one in the settings."""
+
+    def spoil_both(folder: Path, i: int) -> None:
+        (folder / "chat_template.jinja").unlink()
+        spoil(folder, i)
+
+    return spoil_both
+
+
 def text_value(key: str, values: tuple[Any, ...]) -> Spoil:
     return in_text(lambda text, i: text.update({key: values[i]}))
 
@@ -610,10 +620,12 @@ KINDS = [
     ),
     Kind(
         "chat template no text",
-        json_value(
-            "tokenizer_config.json",
-            "chat_template",
-            ([1], 7, "\ud800", [{"name": 1, "template": "x"}], [{"name": "a", "template": "\udfff"}]),
+        without_template_file(
+            json_value(
+                "tokenizer_config.json",
+                "chat_template",
+                ([1], 7, "\ud800", [{"name": 1, "template": "x"}], [{"name": "a", "template": "\udfff"}]),
+            )
         ),
         ("tokenizer_config.json", "chat_template"),
     ),

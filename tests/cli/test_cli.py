@@ -262,7 +262,7 @@ def test_text_in_another_encoding_is_named_as_that(
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffhello".encode(encoding) if encoding.endswith("be") else "hello".encode(encoding))
     assert main(["generate", "-m", model, "-f", str(path)]) == 2
-    assert f"{path}: is {encoding[:6].upper()} text; convert it to UTF-8" in error_line(capsys.readouterr().err)
+    assert f"{path}: is {encoding[:6].upper()} text, not UTF-8; convert it" in error_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("verb", ["generate", "chat", "trace", "answer", "eval", "bench", "train-head", "calibrate"])

@@ -91,6 +91,20 @@ def test_a_message_with_reasoning_is_continued_after_it_or_inside_it(llm: Darwin
     assert (reply.reasoning.rstrip(), reply.text) == (" sevens.", "It is 42.")
 
 
+def test_where_answers_start_as_reasoning_a_begun_text_is_still_continued_as_text(
+    llama_tree: Path, tiny_llama: Path
+) -> None:
+    source = (llama_tree / "models" / "templates" / "Qwen-QwQ-32B.jinja").read_text("utf-8")
+    options: dict[str, Any] = {"grammar": 'root ::= " 42, of course."', "stop": [","], "max_tokens": 40}
+    with DarwinNEG(tiny_llama, n_ctx=512, n_parallel=2, n_threads=1, chat_template=source) as llm:
+        assert llm.apply_chat_template([USER]).endswith("<think>\n")
+        for reply in llm.chat(BEGUN, n=2, continue_final_message=True, reasoning_budget_tokens=3, **options):
+            assert (reply.text, reply.reasoning, reply.generation.stop) == (" 42", "", ",")
+        tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+        with pytest.raises(RequestError, match="continue_final_message and tools are both given"):
+            llm.chat(BEGUN, continue_final_message=True, tools=tools)
+
+
 def test_a_schema_is_one_of_what_is_new(llm: DarwinNEG) -> None:
     schema = {"enum": ["a", "b"]}
     message = {"role": "assistant", "content": "As JSON: "}

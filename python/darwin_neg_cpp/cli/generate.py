@@ -38,7 +38,7 @@ def add_parser(verbs: Any) -> None:
         "colour. The answer goes to standard output, a closing line with figures to standard error.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt, or - to read it from standard input")
-    parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
+    parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file, without its last newline")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     form.add_argument("--raw", action="store_true", help="continue the prompt as it is (default, except for --demo)")

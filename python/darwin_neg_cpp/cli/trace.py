@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> None:
         "neither --out nor --json, prints the text in colours and the figures.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="generate from this prompt")
-    parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
+    parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file, without its last newline")
     parser.add_argument("--text", metavar="TEXT", help="trace this text as it is, or @FILE; nothing is generated")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     parser.add_argument("-o", "--out", "--html", metavar="FILE", help="write a self-contained HTML page")

@@ -15,7 +15,7 @@ OTHER_MARKS = {
 }
 
 
-def decode_text(data: bytes, where: str, error: type[DarwinNegError], *, remedy: str = "convert it to UTF-8") -> str:
+def decode_text(data: bytes, where: str, error: type[DarwinNegError], *, remedy: str = "convert it") -> str:
     """Decodes UTF-8 without its byte order mark, and with "\\n" at the end of every line.
 
     Windows editors write the mark, which would become a token in front of a prompt. where: how errors about it
@@ -23,7 +23,7 @@ def decode_text(data: bytes, where: str, error: type[DarwinNegError], *, remedy:
     """
     for mark, name in OTHER_MARKS.items():
         if data.startswith(mark):
-            raise error(f"{where} is {name} text; {remedy}")
+            raise error(f"{where} is {name} text, not UTF-8; {remedy}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as wrong:

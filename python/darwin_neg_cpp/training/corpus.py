@@ -74,7 +74,7 @@ def _read_file(path: Path) -> Iterator[Document]:
         data = file.read()
     if what := not_a_text(data, pages=path.suffix.lower() not in LINES_ENDINGS):
         raise RequestError(f"{name}: {what}")
-    text = decode_text(data, f"{name}:", RequestError, remedy="convert it to UTF-8 or leave it out")
+    text = decode_text(data, f"{name}:", RequestError, remedy="convert it or leave it out")
     if "\0" in text:
         raise RequestError(f"{name}: is a binary file, not text; leave it out")
     if path.suffix.lower() in LINES_ENDINGS:
