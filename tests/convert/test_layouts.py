@@ -251,13 +251,38 @@ def added_tokens_decoder(folder: Path) -> None:
     path.write_text(json.dumps(config), "utf-8")
 
 
+def no_added_tokens_in_tokenizer_json(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text("utf-8"))
+    listed, data["added_tokens"] = data["added_tokens"], []
+    path.write_text(json.dumps(data), "utf-8")
+    (folder / "added_tokens.json").write_text(json.dumps({e["content"]: e["id"] for e in listed}), "utf-8")
+
+
+def special_by_their_part(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config |= {"eos_token": {"content": "<end>", "__type": "AddedToken"}, "additional_special_tokens": ["<think>"]}
+    path.write_text(json.dumps(config), "utf-8")
+    (folder / "added_tokens.json").write_text(json.dumps({"<end>": 263, "<think>": 264, "<plain>": 265}), "utf-8")
+
+
 def both(folder: Path) -> None:
     added_tokens_decoder(folder)
     (folder / "added_tokens.json").write_text(json.dumps({"<other>": 265}), "utf-8")
 
 
 @pytest.mark.parametrize(
-    "change", [added_tokens_json, in_the_vocabulary, added_tokens_decoder, both], ids=lambda change: change.__name__
+    "change",
+    [
+        added_tokens_json,
+        in_the_vocabulary,
+        added_tokens_decoder,
+        both,
+        no_added_tokens_in_tokenizer_json,
+        special_by_their_part,
+    ],
+    ids=lambda change: change.__name__,
 )
 def test_tokens_that_tokenizer_json_lacks_are_added_as_transformers_does(folder: Path, change) -> None:
     change(folder)
@@ -267,6 +292,7 @@ def test_tokens_that_tokenizer_json_lacks_are_added_as_transformers_does(folder:
     assert {token: i for i, token in enumerate(ours.tokens) if ours.types[i] != gguf.TokenType.UNUSED} == (
         theirs.get_vocab()
     )
+    assert ours.special.special_token_ids == {"eos": theirs.eos_token_id, "pad": theirs.pad_token_id}
     added = theirs.added_tokens_decoder
     for i in range(len(theirs)):
         looks_special = str(added[i].content).startswith("<|") if i in added else False

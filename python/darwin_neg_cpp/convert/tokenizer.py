@@ -64,10 +64,13 @@ def read_vocabulary(folder: Path, n_vocab: int) -> Vocabulary:
     config_path = folder / "tokenizer_config.json"
     config = read_json(config_path) if config_path.exists() else {}
     tokens, types = reader.tokens(n_vocab)
-    reader.add(tokens, types, *_tokens_elsewhere(folder, config))
+    more = reader.add(tokens, types, *_tokens_elsewhere(folder, config))
     notes: list[str] = []
     templates = chat_templates(folder, config, notes)
     special = _special(folder, data, n_vocab)
+    for kind in special.special_token_types:  # which the library looks up in tokenizer.json alone
+        if (token := _content(config.get(f"{kind}_token"))) in more:
+            special.special_token_ids[kind] = more[token]
     special.merges = reader.merges()
     return Vocabulary(tokens, types, reader.pre_tokenizer(), special, templates, tuple(notes))
 
@@ -98,17 +101,24 @@ class _TokenizerJson:
             self._place(tokens, types, content, entry.get("id"), kind, unused=False)
         return tokens, types
 
-    def add(self, tokens: list[str], types: list[int], path: Path, more: Mapping[str, tuple[object, bool]]) -> None:
-        """Adds tokens that another file lists, with their ids and whether they are special. What is here stays."""
+    def add(
+        self, tokens: list[str], types: list[int], path: Path, more: Mapping[str, tuple[object, bool]]
+    ) -> dict[str, int]:
+        """Adds tokens that another file lists, with their ids and whether they are special. What is here stays.
+
+        Returns the ids of those that were added.
+        """
         known = {entry["content"] for entry in self._data.get("added_tokens") or []}
         vocabulary = self._data["model"]["vocab"]
         elsewhere = _TokenizerJson(path, self._data)
+        added: dict[str, Any] = {}
         for token, (i, special) in more.items():
             if token not in known:
                 content, kind = _added(token, special)
                 in_vocabulary = vocabulary.get(token)
-                place = i if in_vocabulary is None else in_vocabulary
+                added[token] = place = i if in_vocabulary is None else in_vocabulary
                 elsewhere._place(tokens, types, content, place, kind, unused=in_vocabulary is None)
+        return added
 
     def merges(self) -> list[str]:
         """Reads the merges as GGUF stores them: two parts with a space between; spaces within them are escaped."""
@@ -185,7 +195,18 @@ def _tokens_elsewhere(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Ma
     path = folder / "added_tokens.json"
     if not path.exists():
         return path, {}
-    return path, {token: (i, False) for token, i in read_json(path).items()}
+    special = {_content(value) for key, value in config.items() if key.endswith("_token")}
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        listed = config.get(key)
+        values = listed.values() if isinstance(listed, dict) else listed if isinstance(listed, list) else []
+        special |= {_content(value) for value in values}
+    return path, {token: (i, token in special) for token, i in read_json(path).items()}
+
+
+def _content(token: object) -> str:
+    """A token as tokenizer_config.json names it, as text or as an object; "" for anything else."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
 
 
 def chat_templates(folder: Path, config: Mapping[str, Any], notes: list[str]) -> dict[str, str]:

@@ -161,6 +161,7 @@ def output_norm_sha256(header: Header) -> str:
 def _check_model(header: Header) -> None:
     """Raises ModelFileError for a file that no engine opens as a model, with a head or without."""
     check_header(header)
+    hidden_size(header)
     kind = header.value("general.type")
     if kind in NOT_MODELS:
         raise ModelFileError(
