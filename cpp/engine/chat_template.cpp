@@ -166,6 +166,9 @@ StopHere ChatPrompt::stops_at(const std::string & answer, size_t at) const {
         }
     }
     const ChatAnswer read = read_answer(*this, answer, true);
+    if (read.unforeseen) {
+        return StopHere::yes;
+    }
     for (const ChatAnswer::Span & span : read.text_spans) {
         if (at >= span.begin && at < span.end) {
             return StopHere::yes;
