@@ -256,7 +256,7 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
         throw RequestError("json_schema and tools are both given; give one, or tool_choice=\"none\"");
     }
     try {
-        out->params                  = common_chat_templates_apply(templates_.get(), in);
+        out->params = common_chat_templates_apply(templates_.get(), in);
         if (!in.parallel_tool_calls) {
             allow_one_call(out->params.grammar);
         }
