@@ -264,6 +264,13 @@ ChatAnswer all_text(const std::string & answer) {
     return out;
 }
 
+// The beginning of an answer that is not in the template's format, of which nothing is shown before its end.
+ChatAnswer unforeseen() {
+    ChatAnswer out;
+    out.unforeseen = true;
+    return out;
+}
+
 ChatAnswer from_message(const Run & run, size_t n_answer) {
     ChatAnswer out;
     out.reasoning  = run.message().reasoning_content;
@@ -297,7 +304,7 @@ ChatAnswer read_text(const ChatPrompt & prompt, const std::string & answer, bool
         return text.failed() ? all_text(answer) : from_message(text, answer.size());
     }
     if (whole.failed()) {
-        return partial ? ChatAnswer{} : all_text(answer);
+        return partial ? unforeseen() : all_text(answer);
     }
     ChatAnswer out = from_message(whole, answer.size());
     if (whole.needs_more()) {
@@ -315,7 +322,7 @@ ChatAnswer read_messages(const ChatPrompt & prompt, const std::string & answer, 
     const Run whole = run_whole(prompt, prompt.parser.parser, answer, true);
     if (whole.failed()) {
         if (partial) {
-            return {};
+            return unforeseen();
         }
         const Run text = run_whole(prompt, prompt.text_parser(), answer, true);
         return text.failed() || !text.reads_all() ? all_text(answer) : from_message(text, answer.size());
@@ -349,9 +356,10 @@ ChatAnswer read_tagged(const ChatPrompt & prompt, const std::string & answer, bo
     BodyReader body(prompt, answer, partial, out);
     const Run whole = run_whole(prompt, prompt.text_parser(), answer, true);
     if (whole.failed()) {
-        if (!partial) {
-            body.read(0);
+        if (partial) {
+            return unforeseen();
         }
+        body.read(0);
         return out;
     }
     const std::vector<Span> thoughts = whole.spans(Builder::REASONING);

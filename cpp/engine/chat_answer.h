@@ -22,7 +22,8 @@ struct ChatAnswer {
     std::string text;
     std::vector<common_chat_tool_call> tool_calls;
     std::vector<Span> text_spans;  // where `text` was taken from
-    size_t decided = 0;            // from here on it is open what the bytes are: they may become a call
+    size_t decided  = 0;           // from here on it is open what the bytes are: they may become a call
+    bool unforeseen = false;       // not in the template's format: in the end it will all be text
 };
 
 // Reads an answer, or with `partial` the beginning of one, of which what may still become a call is left out.

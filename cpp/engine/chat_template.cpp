@@ -166,6 +166,9 @@ StopHere ChatPrompt::stops_at(const std::string & answer, size_t at) const {
         }
     }
     const ChatAnswer read = read_answer(*this, answer, true);
+    if (read.unforeseen) {
+        return StopHere::yes;
+    }
     for (const ChatAnswer::Span & span : read.text_spans) {
         if (at >= span.begin && at < span.end) {
             return StopHere::yes;
@@ -260,7 +263,7 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
         throw RequestError("json_schema and tools are both given; give one, or tool_choice=\"none\"");
     }
     try {
-        out->params                  = common_chat_templates_apply(templates_.get(), in);
+        out->params = common_chat_templates_apply(templates_.get(), in);
         if (!in.parallel_tool_calls) {
             allow_one_call(out->params.grammar);
         }

@@ -324,6 +324,12 @@ def test_json_has_one_object_a_sample_and_nothing_else_on_stdout(model: str) -> 
     assert chat["choices"][0]["message"] == {"role": "assistant", "content": "42", "reasoning_content": "hm"}
 
 
+def test_a_sample_that_fails_is_named_and_the_others_are_printed(model: str) -> None:
+    out = run("generate", "-m", model, "half", "--samples", "3")
+    assert out.returncode == 1 and out.stdout == "--- sample 0\none \n--- sample 1\none \n--- sample 2\none \n"
+    assert out.stderr == "sample 1 failed: the sampler gave up\n"
+
+
 def test_options_reach_the_engine(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["-n", "9", "--temp", "0", "--top-k", "7", "--stop", "a", "--stop", "b", "--n-ctx", "99", "-t", "2"]
     options += ["--neg", "sample", "--neg-threshold", "0.5", "--neg-top-k", "4", "--temp-scale", "--ignore-eos"]

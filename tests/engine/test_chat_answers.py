@@ -212,6 +212,12 @@ def test_stop_strings_count_in_the_visible_text_alone(
     assert ("".join(p.reasoning for p in parts), "".join(p.text for p in parts)) == (out.reasoning, out.text)
 
 
+def test_stop_strings_count_where_a_model_ignores_the_format(open_model: Open) -> None:
+    llm = open_model("openai-gpt-oss-120b")
+    out = llm.chat(USER, grammar='root ::= "six sevens are 42"', temperature=0.0, max_tokens=40, stop="are")
+    assert (out.text, out.finish_reason, out.generation.stop) == ("six sevens ", "stop", "are")
+
+
 def test_stop_strings_do_not_cut_a_call(open_model: Open) -> None:
     llm = open_model("Qwen3.5-4B")
     options: Any = {"tools": TOOLS[1:], "tool_choice": "required", "enable_thinking": False, "max_tokens": 80}
