@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
 from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError
 from ..files.input_file import open_input, shown_path
+from ..files.usable_cpus import usable_cpus
 from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, to_engine_values
@@ -98,6 +99,8 @@ class Session:
         if progress is not None and not callable(progress):
             raise RequestError(f"progress must be a function of one number, got {type(progress).__name__}")
         check_runnable(self.path, use_mmap=options.get("use_mmap", True))
+        if not values.get("n_threads"):
+            values["n_threads"] = min(usable_cpus().default_threads, MAX_THREADS)
         stopped = False
 
         def watch(fraction: float) -> bool:
