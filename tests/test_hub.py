@@ -130,6 +130,27 @@ repository = hub.look_up({REPO!r})
     assert result.returncode == 1 and f"DarwinNegError: {REPO}: cannot be downloaded" in last, result.stderr
 
 
+def test_a_silent_storage_of_large_files_is_an_error_too(folder, tmp_path, silent_server):
+    (folder / "weights.xet").write_bytes(bytes(1000))
+    code = f"""
+import os
+from darwin_neg_cpp import hub
+from darwin_neg_cpp.errors import DarwinNegError
+before = dict(os.environ)
+repository = hub.look_up({REPO!r})
+try:
+    hub.download(repository, "weights.xet")
+except DarwinNegError as error:
+    print(error)
+assert dict(os.environ) == before
+"""
+    limits = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DISABLE_XET": "0"}
+    limits["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "1"  # its own variables count before ours
+    with Hub(REPO, folder, storage=silent_server) as server:
+        result = python(code, server.url, tmp_path / "hf", **limits)
+    assert result.stdout.startswith(f"{REPO}: cannot be downloaded"), result.stdout + result.stderr
+
+
 def test_a_host_that_does_not_answer_is_not_asked_for_ever(monkeypatch):
     """Many files are downloaded after each other: a silent host must not cost a time-out for each."""
     import huggingface_hub.constants

@@ -21,8 +21,9 @@ class Hub:
 
     token: required as the bearer token. gated: refused although the token is right. cut: file name -> how often its
     download breaks off in the middle. silent: names of files that are never sent; "HEAD NAME": the question about a
-    file; "tree": the list of them. stalled: names of files of which half is sent, and then nothing. requests: (method,
-    path, Range header or "", bearer or "") of every request.
+    file; "tree": the list of them. stalled: names of files of which half is sent, and then nothing. storage: address of
+    the storage that files named *.xet are in. requests: (method, path, Range header or "", bearer or "") of every
+    request.
     """
 
     repo: str
@@ -33,6 +34,7 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     stalled: set[str] = field(default_factory=set)
+    storage: str = ""
     requests: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     def __enter__(self) -> Hub:
@@ -87,6 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         bearer = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         path = self.path.partition("?")[0]
+        if hub.storage and path == "/token":
+            return self._send_token()
         hub.requests.append((self.command, path, self.headers.get("Range") or "", bearer))
         prefix = "" if hub.kind == "models" else "/datasets"
         api = re.fullmatch(rf"/api/{hub.kind}/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path)
@@ -122,6 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
+    def _send_token(self) -> None:
+        self.send_response(200)
+        self.send_header("X-Xet-Cas-Url", self.hub.storage)
+        self.send_header("X-Xet-Access-Token", "token")
+        self.send_header("X-Xet-Token-Expiration", "4102444800")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def _send(self, name: str, body: bool) -> None:
         path = self.hub.folder / name
         if not path.is_file():
@@ -137,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Accept-Ranges", "bytes")
+        if self.hub.storage and name.endswith(".xet"):
+            self.send_header("X-Xet-Hash", hashlib.sha256(data).hexdigest())
+            self.send_header("X-Xet-Refresh-Route", f"{self.hub.url}/token")
         data = data[begin:end]
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

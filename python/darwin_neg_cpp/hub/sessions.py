@@ -72,6 +72,7 @@ class _TimeOuts:
         self._sessions: list[Any] = []
         self._failing_since: dict[str, float] = {}  # host -> when its first request without an answer ended
         self._factory: tuple[str, Any, Any] | None = None  # name, the user's or the library's own, ours
+        self._variables: list[str] = []  # set in the environment
 
     def __enter__(self) -> None:
         from huggingface_hub.utils import _http, get_session
@@ -80,6 +81,7 @@ class _TimeOuts:
             self._calls += 1
             if self._calls == 1:
                 self._failing_since.clear()
+                self._limit_storage()
                 # the public way to set the factory closes the session, whoever uses it; of versions 1 and 0 by name
                 for name in ("_GLOBAL_CLIENT_FACTORY", "_GLOBAL_BACKEND_FACTORY"):
                     theirs = getattr(_http, name, None)
@@ -101,9 +103,26 @@ class _TimeOuts:
                 if getattr(_http, name) is ours:
                     setattr(_http, name, theirs)
             self._factory = None
+            while self._variables:
+                os.environ.pop(self._variables.pop(), None)
             for session in self._sessions:
                 session.__dict__.pop("send", None)
             self._sessions.clear()
+
+    def _limit_storage(self) -> None:
+        """Limits what is not asked through a session: the storage of large files, whose client waits for minutes.
+
+        It reads the environment when its first download begins. Chunks of many files share its connections, so that one
+        may wait a while for its turn.
+        """
+        limits = {
+            "HF_XET_CLIENT_READ_TIMEOUT": f"{round(3 * seconds()) or 1}s",
+            "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2",
+        }
+        for name, value in limits.items():
+            if name not in os.environ:
+                os.environ[name] = value
+                self._variables.append(name)
 
     def _limiting(self, factory: Callable[[], Any]) -> Callable[[], Any]:
         def limiting() -> Any:
