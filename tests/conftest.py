@@ -138,8 +138,8 @@ def tiny_llama(tmp_path: Path) -> Path:
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[fake_core.Engine]:
     """The scripted engine, in the place of the compiled one."""
     module = fake_core.module()
+    monkeypatch.setattr(darwin_neg_cpp, "_core", module, raising=False)  # first: it loads what it will put back
     monkeypatch.setitem(sys.modules, "darwin_neg_cpp._core", module)
-    monkeypatch.setattr(darwin_neg_cpp, "_core", module, raising=False)
     return fake_core.Engine
 
 

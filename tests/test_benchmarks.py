@@ -25,6 +25,8 @@ from conftest import ROOT
          r"mode 3 +[\d.]+ s +[\d.]+x one greedy answer"),
         ("convert.py", ["--shapes", "small", "--rounds", "1"], r"ours +[\d.]+ s"),
         ("attach.py", ["--gigabytes", "0.05", "--rounds", "1"], r"neg attach / cp \+ fsync: [\d.]+"),
+        ("busy.py", ["--busy", "1", "--rounds", "1", "--seconds", "1"],
+         r"1 busy: this package's waiting: [\d.]+ tokens/s"),
         # on the CPU it shows nothing about a GPU, but that the one command for it works
         ("gpu.py", ["--device", "CPU"], r"gate +248320 tokens, with ties: 0 of 8 rows wrong"),
     ],

@@ -29,6 +29,35 @@ REPO = "some-lab/Tiny-1B-NEG"
         (["a.gguf", "b.gguf"], {"file": "b.gguf"}, "b.gguf"),
         (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], {}, "m-00001-of-00002.gguf"),
         (["m.gguf", "m.neg.gguf"], {}, "m.gguf"),
+        # what is not a model
+        (["m-Q4_K_M.gguf", "m-imatrix.gguf"], {}, "m-Q4_K_M.gguf"),
+        (["m.Q4_K_M.gguf", "m.imatrix.gguf", "imatrix_unsloth.gguf", "MMPROJ-F16.GGUF"], {}, "m.Q4_K_M.gguf"),
+        (["m-Q8_0.gguf", "m-Q8_0-imatrix.gguf"], {"quant": "q8_0"}, "m-Q8_0.gguf"),
+        (["m-imatrix-Q4_K_M.gguf"], {}, "m-imatrix-Q4_K_M.gguf"),
+        (["m-Q4_K_M-imat.gguf"], {}, "m-Q4_K_M-imat.gguf"),
+        # the plain name before others of the same type
+        (["m-Q4_K_XL.gguf", "m-UD-Q4_K_XL.gguf"], {"quant": "Q4_K_XL"}, "m-Q4_K_XL.gguf"),
+        (["m-UD-Q4_K_XL.gguf", "m-UD-Q2_K_XL.gguf"], {"quant": "q4_k_xl"}, "m-UD-Q4_K_XL.gguf"),
+        (["m-Q4_K_XL.gguf", "m-UD-Q4_K_XL.gguf"], {"quant": "UD-Q4_K_XL"}, "m-UD-Q4_K_XL.gguf"),
+        (["m.Q4_K_M.gguf", "m.i1-Q4_K_M.gguf"], {"quant": "Q4_K_M"}, "m.Q4_K_M.gguf"),
+        (["m.Q4_K_M.gguf", "m.i1-Q4_K_M.gguf"], {"quant": "i1-q4_k_m"}, "m.i1-Q4_K_M.gguf"),
+        (["m-MTP-Q4_K_M.gguf", "m-Q4_K_M.gguf"], {"quant": "Q4_K_M"}, "m-Q4_K_M.gguf"),
+        (["MTP/m-Q4_K_M.gguf", "m-Q4_K_M.gguf"], {"quant": "Q4_K_M"}, "m-Q4_K_M.gguf"),
+        (["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "m-MTP-Q4_K_M.gguf"], {}, "m-Q4_K_M.gguf"),
+        (["m-Q4_K_M-uncensored.gguf", "m-Q4_K_M.gguf"], {"quant": "Q4_K_M"}, "m-Q4_K_M.gguf"),
+        (["Q8_0/m-Q8_0.gguf", "m-Q8_0.gguf"], {"quant": "Q8_0"}, "m-Q8_0.gguf"),
+        (["m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf", "m-Q8_0.gguf"], {}, "m-Q8_0.gguf"),
+        (["BF16/m-00001-of-00002.gguf", "BF16/m-00002-of-00002.gguf"], {"quant": "bf16"}, "BF16/m-00001-of-00002.gguf"),
+        (["m-bf16.gguf", "m-f16.gguf"], {"quant": "F16"}, "m-f16.gguf"),
+        # as users type them
+        (["m-Q4_K_M.gguf", "m-Q6_K.gguf"], {"quant": "*q4*"}, "m-Q4_K_M.gguf"),
+        (["m-Q4_K_M.gguf", "m-Q6_K.gguf"], {"quant": "q4-k-m"}, "m-Q4_K_M.gguf"),
+        (["m-Q4_K_M.gguf", "m-Q6_K.gguf"], {"quant": "Q6_?"}, "m-Q6_K.gguf"),
+        (["m-Q4_K_M.gguf", "m-Q6_K.gguf", "mmproj-q6.gguf"], {"file": "*q6*"}, "m-Q6_K.gguf"),
+        (["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf"], {"file": "*Q4_K_M.gguf"}, "m-Q4_K_M.gguf"),
+        (["m-Q4_K_M.gguf", "m-Q6_K.gguf"], {"file": "M-q6_k.GGUF"}, "m-Q6_K.gguf"),
+        (["x/m-Q6_K.gguf", "m-Q4_0.gguf"], {"file": "m-Q6_K.gguf"}, "x/m-Q6_K.gguf"),
+        (["m-imatrix.gguf", "m-Q4_0.gguf"], {"file": "m-imatrix.gguf"}, "m-imatrix.gguf"),
     ],
 )
 def test_the_model_file_of_a_repository_is_found(names: list[str], options: dict[str, str], found: str) -> None:
@@ -42,6 +71,11 @@ def test_the_model_file_of_a_repository_is_found(names: list[str], options: dict
         (["a.gguf", "b.gguf"], {}, "has several GGUF files; choose one with quant= or file=: a.gguf, b.gguf"),
         (["a-Q4_0.gguf"], {"quant": "Q8_0"}, "has no file of quant Q8_0"),
         (["a.gguf"], {"file": "b.gguf"}, "has no file b.gguf; it has a.gguf"),
+        (["m-imatrix.gguf", "mmproj.gguf"], {}, "neither a GGUF file nor a checkpoint"),
+        (["m-Q4_0.gguf", "m-Q4_1.gguf", "m-Q8_0.gguf"], {"quant": "q4_*"}, "several .*: m-Q4_0.gguf, m-Q4_1.gguf$"),
+        (["m-Q8_0.gguf", "m-UD-Q4_K_XL.gguf"], {}, "several .*: m-Q8_0.gguf, m-UD-Q4_K_XL.gguf$"),
+        (["m.gguf", "m-v2.gguf"], {}, "several"),
+        (["m-Q4_0.gguf"], {"file": "*q8*"}, r"has no file \*q8\*; it has m-Q4_0.gguf"),
     ],
 )
 def test_a_repository_without_the_file_says_what_it_has(
@@ -126,3 +160,55 @@ def test_a_checkpoint_without_a_head_is_converted_once(checkpoint, tmp_path):
         assert fetched(hub, tmp_path, "quant='q8_0'", "side_car=False") == first
         assert fetched(hub, tmp_path, "quant='q8_0'") == first
         assert requests(hub) == before + 2
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint, tmp_path_factory) -> tuple[Path, Path]:
+    """A folder whose `cache` holds the model as q8_0, and that file; Hugging Face's own cache has been removed."""
+    base = tmp_path_factory.mktemp("converted")
+    with Hub(REPO, checkpoint) as hub:
+        first = fetched(hub, base, "quant='q8_0'")
+    shutil.rmtree(base / "hf")
+    return base, first
+
+
+def attempts(url: str, base: Path, *calls: str, **env: str) -> list[str]:
+    """For each call of `fetch`, the path, or the error."""
+    code = f"""
+from darwin_neg_cpp.errors import DarwinNegError
+from darwin_neg_cpp.pretrained import fetch
+for call in {calls!r}:
+    try:
+        print(eval(call)[0])
+    except DarwinNegError as error:
+        print("error:", error)
+"""
+    result = python(code, url, base / "hf", DARWIN_NEG_CACHE=str(base / "cache"), **env)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("offline", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["no network", "offline"])
+def test_a_converted_file_needs_neither_the_hub_nor_its_cache(converted, offline):
+    base, first = converted
+    right = [f"fetch({REPO!r}, quant='Q8_0')", f"fetch('{REPO}:q8_0')", f"fetch('{REPO}:q8_0', revision={COMMIT!r})"]
+    # nothing else is taken for it
+    wrong = [f"fetch({REPO!r}, {more})" for more in ("quant='bf16'", "quant='*'", "quant='q8_0', file='a.gguf'")]
+    wrong += [f"fetch('{REPO}:q8_0', {more})" for more in ("side_car=False", "revision='v2'")]
+    found = attempts("http://127.0.0.1:9", base, *right, *wrong, **offline)
+    assert found[: len(right)] == [str(first)] * len(right)
+    errors = found[len(right) :]
+    assert len(errors) == len(wrong) and all(f"error: {REPO}: cannot be downloaded" in error for error in errors)
+
+
+def test_the_hub_is_asked_for_the_commit_and_for_nothing_else(converted, checkpoint):
+    base, first = converted
+    record = first.parent / "refs" / "main"
+    with Hub(REPO, checkpoint) as hub:
+        assert attempts(hub.url, base, f"fetch('{REPO}:Q8_0', revision={COMMIT!r})") == [str(first)]
+        assert requests(hub) == 0, "what a commit holds does not change"
+        for content in (COMMIT.encode(), b"\xff" * 40):  # a broken record is made again
+            record.write_bytes(content)
+            assert attempts(hub.url, base, f"fetch('{REPO}:Q8_0')") == [str(first)]
+            assert record.read_text("ascii") == COMMIT
+        assert requests(hub) == 2

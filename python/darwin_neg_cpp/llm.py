@@ -102,9 +102,10 @@ class DarwinNEG(AsyncMethods):
     ) -> DarwinNEG:
         """Downloads a GGUF file (and the NEG side-car beside it) from a Hugging Face repository, and loads it.
 
-        A repository of safetensors is converted on the way, head included, and the result kept in the cache.
-        quant: "Q4_K_M", picks among several files, or the type to convert to; file: names one. neg: a local side-car
-        instead of the repository's.
+        A repository of safetensors is converted on the way, head included, and the result kept in the cache, where it
+        is looked for first. repo: OWNER/NAME, OWNER/NAME:Q4_K_M, or the address of its page. quant: "Q4_K_M", picks
+        among several files, or the type to convert to; file: names one; both may be patterns ("*q4*"). neg: a local
+        side-car instead of the repository's.
         """
         from .pretrained import fetch
 

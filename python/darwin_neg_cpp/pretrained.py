@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote as as_file_name
 
 from . import hub
 from .convert import convert, source
-from .errors import ModelFileError
+from .errors import DarwinNegError
 from .files.cache_folder import cache_root
+from .files.output_file import replacing
 from .files.progress import ProgressBar
+from .gguf_file.choice import SIDE_CAR_SUFFIX, choose, is_model
 from .gguf_file.header import read_header
-from .gguf_file.parts import is_first, part_names, whole_name
+from .gguf_file.parts import part_names, whole_name
 from .hub import Repository
 from .neg.formats import has_neg
 
 logger = logging.getLogger(__name__)
 
-SIDE_CAR_SUFFIX = ".neg.gguf"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def fetch(
@@ -31,72 +34,94 @@ def fetch(
     revision: str | None = None,
     side_car: bool = True,
 ) -> tuple[str, str | None]:
-    """Downloads a GGUF model, and the NEG side-car `<model>.neg.gguf` beside it if there is one; returns their paths.
+    """Downloads a GGUF model and the NEG side-car `<model>.neg.gguf` beside it, if there is one; returns their paths.
 
     A repository of safetensors is downloaded and converted, its NEG head included, to the type `quant` (by default
-    the stored one); the result is kept in this package's cache. quant, file: which GGUF file of the repository, when
-    it holds several. token: by default the one that `hf auth login` stored. side_car: False leaves out the head.
-    Downloads are kept in Hugging Face's own cache.
+    the stored one); the result is kept in this package's cache, where it is looked for first. repo: OWNER/NAME, also
+    with the quantization as OWNER/NAME:Q4_K_M, or the address of its page or of one of its files. quant, file: which
+    GGUF file of the repository, when it holds several. token: by default the one that `hf auth login` stored.
+    side_car: False leaves out the head. Downloads are kept in Hugging Face's own cache.
     """
-    repository = hub.look_up(repo, revision=revision, token=token)
+    address = hub.read_address(repo, quant=quant, file=file, revision=revision)
+    repo, quant, file, revision = address.repo, address.quant, address.file, address.revision
+    kind = (quant or "auto").lower()
+    earlier = None if file is not None else _earlier(repo, revision, kind, with_head=side_car)
+    if earlier is not None and revision is not None and _COMMIT.fullmatch(revision):
+        return str(earlier), None  # a commit does not change: the hub has nothing to add
+    try:
+        repository = hub.look_up(repo, revision=revision, token=token)
+    except DarwinNegError as error:
+        if earlier is None:
+            raise
+        if not hub.is_offline():
+            logger.warning("%s; the file that was converted earlier is used", error)
+        return str(earlier), None
     for note in repository.notes:
         logger.warning("%s", note)
+    if earlier is not None and repository.folder is not None:
+        return str(earlier), None
     names = repository.names
-    if file is None and "config.json" in names and not any(_is_model(name) for name in names):
-        return str(_converted(repository, (quant or "auto").lower(), with_head=side_car)), None
-    model = choose(repo, names, quant=quant, file=file)
+    if file is None and "config.json" in names and not any(is_model(name) for name in names):
+        return str(_converted(repository, kind, with_head=side_car)), None
+    where = repo if repository.folder is None else f"{repo} (an earlier download of it; the hub was not asked)"
+    model = choose(where, names, quant=quant, file=file)
     first, *_ = [hub.download(repository, part) for part in part_names(model)]
     beside = whole_name(model).removesuffix(".gguf") + SIDE_CAR_SUFFIX
     return str(first), str(hub.download(repository, beside)) if side_car and beside in names else None
 
 
-def choose(repo: str, names: Sequence[str], *, quant: str | None, file: str | None) -> str:
-    """Picks the model file among a repository's file names; of a split model its first part."""
-    models = [name for name in sorted(names) if _is_model(name)]
-    if file is not None:
-        if file not in names:
-            raise ModelFileError(f"{repo}: has no file {file}; it has {', '.join(models) or 'no GGUF file'}")
-        return file
-    if not models:
-        raise ModelFileError(
-            f"{repo}: has neither a GGUF file nor a checkpoint; take a GGUF of the backbone "
-            "from another repository and join the head to it with `darwin-neg neg attach`"
-        )
-    if quant is not None:
-        pattern = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(quant)}(?![A-Za-z0-9_])", re.IGNORECASE)
-        matching = [name for name in models if pattern.search(name)]
-        if not matching:
-            raise ModelFileError(f"{repo}: has no file of quant {quant}; it has {', '.join(models)}")
-        models = matching
-    if len(models) > 1:
-        raise ModelFileError(f"{repo}: has several GGUF files; choose one with quant= or file=: {', '.join(models)}")
-    return models[0]
+def _earlier(repo: str, revision: str | None, kind: str, *, with_head: bool) -> Path | None:
+    """What was converted of the commit that a revision had when the hub was last asked; None without it."""
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return _find(repo, revision, kind, with_head=with_head)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        commit = _record(repo, revision).read_text("ascii").strip()
+        if _COMMIT.fullmatch(commit):
+            return _find(repo, commit, kind, with_head=with_head)
+    return None
+
+
+def _find(repo: str, commit: str, kind: str, *, with_head: bool) -> Path | None:
+    """The converted file of a commit, if it is in the cache."""
+    if not kind.isidentifier():
+        return None  # a pattern, or anything else that is not a type
+    out, other = _path(repo, commit, kind, with_head=with_head), _path(repo, commit, kind, with_head=True)
+    if out.exists():
+        return out
+    if not with_head and other.exists() and not has_neg(read_header(other)):
+        return other  # the checkpoint has no head
+    return None
+
+
+def _path(repo: str, commit: str, kind: str, *, with_head: bool) -> Path:
+    """Its name holds commit, type, and whether the head was asked for: all that is known before the weights are."""
+    return _folder(repo) / f"{commit[:12]}-{kind}{'' if with_head else '-plain'}.gguf"
+
+
+def _folder(repo: str) -> Path:
+    return cache_root() / "converted" / repo.replace("/", "--")
+
+
+def _record(repo: str, revision: str | None) -> Path:
+    """The file that holds the commit of a branch or tag, for the time when the hub cannot be asked."""
+    return _folder(repo) / "refs" / as_file_name(revision or "main", safe="")
 
 
 def _converted(repository: Repository, kind: str, *, with_head: bool) -> Path:
-    """Returns a checkpoint's GGUF file in the cache, and makes it when it is not there.
-
-    Its name holds commit, type, and whether the head was asked for: all that is known before the weights are
-    downloaded.
-    """
+    """Returns a checkpoint's GGUF file in the cache, and makes it when it is not there."""
     convert.check_type(kind)
-    folder = cache_root() / "converted" / repository.id.replace("/", "--")
-    name = f"{repository.commit[:12]}-{kind}"
-    with_any_head, plain = folder / f"{name}.gguf", folder / f"{name}-plain.gguf"
-    if not with_head and not plain.exists() and with_any_head.exists() and not has_neg(read_header(with_any_head)):
-        return with_any_head  # the checkpoint has no head
-    out = with_any_head if with_head else plain
-    if out.exists():
-        return out
-    checkpoint = source.fetch(repository)
-    plan = convert.plan(checkpoint, outtype=kind, without_neg=not (with_head and source.has_head(checkpoint)))
-    folder.mkdir(parents=True, exist_ok=True)
-    with ProgressBar("converting") as progress:
-        convert.write_any(plan, out, kind, force=True, progress=progress)
+    out = _find(repository.id, repository.commit, kind, with_head=with_head)
+    if out is None:
+        checkpoint = source.fetch(repository)
+        plan = convert.plan(checkpoint, outtype=kind, without_neg=not (with_head and source.has_head(checkpoint)))
+        out = _path(repository.id, repository.commit, kind, with_head=with_head)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with ProgressBar("converting") as progress:
+            convert.write_any(plan, out, kind, force=True, progress=progress)
+    if repository.folder is None:
+        record = _record(repository.id, repository.revision)
+        with contextlib.suppress(OSError):  # only a later run without network misses it
+            record.parent.mkdir(exist_ok=True)
+            with replacing(record) as (file, _):
+                file.write(repository.commit.encode())
     return out
-
-
-def _is_model(name: str) -> bool:
-    if not name.endswith(".gguf") or name.endswith(SIDE_CAR_SUFFIX) or "mmproj" in name:
-        return False
-    return is_first(name)

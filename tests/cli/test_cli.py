@@ -35,8 +35,8 @@ FAKE = [sys.executable, str(ROOT / "tests" / "fake_core.py")]
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model file for the scripted engine, which is put in the place of the real one."""
     module = fake_core.module()
+    monkeypatch.setattr(darwin_neg_cpp, "_core", module, raising=False)  # first: it loads what it will put back
     monkeypatch.setitem(sys.modules, "darwin_neg_cpp._core", module)
-    monkeypatch.setattr(darwin_neg_cpp, "_core", module, raising=False)
     monkeypatch.setenv("DARWIN_NEG_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")

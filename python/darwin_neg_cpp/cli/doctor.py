@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.cache_folder import cache_root
+from ..files.usable_cpus import UsableCpus, usable_cpus
 from .options import add_json_option
 from .terminal import human_bytes
 
@@ -48,6 +49,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "usable_cpus": _usable(usable_cpus()),
         "memory": _memory(),
         "packages": {name: _package(name) for name in PACKAGES},
         "cache": _folder(cache_root()),
@@ -65,6 +67,27 @@ def examine() -> dict[str, Any]:
     out["devices"] = _core.devices()
     out["gpu_offload"] = _core.supports_gpu_offload()
     return out
+
+
+def _usable(cpus: UsableCpus) -> dict[str, Any]:
+    return {
+        "count": cpus.count,
+        "affinity": cpus.affinity,
+        "quota": cpus.quota,
+        "cores": cpus.cores,
+        "default_threads": cpus.default_threads or cpus.cores or cpus.count,
+    }
+
+
+def _threads(found: dict[str, Any]) -> str:
+    usable = found["usable_cpus"]
+    reasons = []
+    if usable["affinity"] < found["cpus"]:
+        reasons.append(f"affinity mask of {usable['affinity']} CPUs")
+    if usable["quota"] is not None:
+        reasons.append(f"control group's quota of {usable['quota']:g} CPUs")
+    why = f" ({', '.join(reasons)})" if reasons else ""
+    return f"at most {usable['default_threads']} by default{why}"
 
 
 def _memory() -> int | None:
@@ -110,6 +133,7 @@ def _print(found: dict[str, Any]) -> None:
     lines.append(("packages", ", ".join(f"{k} {v or 'MISSING'}" for k, v in found["packages"].items())))
     memory = f", {human_bytes(found['memory'])} of memory" if found["memory"] else ""
     lines.append(("platform", f"{found['platform']}, {found['cpus']} CPUs{memory}"))
+    lines.append(("threads", _threads(found)))
     free = f", {human_bytes(cache['free'])} free" if cache["free"] is not None else ""
     lines.append(("cache", f"{cache['path']}{'' if cache['writable'] else ' (NOT WRITABLE)'}{free}"))
     for label, value in lines:

@@ -20,11 +20,15 @@ def add_parser(verbs: Any) -> None:
         "repository's checkpoint; then prints the path of the model file, which lies in the cache. "
         "What is there already is not downloaded again.",
     )
-    parser.add_argument("repo", metavar="REPO", help="repository id, OWNER/NAME")
     parser.add_argument(
-        "--quant", metavar="TYPE", help="which of several GGUF files, or the type that a checkpoint is converted to"
+        "repo", metavar="REPO", help="repository id, OWNER/NAME or OWNER/NAME:TYPE, or the address of its page"
     )
-    parser.add_argument("--file", metavar="NAME", help="the GGUF file of this name")
+    parser.add_argument(
+        "--quant",
+        metavar="TYPE",
+        help="which of several GGUF files (Q4_K_M, or a pattern: '*q4*'), or the type to convert a checkpoint to",
+    )
+    parser.add_argument("--file", metavar="NAME", help="the GGUF file of this name, or of this pattern")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository")
     add_json_option(parser, "print the paths of model and side-car as JSON")
     parser.set_defaults(run=run)

@@ -17,6 +17,7 @@ from ..errors import DarwinNegError, ModelFileError, OutputError, RequestError
 from ..files.input_file import PathLike, open_input, shown, shown_path
 from ..files.output_file import check_output, rename_in_errors, replacing
 from ..files.progress import Progress, no_progress
+from ..files.usable_cpus import usable_cpus
 from ..gguf_file.header import Header, TensorInfo, read_header
 from ..gguf_file.parts import read_model
 from ..gguf_file.preflight import check_loadable
@@ -156,7 +157,7 @@ def _run(
                 number,
                 imatrix="" if imatrix is None else os.fspath(imatrix),
                 allow_requantize=allow_requantize,
-                n_threads=threads,
+                n_threads=threads or usable_cpus().count,
                 progress=state,
             )
         except BaseException as error:  # raised again below, on the caller's thread

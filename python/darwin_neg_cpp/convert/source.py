@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .. import hub
-from ..errors import ModelFileError
+from ..errors import ModelFileError, RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import rename_in_errors
 from ..hub import Repository
@@ -49,11 +49,14 @@ def find(source: str, *, revision: str | None = None, token: str | None = None, 
 
     An earlier download is resumed where it stopped. whole: False downloads only an outline.
     """
-    if Path(source).exists() or not REPOSITORY.fullmatch(source):
+    address = None if Path(source).exists() else hub.read_address(source, revision=revision)
+    if address is None or not REPOSITORY.fullmatch(address.repo):
         if revision is not None:
             raise ModelFileError(f"{shown_path(source)}: is a folder; a revision is for repositories of the hub")
         return Source(Path(source), None)
-    repository = hub.look_up(source, revision=revision, token=token)
+    if address.quant is not None:
+        raise RequestError(f"{source}: names the type {address.quant}; give the repository alone, and outtype=")
+    repository = hub.look_up(address.repo, revision=address.revision, token=token)
     return fetch(repository) if whole else outline(repository)
 
 

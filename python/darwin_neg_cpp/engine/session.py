@@ -17,6 +17,7 @@ from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
 from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
 from ..files.input_file import open_input, shown_path
 from ..files.shown_text import escape_line
+from ..files.usable_cpus import usable_cpus
 from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, read_file_defaults, to_engine_values
@@ -109,6 +110,8 @@ class Session:
             raise RequestError(f"progress must be a function of one number, got {type(progress).__name__}")
         for note in check_runnable(self.path, use_mmap=options.get("use_mmap", True)):
             logger.warning("%s", note)
+        if not values.get("n_threads"):
+            values["n_threads"] = min(usable_cpus().default_threads, MAX_THREADS)
         stopped = False
 
         def watch(fraction: float) -> bool:

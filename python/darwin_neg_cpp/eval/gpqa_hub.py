@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import hub
 from ..errors import DarwinNegError
-from ..hub import errors_about
 
 REPO = "Idavidrein/gpqa"
 FILE = "gpqa_diamond.csv"
@@ -16,11 +16,9 @@ def fetch(*, file: str = FILE, revision: str | None = None) -> Path:
 
     The token is the one that `hf auth login` stored, or HF_TOKEN. Errors: DarwinNegError.
     """
-    from huggingface_hub import hf_hub_download
-
     try:
-        with errors_about(REPO):
-            return Path(hf_hub_download(REPO, file, repo_type="dataset", revision=revision))
+        # one request that fails at once: huggingface_hub's own repeats its request for a file when there is no network
+        return hub.download(hub.look_up(REPO, revision=revision, kind="dataset"), file)
     except DarwinNegError as error:
         raise DarwinNegError(
             f"{error}; the dataset is gated: accept its terms at https://huggingface.co/datasets/{REPO} and run "

@@ -1,0 +1,16 @@
+"""A client of the Hugging Face hub, and nothing else."""
+
+from .address import Address, read_address
+from .client import Repository, download, errors_about, is_offline, look_up, read_range, snapshot
+
+__all__ = [
+    "Address",
+    "Repository",
+    "download",
+    "errors_about",
+    "is_offline",
+    "look_up",
+    "read_address",
+    "read_range",
+    "snapshot",
+]
