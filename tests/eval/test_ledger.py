@@ -20,6 +20,7 @@ from darwin_neg_cpp import DarwinNegError, RequestError
 from darwin_neg_cpp.errors import OutputError
 from darwin_neg_cpp.eval import data, ledger, ledger_lines, plans, run, settings, summary
 from darwin_neg_cpp.protocols import ModeConfig, Protocol
+from darwin_neg_cpp.protocols.sampler import Output
 from scripted_sampler import ScriptedSampler, letters, said
 
 ITEMS = data.load(ROOT / "examples" / "questions.csv").items[::9]  # 8 questions over 6 domains
@@ -478,3 +479,11 @@ def contents_of(protocols: list[Protocol], config: ModeConfig) -> ledger_lines.C
 )
 def test_enough_questions_are_in_flight_to_fill_the_batch(modes: Any, n_parallel: int, least: int, most: int) -> None:
     assert least <= plans.choose_in_flight(plans.choose(modes, CONFIG, controls=False), n_parallel) <= most
+
+
+def test_a_call_that_was_refused_keeps_its_reason_and_others_say_nothing_of_one() -> None:
+    key = ledger_lines.CallKey(1, Protocol("mode", 0), 3, 0)
+    for reason, error in (("stop", None), ("error", "no token can be chosen")):
+        output = Output("x", 1, reason, 5, token_ids=(1,), error=error)
+        entry = json.loads(ledger_lines.encode_call(key, "ab", output))["call"]
+        assert ledger_lines._decode_call(entry) == (key, ("ab", output)) and ("error" in entry) == (error is not None)
