@@ -346,7 +346,8 @@ class DarwinNEG:
         """Answers a conversation in OpenAI's message format through the model's own chat template.
 
         Options are those of SamplingParams, and these of the template: enable_thinking (for templates that know the
-        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), chat_template_kwargs.
+        switch; None, the default, leaves it to the template), tools (OpenAI's list of functions), tool_choice ("auto",
+        "none", "required", or a dict that names the function to call), chat_template_kwargs.
         Returns a ChatReply (a list of n of them for n > 1).
         """
         template, sampling = split_options(options)

@@ -13,7 +13,14 @@ from ..errors import ContextFullError, NegHeadError, RequestError
 from ..files.cache_folder import cache_root
 from ..sampling import Neg, SamplingParams
 from .flags import Flag, with_flags
-from .options import add_colour_option, add_model_options, add_sampling_options, load_model, sampling_params
+from .options import (
+    add_colour_option,
+    add_model_options,
+    add_sampling_options,
+    add_thinking_options,
+    load_model,
+    sampling_params,
+)
 from .terminal import AnswerWriter, closing_line, print_note, use_colour
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ HISTORY_LINES = 1000
 class Conversation:
     """Holds the messages so far and the settings that commands change."""
 
-    def __init__(self, llm: DarwinNEG, params: SamplingParams, *, system: str | None, thinking: bool) -> None:
+    def __init__(self, llm: DarwinNEG, params: SamplingParams, *, system: str | None, thinking: bool | None) -> None:
         self.llm = llm
         self.params = params
         self.thinking = thinking
@@ -123,7 +130,7 @@ def add_parser(verbs: Any) -> None:
         "the answer, not the program. With a pipe for input, every line is a message.",
     )
     parser.add_argument("--system", metavar="TEXT", help="system message")
-    parser.add_argument("--no-think", action="store_true", help="switch off the template's thinking")
+    add_thinking_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing lines")
     add_colour_option(parser)
     add_model_options(parser)
@@ -135,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     sampling_params(args)  # bad options are refused before the model is loaded
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None)
-        conversation = Conversation(llm, params, system=args.system, thinking=not args.no_think)
+        conversation = Conversation(llm, params, system=args.system, thinking=args.thinking)
         conversation.colour = use_colour(sys.stdout, args.color)
         conversation.quiet = args.quiet
         conversation.flags = args.flags

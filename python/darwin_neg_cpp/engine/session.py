@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
@@ -24,6 +24,7 @@ from .async_bridge import AsyncBridge
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
 from .token_ids import check_tokens, is_one_prompt
+from .user_text import UserText, tokenize_pieces
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -127,6 +128,11 @@ class Session:
             raise DarwinNegError("the model is closed; load it again")
         return self._engine
 
+    @cached_property
+    def user_text(self) -> UserText:
+        """What of a conversation must not become control tokens."""
+        return UserText(self.engine)
+
     def close(self) -> None:
         """Cancels what runs, whose answers still arrive, and frees the memory. Safe to call twice."""
         engine, self._engine = self._engine, None
@@ -181,7 +187,8 @@ class Session:
         **options: Unpack[conversation.TemplateOptions],
     ) -> ChatPrompt:
         """A conversation in the model's chat template."""
-        return conversation.render(self.engine, messages, add_generation_prompt=add_generation_prompt, **options)
+        engine, user_text = self.engine, self.user_text
+        return conversation.render(engine, user_text, messages, add_generation_prompt=add_generation_prompt, **options)
 
     def chat_tokens(
         self,
@@ -194,7 +201,8 @@ class Session:
         return self.tokenize_rendered(self.render(messages, add_generation_prompt=add_generation_prompt, **options))
 
     def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
-        tokens = self.tokenize_prompt(prompt.prompt)
+        pieces = prompt.pieces
+        tokens = self.tokenize_prompt(prompt.prompt) if len(pieces) == 1 else tokenize_pieces(self.engine, pieces)
         # some templates write the start token themselves; a second one would change the answer
         bos = self.info["bos"]
         return tokens[1:] if tokens[:2] == [bos, bos] else tokens
@@ -264,7 +272,7 @@ class Session:
     ) -> tuple[ChatPrompt, list[int], SamplingParams]:
         """What a conversation is submitted as: its prompt, the token ids of that, and parameters that go with it."""
         schema = to_engine_values(params)["json_schema"]
-        prompt = conversation.render(self.engine, messages, json_schema=schema, **options)
+        prompt = conversation.render(self.engine, self.user_text, messages, json_schema=schema, **options)
         if schema:
             # the template has put the schema's grammar after the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
