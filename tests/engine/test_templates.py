@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,19 @@ def test_token_ids_of_ordinary_conversations_are_those_of_transformers(llm: Darw
         ]
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         assert llm.chat_tokens(messages) == tokenizer.encode(text), content
+
+
+def test_numbers_are_written_as_jinja2_writes_them(tiny_llama: Path) -> None:
+    import jinja2
+
+    template = "{{ x }}|{{ x | tojson }}|{{ {'a': [x]} | tojson }}"
+    python = jinja2.Environment()
+    python.filters["tojson"] = json.dumps  # transformers' own filter, without HTML's escapes
+    rng = random.Random(1)
+    numbers = [52.5200081, 2**64 - 1, 2**63, 2**63 - 1, -(2**63), 2**53 + 1, 0, -3, 0.0, -0.0, 0.1, 100.0, 2 / 3, 1e300]
+    numbers += [1e15, 1e16, 123456789012345680.0, 1e-4, 1e-5, 5e-324, 123456.789, 9999999999999998.0]
+    numbers += [rng.uniform(-1, 1) * 10.0 ** rng.randint(-30, 30) for _ in range(60)]
+    with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1, chat_template=template) as llm:
+        for number in numbers:
+            written = llm.apply_chat_template(USER, chat_template_kwargs={"x": number})
+            assert written == python.from_string(template).render(x=number)
