@@ -96,6 +96,7 @@ OBEYED: list[tuple[Any, Callable[[Any], bool]]] = [
     ({"type": "array", "items": [{"type": "null"}, {"type": "boolean"}], "maxItems": 1}, lambda x: x == [None]),
     ({"type": "array", "prefixItems": [{"type": "null"}], "items": False}, lambda x: x == [None]),
     ({"type": "array", "items": False}, lambda x: x == []),
+    ({"type": "array", "items": {"type": "null"}, "maxItems": 2000}, lambda x: len(x) <= 2000),
     ({"type": "object", "required": ["a"]}, lambda x: "a" in x),
     (
         {"type": "object", "properties": PAIR, "required": ["a", "c"]},
@@ -107,6 +108,7 @@ OBEYED: list[tuple[Any, Callable[[Any], bool]]] = [
         {"type": "object", "additionalProperties": {"type": "boolean"}, "minProperties": 1, "maxProperties": 2},
         lambda x: len(x) in (1, 2),
     ),
+    ({"additionalProperties": {"type": "null"}, "maxProperties": 2000}, lambda x: len(x) <= 2000),
     (
         {"type": "object", "patternProperties": {"^x_": {"type": "integer"}}, "additionalProperties": False},
         lambda x: all(name.startswith("x_") and _is_int(value) for name, value in x.items()),

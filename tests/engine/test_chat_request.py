@@ -95,6 +95,17 @@ def test_a_choice_of_tools_names_what_may_be_called(
     assert (names or None) == callable_names
 
 
+def test_strict_parameters_are_enforced_or_refused(llm: DarwinNEG) -> None:
+    strict = tool("f")
+    strict["function"]["strict"] = True
+    llm.chat(USER, tools=[strict])
+    strict["function"]["parameters"]["properties"]["a"] = {"type": "string", "pattern": "^a"}
+    with pytest.raises(RequestError, match="parameters of 'f' are strict, but have keywords"):
+        llm.chat(USER, tools=[strict])
+    strict["function"]["strict"] = False
+    llm.chat(USER, tools=[strict])
+
+
 def test_a_schema_beside_tools_that_are_not_called_is_obeyed(llm: DarwinNEG) -> None:
     llm.chat(USER, tools=[tool("f")], tool_choice="none", json_schema={"type": "object"})
     assert json.loads(calls("template")[-1]["json_schema"]) == {"type": "object"}

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checks import check_choice, check_flag, json_text, shown
 from ..errors import RequestError
+from ..json_schema import keywords, llama
 
 CHOICES = ("auto", "none", "required")
 
@@ -68,6 +69,8 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None, tool_choice: object = 
     ):
         raise RequestError('tools must be a list like [{"type": "function", "function": {"name": ...}}]')
     offered = list(tools or ())
+    for tool in offered:
+        _check_strict(tool)
     choice, names = _read_choice("auto" if tool_choice is None else tool_choice)
     if not offered:
         if choice == "required":
@@ -87,6 +90,20 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None, tool_choice: object = 
 def tools_text(tools: Sequence[Mapping[str, Any]]) -> str:
     """JSON for the engine, "" for no tools."""
     return json_text("tools", list(tools)) if tools else ""
+
+
+def _check_strict(tool: Mapping[str, Any]) -> None:
+    """Arguments of a call follow what llama.cpp makes of their schema, which for `strict` must be all of it."""
+    function = tool.get("function", tool)
+    if not isinstance(function, Mapping) or function.get("strict") is not True:
+        return
+    parameters = function.get("parameters", {})
+    keywords.check(parameters, f"the parameters of {shown(function.get('name'))}, #")
+    if not llama.obeys(parameters):
+        raise RequestError(
+            f"tools: the parameters of {shown(function.get('name'))} are strict, but have keywords that llama.cpp does "
+            "not enforce in calls (patterns, bounds below zero ...); leave them out, or leave out strict"
+        )
 
 
 def _read_choice(tool_choice: object) -> tuple[str, list[str] | None]:

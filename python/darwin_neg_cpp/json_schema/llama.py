@@ -10,7 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from .formats import INTEGERS, UNSIGNED
-from .keywords import ANNOTATIONS, KNOWN, OF_TYPE, Schema, constraints, has_type, resolve, type_of, types_of
+from .keywords import (
+    ANNOTATIONS,
+    KNOWN,
+    MAX_REPEATS,
+    OF_TYPE,
+    Schema,
+    constraints,
+    has_type,
+    resolve,
+    type_of,
+    types_of,
+)
 
 _FORMATS = ("date", "time", "date-time", "uuid", "uuid1", "uuid2", "uuid3", "uuid4", "uuid5")
 _STRUCTURE = {"string": ("minLength", "maxLength"), "array": ("items", "prefixItems"), "object": ("properties",)}
@@ -112,7 +123,9 @@ class _Reader:
         items = words.get("items", words.get("prefixItems", {}))
         if isinstance(items, list):
             return len(items) > 0 and low <= len(items) <= (high or len(items)) and all(map(self.obeys, items))
-        return (high is None or max(low, 1) <= high) and self.obeys(items)
+        # from none to many is counted twice there, and refused
+        too_many = high is not None and low == 0 and high > MAX_REPEATS // 4
+        return not too_many and (high is None or max(low, 1) <= high) and self.obeys(items)
 
     def _object(self, words: Mapping[str, Any]) -> bool:
         if words.keys() - {"properties", "required", "additionalProperties"}:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from ..checks import json_text, shown
+from ..checks import MAX_JSON_SIZE, json_text, shown
 from ..errors import RequestError
 from . import charset, decimals, keywords, llama, pattern
 from .decimals import Bound
@@ -56,7 +56,10 @@ def obeyed_text(text: str) -> str:
     keywords.check(schema)
     if llama.obeys(schema):
         return text if schema else '{"title": ""}'  # a template takes an empty schema for none
-    return json_text("json_schema", {**schema, RULES_KEY: grammar(schema)})
+    rules = grammar(schema)
+    if len(rules) + len(text) > MAX_JSON_SIZE:
+        raise RequestError("json_schema: its grammar is larger than a megabyte; use smaller bounds or simpler patterns")
+    return json_text("json_schema", {**schema, RULES_KEY: rules})
 
 
 def grammar(schema: Schema) -> str:
@@ -156,7 +159,7 @@ class _Converter:
                     self.check_apart(made, place)
                 choices.append(made)
         for first, others in _dependent(words, path):
-            without = {"properties": {**{}, first: False}}
+            without = {"properties": {first: False}}
             choices.append([without, {"required": [first, *others]}])
         count = 1
         for made in choices:
@@ -364,7 +367,8 @@ class _Converter:
         if parts:
             return f'{fixed} ("," own-space {item}){_times(low, high)}'
         many = f'{item} ("," own-space {item}){_times(max(low - 1, 0), None if high is None else high - 1)}'
-        return many if low > 0 else f"({many})?"
+        # a rule of its own, because llama.cpp counts what is repeated inside parentheses again for those after them
+        return many if low > 0 else f"{self.rule(many)}?"
 
     def containing(self, words: Words, rest: Schema, path: str, low: int, high: int | None) -> str:
         count = words.get("minContains", 1)
@@ -550,7 +554,7 @@ class _Converter:
             if count:
                 return f'("," own-space {extra}){_times(least, most)}'
             many = f'{extra} ("," own-space {extra}){_times(0, None if most is None else most - 1)}'
-            return many if least else f"({many})?"
+            return many if least else f"{self.rule(many)}?"
 
         whole = rest(0, 0)
         if whole is None:
@@ -569,10 +573,8 @@ class _Converter:
         """Whether nothing that is generated for the first is valid for the second."""
         if depth > 5:
             return False
-        for a, b in itertools.product(*([list(self.cases(words, path))] for words in (one, other))):
-            if not all(self._apart(x, y, path, depth) for x in a for y in b):
-                return False
-        return True
+        both = itertools.product(self.cases(one, path), self.cases(other, path))
+        return all(self._apart(a, b, path, depth) for a, b in both)
 
     def _apart(self, a: Words, b: Words, path: str, depth: int) -> bool:
         for first, second in ((a, b), (b, a)):
