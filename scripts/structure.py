@@ -37,7 +37,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "neg": ("gguf_file",),
     "demo_model": BASE,
     "hub": BASE,
-    "sampling": BASE,
+    "sampling": ("json_schema",),
+    "json_schema": BASE,
     "gguf_file": BASE,
     "openai_json": ("results", "checks"),
     "results": ("openai_json", "checks"),  # in one direction only: a circle of files is refused

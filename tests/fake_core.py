@@ -90,7 +90,7 @@ class RequestParams(_Params):
 
 class ChatPrompt:
     def __init__(self, prompt: str) -> None:
-        self.prompt, self.stops, self.supports_thinking = prompt, [], True
+        self.prompt, self.pieces, self.stops, self.supports_thinking = prompt, [prompt], [], True
 
 
 class _Request:
@@ -244,6 +244,9 @@ class Engine:
 
     def stats(self) -> dict[str, int]:
         return {"n_requests": len(self.requests)}
+
+    def marker_texts(self) -> list[tuple[str, bool]]:
+        return []
 
     def tokenize(self, text: bytes, add_special: bool, parse_special: bool) -> list[int]:
         self._check()

@@ -344,6 +344,14 @@ void bind_engine(py::module_ & m) {
         py::arg("index"));
     py::class_<ChatPrompt, std::shared_ptr<ChatPrompt>>(m, "ChatPrompt")
         .def_property_readonly("prompt", [](const ChatPrompt & p) { return lenient(p.params.prompt); })
+        .def_property_readonly("pieces",
+                               [](const ChatPrompt & p) {
+                                   py::list out;
+                                   for (const std::string & piece : p.pieces) {
+                                       out.append(lenient(piece));
+                                   }
+                                   return out;
+                               })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
         .def_property_readonly("supports_thinking", [](const ChatPrompt & p) { return p.params.supports_thinking; });
     py::class_<InboxHandle>(m, "Inbox")
@@ -369,6 +377,14 @@ void bind_engine(py::module_ & m) {
                  py::dict out;
                  for (const auto & [key, value] : h.get()->model().metadata()) {
                      out[lenient(key)] = lenient(value);
+                 }
+                 return out;
+             })
+        .def("marker_texts",
+             [](const Handle & h) {
+                 py::list out;
+                 for (const auto & [text, control] : h.get()->model().marker_texts()) {
+                     out.append(py::make_tuple(lenient(text), control));
                  }
                  return out;
              })
@@ -416,9 +432,9 @@ void bind_engine(py::module_ & m) {
         .def(
             "apply_chat_template",
             [](const Handle & h, const std::string & messages_json, const std::string & tools_json,
-               const std::string & tool_choice, bool enable_thinking, bool add_generation_prompt,
+               const std::string & tool_choice, std::optional<bool> enable_thinking, bool add_generation_prompt,
                const std::string & template_kwargs_json, std::optional<bool> parallel_tool_calls,
-               const std::string & json_schema) {
+               const std::string & json_schema, const std::string & callable_json, const std::string & cut) {
                 ChatRequest r;
                 r.messages_json         = messages_json;
                 r.tools_json            = tools_json;
@@ -428,14 +444,16 @@ void bind_engine(py::module_ & m) {
                 r.template_kwargs_json  = template_kwargs_json;
                 r.parallel_tool_calls   = parallel_tool_calls;
                 r.json_schema           = json_schema;
+                r.callable_json         = callable_json;
+                r.cut                   = cut;
                 const auto engine       = h.get();
                 const WithoutGil unlocked;
                 return std::const_pointer_cast<ChatPrompt>(engine->chat_template().apply(r));
             },
             py::arg("messages_json"), py::kw_only(), py::arg("tools_json") = "", py::arg("tool_choice") = "auto",
-            py::arg("enable_thinking") = true, py::arg("add_generation_prompt") = true,
+            py::arg("enable_thinking") = py::none(), py::arg("add_generation_prompt") = true,
             py::arg("template_kwargs_json") = "", py::arg("parallel_tool_calls") = py::none(),
-            py::arg("json_schema") = "")
+            py::arg("json_schema") = "", py::arg("callable_json") = "", py::arg("cut") = "")
         .def(
             "parse_chat",
             [](const Handle &, const std::string & text, const std::shared_ptr<ChatPrompt> & prompt, bool partial) {

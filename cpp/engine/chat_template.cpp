@@ -1,6 +1,7 @@
 #include "chat_template.h"
 
 #include "errors.h"
+#include "schema_grammar.h"
 
 #include "chat-peg-parser.h"
 #include "json-schema-to-grammar.h"
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstring>
 
 namespace darwin_neg {
 
@@ -72,6 +74,33 @@ std::string with_prefixed_rules(const std::string & grammar, const std::string &
         i = end;
     }
     return out;
+}
+
+std::vector<common_chat_tool> parse_tools(const std::string & text) {
+    return common_chat_tools_parse_oaicompat(parse_json("tools", text));
+}
+
+// llama.cpp always sets the variable enable_thinking. What a template does without it shows under another name.
+common_chat_templates_ptr undecided_templates(const Model & model, std::string source) {
+    constexpr const char * k_name = "enable_thinking";
+    size_t at                     = source.find(k_name);
+    if (at == std::string::npos) {
+        return nullptr;
+    }
+    for (; at != std::string::npos; at = source.find(k_name, at)) {
+        source.replace(at, std::strlen(k_name), "thinking_undecided");
+    }
+    return common_chat_templates_init(model.get(), source);
+}
+
+std::vector<std::string> cut_in_pieces(const std::string & text, const std::string & mark) {
+    std::vector<std::string> pieces;
+    size_t begin = 0;
+    for (size_t at; !mark.empty() && (at = text.find(mark, begin)) != std::string::npos; begin = at + mark.size()) {
+        pieces.push_back(text.substr(begin, at - begin));
+    }
+    pieces.push_back(text.substr(begin));
+    return pieces;
 }
 
 }  // namespace
@@ -198,7 +227,9 @@ ChatTemplate::ChatTemplate(const Model & model, const std::string & override_sou
         if (!override_source.empty()) {
             common_chat_template(override_source, "", "");  // what common throws has lost its text
         }
-        templates_ = common_chat_templates_init(model.get(), override_source);
+        templates_       = common_chat_templates_init(model.get(), override_source);
+        undecided_       = undecided_templates(model, common_chat_templates_source(templates_.get()));
+        undecided_tools_ = undecided_templates(model, common_chat_templates_source(templates_.get(), "tool_use"));
     } catch (const std::exception & e) {
         if (!override_source.empty()) {
             throw RequestError(std::string("chat_template cannot be parsed: ") + e.what());
@@ -219,10 +250,52 @@ bool ChatTemplate::supports_thinking() const {
     }
 }
 
+common_chat_params ChatTemplate::render(common_chat_templates_inputs inputs,
+                                        std::optional<bool> enable_thinking) const {
+    const bool own_variant =
+        !inputs.tools.empty() && !common_chat_templates_source(templates_.get(), "tool_use").empty();
+    const common_chat_templates_ptr & undecided = own_variant ? undecided_tools_ : undecided_;
+    if (enable_thinking || !undecided) {
+        inputs.enable_thinking = enable_thinking.value_or(true);
+        return common_chat_templates_apply(templates_.get(), inputs);
+    }
+    common_chat_params out = common_chat_templates_apply(undecided.get(), inputs);
+    // usually the default is one of the two, and llama.cpp reads more from a template whose switch it can try
+    for (const bool on : {true, false}) {
+        inputs.enable_thinking    = on;
+        common_chat_params either = common_chat_templates_apply(templates_.get(), inputs);
+        if (either.prompt == out.prompt) {
+            return either;
+        }
+    }
+    return out;
+}
+
+void ChatTemplate::check_tools(const common_chat_templates_inputs & inputs, const ChatRequest & request,
+                               const common_chat_params & params) const {
+    if (inputs.tools.empty() || inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_NONE) {
+        return;
+    }
+    common_chat_templates_inputs without = inputs;
+    without.tools.clear();
+    without.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
+    if (render(without, request.enable_thinking).prompt == params.prompt) {
+        throw RequestError(
+            "tools: the chat template does not show them to the model; pass chat_template= with one that does, or "
+            "describe the functions in a message");
+    }
+    if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED && params.grammar.empty()) {
+        throw RequestError(
+            "tool_choice: a call cannot be enforced, because the form of calls could not be read from the chat "
+            "template; use \"auto\"");
+    }
+}
+
 std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & request) const {
     if (!available_) {
         throw RequestError(
-            "the model file has no chat template (or none that can be parsed); pass chat_template=, or generate without it");
+            "the model file has no chat template (or none that can be parsed); pass chat_template=, or generate "
+            "without it");
     }
     const common_json messages = parse_json("messages", request.messages_json);
 
@@ -230,7 +303,7 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
     try {
         in.messages = common_chat_msgs_parse_oaicompat(messages);
         if (!request.tools_json.empty()) {
-            in.tools       = common_chat_tools_parse_oaicompat(parse_json("tools", request.tools_json));
+            in.tools       = parse_tools(request.tools_json);
             in.tool_choice = common_chat_tool_choice_parse_oaicompat(request.tool_choice);
         }
     } catch (const RequestError &) {
@@ -238,8 +311,11 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
     } catch (const std::exception & e) {
         throw RequestError(std::string("messages or tools: ") + e.what());
     }
-    in.json_schema           = request.json_schema;
-    in.enable_thinking       = request.enable_thinking;
+    const std::optional<AnswerSchema> schema =
+        request.json_schema.empty() ? std::nullopt : std::make_optional<AnswerSchema>(request.json_schema);
+    if (schema) {
+        in.json_schema = schema->converted();
+    }
     in.add_generation_prompt = request.add_generation_prompt;
     in.reasoning_format      = COMMON_REASONING_FORMAT_DEEPSEEK;
     if (!request.template_kwargs_json.empty()) {
@@ -258,24 +334,48 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
 
     auto out       = std::make_shared<ChatPrompt>();
     out->has_tools = !in.tools.empty() && in.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
-    out->may_think = in.enable_thinking;
+    out->may_think = request.enable_thinking.value_or(true);
     if (out->has_tools && !in.json_schema.empty()) {
         throw RequestError("json_schema and tools are both given; give one, or tool_choice=\"none\"");
     }
     try {
-        out->params = common_chat_templates_apply(templates_.get(), in);
+        out->params = render(in, request.enable_thinking);
+        check_tools(in, request, out->params);
+        if (!request.callable_json.empty()) {
+            // all tools are shown, of which the answer may call these
+            in.tools                    = parse_tools(request.callable_json);
+            const std::string shows_all = std::move(out->params.prompt);
+            out->params                 = render(in, request.enable_thinking);
+            out->params.prompt          = shows_all;
+        }
         if (!in.parallel_tool_calls) {
             allow_one_call(out->params.grammar);
         }
+        if (schema) {
+            out->params.grammar = schema->complete(out->params.grammar);
+            if (out->params.grammar.empty()) {
+                throw RequestError(
+                    "json_schema: llama.cpp cannot constrain the answers of this chat template; "
+                    "pass another chat_template=, or use generate()");
+            }
+            if (schema->is_shown_in(out->params.prompt)) {
+                in.json_schema     = schema->shown();
+                out->params.prompt = render(in, request.enable_thinking).prompt;
+            }
+        }
+        out->pieces                  = cut_in_pieces(out->params.prompt, request.cut);
+        out->params.prompt           = string_join(out->pieces, "");
         out->parser                  = common_chat_parser_params(out->params);
         out->parser.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
         out->parser.parser           = load_parser(out->params);
         if (out->has_tools || !in.json_schema.empty()) {
             in.tools.clear();
             in.json_schema.clear();
-            out->text_only = load_parser(common_chat_templates_apply(templates_.get(), in));
+            out->text_only = load_parser(render(in, request.enable_thinking));
         }
         out->reasoning = find_reasoning_frame(out->params, out->text_parser());
+    } catch (const RequestError &) {
+        throw;
     } catch (const std::exception & e) {
         throw RequestError(std::string("the chat template cannot render these messages: ") + e.what());
     }

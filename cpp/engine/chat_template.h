@@ -22,8 +22,9 @@ struct ChatPrompt {
     common_chat_parser_params parser;
     common_peg_arena text_only;  // parser of an answer without calls or a schema, where that is another one
     ReasoningFrame reasoning;
-    bool has_tools = false;  // tools that the answer may call
-    bool may_think = true;   // the reasoning has not been switched off
+    std::vector<std::string> pieces;  // params.prompt, cut where no token may reach across (ChatRequest::cut)
+    bool has_tools = false;           // tools that the answer may call
+    bool may_think = true;            // the reasoning has not been switched off
 
     const common_peg_arena & text_parser() const { return text_only.empty() ? parser.parser : text_only; }
 
@@ -48,11 +49,13 @@ struct ChatPrompt {
 struct ChatRequest {
     std::string messages_json;  // OpenAI's list of messages
     std::string tools_json;     // OpenAI's list of tools, or ""
+    std::string callable_json;  // those of `tools_json` that the answer may call, or "" for all
     std::string tool_choice = "auto";
     std::optional<bool> parallel_tool_calls;  // not set: if the template knows them
     std::string json_schema;
-    std::string template_kwargs_json;  // an object, or ""
-    bool enable_thinking       = true;
+    std::string template_kwargs_json;     // an object, or ""
+    std::string cut;                      // text in the messages at which the prompt is cut in pieces, or ""
+    std::optional<bool> enable_thinking;  // not set: as the template does when it is not told
     bool add_generation_prompt = true;
 };
 
@@ -70,7 +73,17 @@ public:
     std::shared_ptr<const ChatPrompt> apply(const ChatRequest & request) const;
 
 private:
+    common_chat_params render(common_chat_templates_inputs inputs, std::optional<bool> enable_thinking) const;
+
+    // Throws RequestError when the template, or llama.cpp's reading of it, leaves the tools out.
+    void check_tools(const common_chat_templates_inputs & inputs, const ChatRequest & request,
+                     const common_chat_params & params) const;
+
     common_chat_templates_ptr templates_;
+    // the same with the variable enable_thinking under another name, which nobody sets, without and with tools; null
+    // where the template does not read it
+    common_chat_templates_ptr undecided_;
+    common_chat_templates_ptr undecided_tools_;
     bool available_ = false;
 };
 

@@ -282,4 +282,16 @@ std::string Model::piece(llama_token token, bool special) const {
     return common_token_to_piece(vocab_, token, special);
 }
 
+std::vector<std::pair<std::string, bool>> Model::marker_texts() const {
+    constexpr int k_control = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
+    std::vector<std::pair<std::string, bool>> texts;
+    for (llama_token token = 0; token < n_vocab_; ++token) {
+        const int attributes = llama_vocab_get_attr(vocab_, token);
+        if ((attributes & (k_control | LLAMA_TOKEN_ATTR_USER_DEFINED)) != 0) {
+            texts.emplace_back(llama_vocab_get_text(vocab_, token), (attributes & k_control) != 0);
+        }
+    }
+    return texts;
+}
+
 }  // namespace darwin_neg

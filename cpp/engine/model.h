@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace darwin_neg {
@@ -97,6 +98,9 @@ public:
     std::vector<llama_token> tokenize(const std::string & text, bool add_special, bool parse_special) const;
     std::string detokenize(const std::vector<llama_token> & tokens, bool special) const;
     std::string piece(llama_token token, bool special) const;
+
+    // Texts that the tokenizer always reads as one token of their own, and whether that is a control token.
+    std::vector<std::pair<std::string, bool>> marker_texts() const;
 
 private:
     ModelParams params_;

@@ -4,9 +4,7 @@
 #include "errors.h"
 #include "log_sink.h"
 #include "logits.h"
-
-#include "json-schema-to-grammar.h"
-#include "json.h"
+#include "schema_grammar.h"
 
 #include <algorithm>
 #include <cmath>
@@ -24,20 +22,6 @@ std::string one_line(const char * text) {
         out += *c == '\n' ? ' ' : *c;
     }
     return out;
-}
-
-std::string grammar_of_schema(const std::string & schema) {
-    common_json parsed;
-    try {
-        parsed = common_json::parse(schema);
-    } catch (const std::exception & e) {
-        throw RequestError("json_schema is not valid JSON: " + one_line(e.what()));
-    }
-    try {
-        return json_schema_to_grammar(parsed);
-    } catch (const std::exception & e) {
-        throw RequestError("json_schema cannot be turned into a grammar: " + one_line(e.what()));
-    }
 }
 
 // What llama.cpp's grammar parser logged about it, as ": reason", or nothing.
@@ -141,7 +125,7 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
         }
     }
     if (!r.json_schema.empty()) {
-        s.grammar = {COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, grammar_of_schema(r.json_schema)};
+        s.grammar = {COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, AnswerSchema(r.json_schema).grammar()};
     } else if (!r.grammar.empty()) {
         s.grammar = {COMMON_GRAMMAR_TYPE_USER, r.grammar};
     } else if (chat != nullptr) {

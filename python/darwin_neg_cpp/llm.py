@@ -293,9 +293,10 @@ class DarwinNEG(AsyncMethods):
         """Answers a conversation in OpenAI's message format through the model's own chat template.
 
         Options are those of SamplingParams, and these of the template: enable_thinking (for templates that know the
-        switch; True), tools (OpenAI's list of functions), tool_choice ("auto"), parallel_tool_calls (None: if the
-        template knows several calls in one answer), chat_template_kwargs, continue_final_message (True: the answer
-        continues the last message, and holds what is new).
+        switch; None, the default, leaves it to the template), tools (OpenAI's list of functions), tool_choice ("auto",
+        "none", "required", or a dict that names the function to call), parallel_tool_calls (None: if the template knows
+        several calls in one answer), chat_template_kwargs, continue_final_message (True: the answer continues the last
+        message, and holds what is new).
         grammar, json_schema and stop are about the visible text: they act after the reasoning. A grammar that writes
         the tag which ends the reasoning is one of the whole answer. Neither goes together with tools.
         Returns a ChatReply (a list of n of them for n > 1).

@@ -27,6 +27,7 @@ from .checks import (
     shown,
 )
 from .errors import RequestError
+from .json_schema import obeyed_text
 
 NegActionName = Literal["mask", "sample", "off"]
 SamplerName = Literal[
@@ -125,6 +126,11 @@ def _read_texts(name: str, value: object, *, empty: str) -> list[bytes]:
     return texts
 
 
+def _read_schema(name: str, value: object) -> str:
+    text = json_object_text(name, value)
+    return obeyed_text(text) if text else ""
+
+
 def _read_samplers(name: str, value: object) -> list[str]:
     if value is None:
         return []
@@ -202,7 +208,8 @@ class SamplingParams:
     logprobs: None, or how many of the most likely tokens to report per position, 0 for the chosen one only; natural
         logarithms of the model's own distribution (temperature 1, before gate, grammar and penalties).
         logprobs=True, top_logprobs=k is OpenAI's way to write logprobs=k.
-    grammar: GBNF. json_schema: a dict or JSON text. At most one of them; in a chat they act after the reasoning.
+    grammar: GBNF. json_schema: a dict or JSON text, of which every keyword is obeyed or refused. At most one of them;
+        in a chat they act after the reasoning.
     logit_bias: {token id: added logit}; -inf bans a token.
     ignore_eos: continue after the end of the answer, to max_tokens.
     neg: use of the gate; None: as the model file says.
@@ -252,7 +259,7 @@ class SamplingParams:
     grammar: str | None = field(
         default=None, metadata={"read": lambda name, value: "" if value is None else check_text(name, value)}
     )
-    json_schema: Mapping[str, Any] | str | None = field(default=None, metadata={"read": json_object_text})
+    json_schema: Mapping[str, Any] | str | None = field(default=None, metadata={"read": _read_schema})
     logit_bias: Mapping[int, float] | None = field(default=None, metadata={"read": _read_bias})
     ignore_eos: bool = field(default=False, metadata={"read": check_flag})
     neg: Neg | None = field(default=None, metadata={"read": _read_neg})

@@ -18,6 +18,7 @@ from .options import (
     add_colour_option,
     add_model_options,
     add_sampling_options,
+    add_thinking_options,
     given_text,
     load_model,
     sampling_params,
@@ -45,7 +46,7 @@ HISTORY_LINES = 1000
 class Conversation:
     """Holds the messages so far and the settings that commands change."""
 
-    def __init__(self, llm: DarwinNEG, params: SamplingParams, *, system: str | None, thinking: bool) -> None:
+    def __init__(self, llm: DarwinNEG, params: SamplingParams, *, system: str | None, thinking: bool | None) -> None:
         self.llm = llm
         self.params = params
         self.thinking = thinking
@@ -145,7 +146,7 @@ def add_parser(verbs: Any) -> None:
         "input, every line is a message or a command, and the exit code is 2 if one could not be answered or obeyed.",
     )
     parser.add_argument("--system", metavar="TEXT", help="system message")
-    parser.add_argument("--no-think", action="store_true", help="switch off the template's thinking")
+    add_thinking_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing lines")
     add_colour_option(parser)
     add_chat_template_option(parser)
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     system = None if args.system is None else given_text(args, "--system", args.system)
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None)
-        conversation = Conversation(llm, params, system=system, thinking=not args.no_think)
+        conversation = Conversation(llm, params, system=system, thinking=args.thinking)
         conversation.colour = use_colour(sys.stdout, args.color)
         conversation.quiet = args.quiet
         conversation.flags = args.flags

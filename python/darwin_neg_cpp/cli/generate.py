@@ -16,6 +16,7 @@ from .options import (
     add_json_option,
     add_model_options,
     add_sampling_options,
+    add_thinking_options,
     check_model_options,
     given_text,
     load_model,
@@ -42,7 +43,7 @@ def add_parser(verbs: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     form.add_argument("--raw", action="store_true", help="continue the prompt as it is (default, except for --demo)")
-    parser.add_argument("--no-think", action="store_true", help="with --chat: switch off the template's thinking")
+    add_thinking_options(parser, when="with --chat: ")
     parser.add_argument(
         "--samples", dest="n", type=int, default=1, metavar="N", help="answers to generate side by side (default 1)"
     )
@@ -79,7 +80,7 @@ def print_samples(
 
     out: Generation | ChatReply | list[Generation] | list[ChatReply]
     if as_chat:
-        out = llm.chat([{"role": "user", "content": prompt}], params, enable_thinking=not args.no_think)
+        out = llm.chat([{"role": "user", "content": prompt}], params, enable_thinking=args.thinking)
     else:
         out = llm.generate(prompt, params)
     clean = escape_terminal if sys.stdout.isatty() else str
@@ -101,7 +102,7 @@ def print_live(args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: Sa
     try:
         if as_chat:
             messages = [{"role": "user", "content": prompt}]
-            with contextlib.closing(llm.stream_chat(messages, params, enable_thinking=not args.no_think)) as parts:
+            with contextlib.closing(llm.stream_chat(messages, params, enable_thinking=args.thinking)) as parts:
                 for part in parts:
                     writer.add(part.chunk, part.text, part.reasoning)
         else:

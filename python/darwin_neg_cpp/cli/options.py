@@ -279,6 +279,19 @@ def check_chat_template_option(args: argparse.Namespace, *, as_chat: bool) -> No
         raise RequestError("--chat-template acts on conversations alone; pass --chat too, or leave it out")
 
 
+def add_thinking_options(parser: argparse.ArgumentParser, *, when: str = "") -> None:
+    """Without either, the template decides. when: put before the help texts."""
+    switch = parser.add_mutually_exclusive_group()
+    for flag, value, word in (("--think", True, "on"), ("--no-think", False, "off")):
+        switch.add_argument(
+            flag,
+            dest="thinking",
+            action="store_const",
+            const=value,
+            help=f"{when}switch {word} the template's thinking",
+        )
+
+
 def add_force_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace existing output files")
 

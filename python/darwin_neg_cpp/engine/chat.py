@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, cast
 
-from ..checks import check_flag, check_text, json_text
+from ..checks import check_flag, json_text
 from ..errors import RequestError, one_line
 from ..results import ChatChunk, ChatReply, Chunk, Generation, ToolCall
 from ..sampling import SampleOptions, SamplingParams
-from . import template_errors
+from . import chat_request, template_errors
 from .stream import Stream
+from .user_text import UserText
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,15 +29,16 @@ Message = Mapping[str, Any]
 class TemplateOptions(TypedDict, total=False):
     """Options of a chat template.
 
-    enable_thinking: for templates that know the switch; True unless given. tools: OpenAI's list of functions.
-    tool_choice: "auto" unless given. parallel_tool_calls: whether an answer may hold several calls; None: if the
-    template knows them. chat_template_kwargs: more variables of the template.
+    enable_thinking: for templates that know the switch; None, the default, leaves it to the template. tools: OpenAI's
+    list of functions. tool_choice: "auto" unless given, "none", "required", or a dict that names the function to call.
+    parallel_tool_calls: whether an answer may hold several calls; None: if the template knows them.
+    chat_template_kwargs: more variables of the template.
     continue_final_message: the answer continues the last message; True, or the name of the field to continue.
     """
 
-    enable_thinking: bool
+    enable_thinking: bool | None
     tools: Sequence[Mapping[str, Any]] | None
-    tool_choice: str
+    tool_choice: str | Mapping[str, Any]
     parallel_tool_calls: bool | None
     chat_template_kwargs: Mapping[str, Any] | None
     continue_final_message: bool | Literal["content", "reasoning_content"]
@@ -103,6 +105,7 @@ def split_options(options: ChatOptions) -> tuple[TemplateOptions, dict[str, Any]
 @template_errors.retold
 def render(
     engine: Engine,
+    user_text: UserText,
     messages: Sequence[Message],
     *,
     add_generation_prompt: bool = True,
@@ -112,35 +115,26 @@ def render(
     """Puts a conversation into the model's template. json_schema: for the answer; it acts after the reasoning."""
     check_messages(messages)
     parallel = options.get("parallel_tool_calls")
+    tools = chat_request.read_tools(options.get("tools"), options.get("tool_choice", "auto"))
+    if json_schema and tools.tools and tools.choice != "none":
+        raise RequestError('json_schema and tools are both given; give one, or tool_choice="none" with both')
+    variables, thinking = chat_request.read_kwargs(options.get("chat_template_kwargs"), options.get("enable_thinking"))
+    json_text("messages", list(messages))  # refuses what cannot be walked through
+    chat_request.tools_text(tools.tools)
+    shown_messages, shown_tools, cut = user_text.protect(messages, tools.tools)
     with one_line():
         return engine.apply_chat_template(
-            json_text("messages", list(messages)),
-            tools_json=encode_tools(options.get("tools")),
-            tool_choice=check_text("tool_choice", options.get("tool_choice", "auto")),
-            enable_thinking=check_flag("enable_thinking", options.get("enable_thinking", True)),
+            json_text("messages", shown_messages),
+            tools_json=chat_request.tools_text(shown_tools),
+            callable_json="" if tools.callable == tools.tools else chat_request.tools_text(tools.callable),
+            tool_choice=tools.choice,
+            enable_thinking=thinking,
             add_generation_prompt=check_flag("add_generation_prompt", add_generation_prompt),
-            template_kwargs_json=encode_kwargs(options.get("chat_template_kwargs")),
+            template_kwargs_json=json_text("chat_template_kwargs", variables) if variables else "",
             parallel_tool_calls=None if parallel is None else check_flag("parallel_tool_calls", parallel),
             json_schema=json_schema,
+            cut=cut,
         )
-
-
-def encode_kwargs(kwargs: Mapping[str, Any] | None) -> str:
-    """More variables of the template, as JSON for the engine."""
-    if not kwargs:
-        return ""
-    if not isinstance(kwargs, Mapping):
-        raise RequestError(f"chat_template_kwargs must be a dict, got {type(kwargs).__name__}")
-    return json_text("chat_template_kwargs", dict(kwargs))
-
-
-def encode_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:
-    """OpenAI's list of tools, as JSON for the engine."""
-    if tools is None:
-        return ""
-    if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise RequestError('tools must be a list like [{"type": "function", "function": {"name": ...}}]')
-    return json_text("tools", list(tools)) if tools else ""
 
 
 def check_messages(messages: Sequence[Message]) -> None:

@@ -25,12 +25,12 @@ PROBE = "x"  # the first of what the model might say
 class OpenMessage:
     """A conversation that ends inside its last message.
 
-    text: the prompt's. parser, prompt: read the answer. submitted: whether `prompt` goes with the request; not where
-    the template has answers start at another place than the one that the message has got to. thinks: whether the
-    answer starts as reasoning.
+    pieces: the prompt's text, cut where no token may reach across. parser, prompt: read the answer. submitted: whether
+    `prompt` goes with the request; not where the template has answers start at another place than the one that the
+    message has got to. thinks: whether the answer starts as reasoning.
     """
 
-    text: str
+    pieces: Sequence[str]
     parser: Parser
     prompt: ChatPrompt
     is_submitted: bool
@@ -84,36 +84,37 @@ def continued_field(options: TemplateOptions, add_generation_prompt: bool | None
     return "content" if given is True else given
 
 
-def render_open(render: Render, messages: Sequence[Message], field: str, options: TemplateOptions) -> str:
-    """The text of a conversation up to the end of this field of its last message."""
+def render_open(render: Render, messages: Sequence[Message], field: str, options: TemplateOptions) -> Sequence[str]:
+    """The text, in pieces, of a conversation up to the end of this field of its last message."""
     return _render_open(render, messages, field, options)[0]
 
 
 def _render_open(
     render: Render, messages: Sequence[Message], field: str, options: TemplateOptions
-) -> tuple[str, ChatPrompt]:
-    """The text, and the whole conversation that it is cut out of."""
+) -> tuple[Sequence[str], ChatPrompt]:
+    """The text in pieces, and the whole conversation that it is cut out of."""
     check_messages(messages)
     last = {**messages[-1]}
     if last.get("tool_calls"):
         raise RequestError("continue_final_message: the last message holds tool calls, which end it; leave them out")
     last[field] = _marked(last.get(field), field)
     whole = render([*messages[:-1], last], add_generation_prompt=False, **options)
-    text = whole.prompt
-    end = text.rfind(MARK)
-    if end < 0:
-        raise RequestError(
-            f"continue_final_message: the chat template does not show the end of the last message's {field}, so it "
-            "cannot be continued"
-        )
-    return (text[:end] if text.startswith(" ", end + len(MARK)) else text[:end].rstrip()), whole
+    for at, text in reversed(list(enumerate(whole.pieces))):
+        if (end := text.rfind(MARK)) >= 0:
+            last_piece = text[:end] if text.startswith(" ", end + len(MARK)) else text[:end].rstrip()
+            return [*whole.pieces[:at], last_piece], whole
+    raise RequestError(
+        f"continue_final_message: the chat template does not show the end of the last message's {field}, so it cannot "
+        "be continued"
+    )
 
 
 def open_message(
     parser: Parser, render: Render, messages: Sequence[Message], field: str, options: TemplateOptions
 ) -> OpenMessage:
     """A conversation up to the end of its last message, and how the answer that follows is read."""
-    text, whole = _render_open(render, messages, field, options)
+    pieces, whole = _render_open(render, messages, field, options)
+    text = "".join(pieces)
     found: list[OpenMessage] = []
     for prompt in _beginnings(render, messages[:-1], options):
         if not text.startswith(prompt.prompt):
@@ -121,7 +122,7 @@ def open_message(
         rest = Remainder(parser, prompt, text[len(prompt.prompt) :])
         if rest.field is None:
             continue
-        opened = OpenMessage(text, rest, prompt, True, rest.field == "reasoning_content")
+        opened = OpenMessage(pieces, rest, prompt, True, rest.field == "reasoning_content")
         # the engine goes by the prompt alone, so best is one that starts where the message has got to
         if Remainder(parser, prompt, "").field == rest.field:
             return opened
@@ -130,7 +131,7 @@ def open_message(
         return found[0]
     if options.get("tools"):
         raise RequestError("continue_final_message and tools are both given, which this chat template has no place for")
-    return OpenMessage(text, Plain(), whole, False, False)
+    return OpenMessage(pieces, Plain(), whole, False, False)
 
 
 def _beginnings(render: Render, messages: Sequence[Message], options: TemplateOptions) -> list[ChatPrompt]:

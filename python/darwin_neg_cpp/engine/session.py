@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
@@ -28,6 +28,7 @@ from .requests import NotifyName, next_update, submit
 from .stream import Stream
 from .token_ids import check_tokens, is_one_prompt
 from .token_texts import TokenTexts
+from .user_text import UserText, tokenize_pieces
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -150,6 +151,11 @@ class Session:
             raise DarwinNegError("the model is closed; load it again")
         return self._engine
 
+    @cached_property
+    def user_text(self) -> UserText:
+        """What of a conversation must not become control tokens."""
+        return UserText(self.engine)
+
     def close(self) -> None:
         """Cancels what runs, whose answers still arrive, and frees the memory. Safe to call twice."""
         engine, self._engine = self._engine, None
@@ -174,10 +180,12 @@ class Session:
         return self._tokenize(encode("text", text), *flags)
 
     def _tokenize(self, text: bytes, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Token ids of a text. One that begins with the start token, as templates write it, does not get a second."""
         tokens = self.engine.tokenize(text, add_special, parse_special)
-        adds = add_special and self.info.get("add_bos", False)
-        return tokens[1:] if adds and tokens[:2] == [self.info["bos"]] * 2 else tokens
+        return self._with_one_start(tokens) if add_special else tokens
+
+    def _with_one_start(self, tokens: list[int]) -> list[int]:
+        """A text that begins with the start token, as templates write it, does not get a second one."""
+        return tokens[1:] if self.info.get("add_bos", False) and tokens[:2] == [self.info["bos"]] * 2 else tokens
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
         return self.detokenize_bytes(tokens, special=special).decode("utf-8", "replace")
@@ -210,7 +218,8 @@ class Session:
         **options: Unpack[conversation.TemplateOptions],
     ) -> ChatPrompt:
         """A conversation in the model's chat template."""
-        return conversation.render(self.engine, messages, add_generation_prompt=add_generation_prompt, **options)
+        engine, user_text = self.engine, self.user_text
+        return conversation.render(engine, user_text, messages, add_generation_prompt=add_generation_prompt, **options)
 
     def chat_tokens(
         self,
@@ -220,8 +229,8 @@ class Session:
         **options: Unpack[conversation.TemplateOptions],
     ) -> list[int]:
         """Token ids of a conversation in the model's chat template, with the start token where the model wants one."""
-        text, is_open = self._render_text(messages, add_generation_prompt, options)
-        return self._tokenize_open(text) if is_open else self.tokenize_prompt(text)
+        pieces, is_open = self._render_pieces(messages, add_generation_prompt, options)
+        return self._tokenize_pieces(pieces, is_open=is_open)
 
     def chat_text(
         self,
@@ -231,31 +240,42 @@ class Session:
         **options: Unpack[conversation.TemplateOptions],
     ) -> str:
         """The text of `chat_tokens`, start token included: llama.cpp takes it off, but not every reader adds it."""
-        text, is_open = self._render_text(messages, add_generation_prompt, options)
+        pieces, is_open = self._render_pieces(messages, add_generation_prompt, options)
+        text = "".join(pieces)
         begin, end = self._added(text)
         return self.detokenize(begin, special=True) + text + self.detokenize([] if is_open else end, special=True)
 
-    def _render_text(
+    def _render_pieces(
         self,
         messages: Sequence[conversation.Message],
         add_generation_prompt: bool | None,
         options: conversation.TemplateOptions,
-    ) -> tuple[str, bool]:
-        """The text of a conversation, and whether it is open: something of the answer's message is its end."""
+    ) -> tuple[Sequence[str], bool]:
+        """The text of a conversation, cut where no token may reach across, and whether it is open: whether something
+        of the answer's message is its end."""
         field = continuation.continued_field(options, add_generation_prompt)
         if field is not None:
             return continuation.render_open(self.render, messages, field, options), True
         is_open = add_generation_prompt if add_generation_prompt is not None else True
-        return self.render(messages, add_generation_prompt=is_open, **options).prompt, is_open
+        return self.render(messages, add_generation_prompt=is_open, **options).pieces, is_open
 
     def tokenize_rendered(self, prompt: ChatPrompt) -> list[int]:
         """Token ids of a conversation that ends with the beginning of the answer."""
-        return self._tokenize_open(prompt.prompt)
+        return self._tokenize_pieces(prompt.pieces, is_open=True)
 
-    def _tokenize_open(self, text: str) -> list[int]:
-        """Without the end token that some vocabularies put after every text: the answer would start after the end."""
-        tokens = self.tokenize_prompt(text)
-        return tokens[: len(tokens) - len(self._added(text)[1])] if tokens[-1:] == [self.info["eos"]] else tokens
+    def _tokenize_pieces(self, pieces: Sequence[str], *, is_open: bool) -> list[int]:
+        """Token ids of a rendered conversation.
+
+        is_open: without the end token that some vocabularies put after every text: the answer would start after it.
+        """
+        text = "".join(pieces)
+        if len(pieces) == 1:
+            tokens = self.tokenize_prompt(text)
+        else:
+            tokens = self._with_one_start(tokenize_pieces(self.engine, pieces))
+        if is_open and tokens[-1:] == [self.info["eos"]]:
+            return tokens[: len(tokens) - len(self._added(text)[1])]
+        return tokens
 
     def _added(self, text: str) -> tuple[list[int], list[int]]:
         """The tokens that the vocabulary puts before and after a text."""
@@ -360,10 +380,10 @@ class Session:
             opened = continuation.open_message(engine, self.render, messages, field, options)
             if not opened.thinks:
                 params = dataclasses.replace(params, reasoning_budget_tokens=None)
-            tokens = self._tokenize_open(opened.text)
+            tokens = self._tokenize_pieces(opened.pieces, is_open=True)
             return conversation.ChatRequest(opened.parser, opened.prompt, tokens, params, opened.submitted)
         schema = to_engine_values(params)["json_schema"]
-        prompt = conversation.render(engine, messages, json_schema=schema, **options)
+        prompt = conversation.render(engine, self.user_text, messages, json_schema=schema, **options)
         if schema:
             # the template has put the schema's grammar after the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
