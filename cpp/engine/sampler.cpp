@@ -125,7 +125,8 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
         }
     }
     if (!r.json_schema.empty()) {
-        s.grammar = {COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, AnswerSchema(r.json_schema).grammar()};
+        // as a user's grammar: an OUTPUT_FORMAT would have to accept the generation prompt too
+        s.grammar = {COMMON_GRAMMAR_TYPE_USER, AnswerSchema(r.json_schema).grammar()};
     } else if (!r.grammar.empty()) {
         s.grammar = {COMMON_GRAMMAR_TYPE_USER, r.grammar};
     } else if (chat != nullptr) {

@@ -12,7 +12,7 @@ import pytest
 
 from darwin_neg_cpp import ContextFullError, DarwinNEG, DarwinNegError, Question, RequestError
 from darwin_neg_cpp.cli.main import main
-from darwin_neg_cpp.engine.grammar_errors import MOST_REPETITIONS
+from darwin_neg_cpp.json_schema.keywords import MAX_REPEATS
 from tiny_gguf import write_tiny_llama
 
 ALTERNATING = (
@@ -102,26 +102,27 @@ def test_a_template_that_cannot_be_parsed_says_why(tiny_llama: Path, template: s
 @pytest.mark.parametrize(
     ("schema", "named"),
     [
-        ({"type": "string", "minLength": 5000}, "minLength is 5000"),
+        ({"type": "string", "minLength": 5000}, "minLength at # is 5000"),
         ({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}, "minItems": 2500}},
-          "required": ["a"]}, "properties.a.minItems is 2500"),
+          "required": ["a"]}, "minItems at #/properties/a is 2500"),
     ],
 )  # fmt: skip
 def test_more_repetitions_than_a_grammar_may_have_are_named_by_their_keyword(
     alternating: DarwinNEG, schema: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(RequestError) as raised:
-        alternating.generate("a", json_schema=schema, max_tokens=2)
-    said = str(raised.value)
-    assert said.startswith(f"json_schema repeats more than {MOST_REPETITIONS} times") and named in said
-    assert "lower the counts" in said and "GBNF" not in said
-    with pytest.raises(RequestError, match=r"^json_schema or tools repeats more than 2000 times"):
-        alternating.chat(conversation(U), json_schema=schema, max_tokens=2)
+    asks = (alternating.generate, "a"), (alternating.chat, conversation(U))
+    for ask, prompt in asks:
+        with pytest.raises(RequestError) as raised:
+            ask(prompt, json_schema=schema)
+        said = str(raised.value)
+        assert (
+            said.startswith(f"json_schema: {named}") and f"at most {MAX_REPEATS} times" in said and "GBNF" not in said
+        )
 
 
 def test_the_limit_is_that_of_llama_cpp(llama_tree: Path) -> None:
     source = (llama_tree / "src" / "llama-grammar.cpp").read_text("utf-8")
-    assert f"#define MAX_REPETITION_THRESHOLD {MOST_REPETITIONS}\n" in source
+    assert f"#define MAX_REPETITION_THRESHOLD {MAX_REPEATS}\n" in source
 
 
 @pytest.mark.parametrize("schema", [{"enum": []}, {"$ref": "#/nowhere"}])

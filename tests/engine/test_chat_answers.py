@@ -84,7 +84,7 @@ def test_what_is_no_complete_call_of_an_offered_tool_is_text(
     open_model: Open, template: str, call: str, before: str
 ) -> None:
     llm = open_model(template)
-    prompt = llm.session.render(USER, tools=TOOLS)
+    prompt = llm.session.render(USER, tools=TOOLS, enable_thinking=True)
     broken = [call[:end] for end in (len(call) // 4, len(call) // 2, len(call) - 2)]
     unknown = call.replace("weather", "whether")
     tag = "".join(itertools.takewhile(lambda c: c not in "\n{", call)) or "{"
@@ -127,7 +127,11 @@ def test_any_answer_keeps_all_its_letters_in_every_template(open_model: Open, ll
     assert len(names) > 50
     for name in names[::4]:
         llm = open_model(name)
-        prompt = llm.session.render(USER, tools=TOOLS)
+        try:
+            prompt = llm.session.render(USER, tools=TOOLS)
+        except RequestError as error:
+            assert "the chat template does not show them" in str(error)
+            prompt = llm.session.render(USER)
         for answer in ("Hello <tool_call> is a tag", "a < b { x [ y <", '{"name": "weather", "argum'):
             reasoning, text, calls = chat.split(llm.session.engine, prompt, answer, partial=False)
             assert sorted(reasoning + text) == sorted(answer) and not calls, (name, answer)
@@ -247,14 +251,13 @@ def test_calls_are_several_where_the_template_knows_them(open_model: Open, templ
     ("template", "start", "thinks"),
     [
         ("Qwen-QwQ-32B", TOOL_CALL_LINE, True),
-        ("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", TOOL_CALL_LINE, True),
         ("Qwen-Qwen3-0.6B", TOOL_CALL_LINE, False),
         ("Qwen3.5-4B", TOOL_CALL, False),
     ],
 )
 def test_the_grammar_of_calls_leaves_a_thought_alone(open_model: Open, template: str, start: int, thinks: bool) -> None:
     llm = open_model(template)
-    options: Any = {"tools": TOOLS[1:], "temperature": 0.0, "logit_bias": {start: 100.0}}
+    options: Any = {"tools": TOOLS[1:], "enable_thinking": True, "temperature": 0.0, "logit_bias": {start: 100.0}}
     free = llm.chat(USER, max_tokens=6, **options).generation.text
     assert free.count("<tool_call>") == (6 if thinks else 1)
     if template == "Qwen-QwQ-32B":

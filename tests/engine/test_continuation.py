@@ -96,8 +96,9 @@ def test_where_answers_start_as_reasoning_a_begun_text_is_still_continued_as_tex
 ) -> None:
     source = (llama_tree / "models" / "templates" / "Qwen-QwQ-32B.jinja").read_text("utf-8")
     options: dict[str, Any] = {"grammar": 'root ::= " 42, of course."', "stop": [","], "max_tokens": 40}
+    options["enable_thinking"] = True
     with DarwinNEG(tiny_llama, n_ctx=512, n_parallel=2, n_threads=1, chat_template=source) as llm:
-        assert llm.apply_chat_template([USER]).endswith("<think>\n")
+        assert llm.apply_chat_template([USER], enable_thinking=True).endswith("<think>\n")
         for reply in llm.chat(BEGUN, n=2, continue_final_message=True, reasoning_budget_tokens=3, **options):
             assert (reply.text, reply.reasoning, reply.generation.stop) == (" 42", "", ",")
         tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]

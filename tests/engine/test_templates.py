@@ -137,4 +137,4 @@ def test_numbers_are_written_as_jinja2_writes_them(tiny_llama: Path) -> None:
     with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1, chat_template=template) as llm:
         for number in numbers:
             written = llm.apply_chat_template(USER, chat_template_kwargs={"x": number})
-            assert written == python.from_string(template).render(x=number)
+            assert written.removeprefix("<s>") == python.from_string(template).render(x=number)
