@@ -22,13 +22,21 @@ def decode_text(data: bytes, where: str, error: type[DarwinNegError], *, remedy:
     begin, "notes.txt:" or "standard input".
     """
     for mark, name in OTHER_MARKS.items():
-        if data.startswith(mark):
+        if data.startswith(mark) and _is_encoded(data, name):
             raise error(f"{where} is {name} text, not UTF-8; {remedy}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as wrong:
         raise error(f"{where} is not UTF-8 text (byte {wrong.start}); {remedy}") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _is_encoded(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def without_last_newline(text: str) -> str:
