@@ -78,7 +78,7 @@ def none_of(texts: Sequence[str]) -> pattern.Automaton:
                 nodes[text[:k]] = out.state()
     for begin, state in nodes.items():
         following = {text[len(begin)] for text in nodes if len(text) == len(begin) + 1 and text.startswith(begin)}
-        for character in following:
+        for character in sorted(following):
             out.edges[state].append((((ord(character), ord(character)),), nodes[begin + character]))
         others = charset.complement(charset.union((ord(one), ord(one)) for one in following))
         out.edges[state].append((others, anything))
