@@ -13,7 +13,7 @@ import pytest
 from darwin_neg_cpp import DarwinNEG
 from tiny_gguf import write_tiny_llama
 
-LONG = "word " * 60_000
+LONG = "word " * 1_000_000
 
 
 def _parse(llm: DarwinNEG) -> Callable[[], Any]:
