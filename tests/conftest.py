@@ -45,7 +45,12 @@ def _made(name: str, key: str, make: object) -> Path:
         temp.mkdir(parents=True)
         assert callable(make)
         make(temp)
-        temp.rename(final)
+        try:
+            temp.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+            shutil.rmtree(temp)  # another worker was quicker
     return final
 
 
@@ -124,6 +129,14 @@ def smol(smollm2: SmolLM2) -> Iterator[DarwinNEG]:
     """SmolLM2 with its random head, loaded once; tests must leave no request behind."""
     with DarwinNEG(smollm2.model, n_ctx=2048, n_parallel=8) as llm:
         yield llm
+
+
+def pytest_configure() -> None:
+    """Gives each of several workers a core of its own: engines that share cores wait for each other's threads."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture
