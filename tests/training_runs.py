@@ -54,7 +54,7 @@ def write_texts(folder: Path, count: int, words: int = 160) -> list[Path]:
 
 
 def run(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, *args], capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run([*CLI, *args], capture_output=True, text=True, timeout=900, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def tiny(path: Path) -> DarwinNEG:

@@ -90,7 +90,7 @@ sys.exit(main(sys.argv[1:]))
         assert not part.exists() and (tmp_path / "part.work").is_dir()
     assert asked.read_text().split()
     asked.unlink()
-    assert subprocess.run([*noting, *args, str(part)], timeout=300, check=False).returncode == 0
+    assert subprocess.run([*noting, *args, str(part)], timeout=900, check=False).returncode == 0
     assert not asked.exists()  # everything had been captured
     assert part.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
     reports = [json.loads((tmp_path / f"{name}.report.json").read_text("utf-8")) for name in ("part", "whole")]

@@ -51,7 +51,7 @@ def command(tiny: list[str], out: Path, *more: str) -> list[str]:
 
 
 def done(args: list[str], code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(args, capture_output=True, text=True, timeout=300, check=False, **options)
+    result = subprocess.run(args, capture_output=True, text=True, timeout=900, check=False, **options)
     assert result.returncode == code, result.stderr
     return result
 
