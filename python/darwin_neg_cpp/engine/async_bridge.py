@@ -28,12 +28,12 @@ class AsyncBridge:
     has the request's queue keeps it: one may come before `submit` has returned, but its loop cannot run before that.
     """
 
-    def __init__(self, engine: Engine, defaults: Mapping[str, Any]) -> None:
-        """defaults: of the model, for parameters that a request does not set."""
+    def __init__(self, engine: Engine, defaults: Mapping[str, Any], texts: TokenTexts) -> None:
+        """defaults: of the model, for parameters that a request does not set. texts: of its tokens."""
         self._engine = engine
         self._defaults = defaults
         self._inbox = engine.inbox()
-        self._texts = TokenTexts(engine)
+        self._texts = texts
         self._loops: dict[asyncio.AbstractEventLoop, Queues] = {}
         self._thread = threading.Thread(target=self._hand_out, name="darwin-neg-async", daemon=True)
         self._thread.start()
@@ -47,15 +47,11 @@ class AsyncBridge:
         self, prompts: list[list[int]], params: SamplingParams, model: str, chat: ChatPrompt | None = None
     ) -> list[Generation | list[Generation]]:
         """Results of all prompts, in order; a Generation each, or a list of n. Raises if every sample failed."""
-        failures = updates.Failures()
+        results = updates.Results(params.n, model, self._texts)
         with self._submitted(prompts, params, "request", chat) as (requests, queue):
-            done: dict[int, Generation | list[Generation]] = {}
-            while len(done) < len(requests.ids):
-                update = await queue.get()
-                failures.note(update)
-                done[update["request"]] = updates.read_generations(update, params.n, model)
-            failures.raise_if_all()
-            return [self._texts.add_to(done[request]) for request in requests.ids]
+            while len(results) < len(requests.ids):
+                results.add(await queue.get())
+            return results.take(requests.ids)
 
     async def stream(
         self, tokens: list[int], params: SamplingParams, chat: ChatPrompt | None = None

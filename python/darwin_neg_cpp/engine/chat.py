@@ -116,16 +116,16 @@ def render(
     check_messages(messages)
     parallel = options.get("parallel_tool_calls")
     tools = chat_request.read_tools(options.get("tools"), options.get("tool_choice", "auto"))
-    if json_schema and tools.tools and tools.choice != "none":
-        raise RequestError('json_schema and tools are both given; give one, or tool_choice="none" with both')
     variables, thinking = chat_request.read_kwargs(options.get("chat_template_kwargs"), options.get("enable_thinking"))
-    json_text("messages", list(messages))  # refuses what cannot be walked through
-    chat_request.tools_text(tools.tools)
+    # made before anything is walked through: what has no end, or is no JSON, is refused here
+    messages_json, tools_json = json_text("messages", list(messages)), chat_request.tools_text(tools.tools)
     shown_messages, shown_tools, cut = user_text.protect(messages, tools.tools)
+    if cut:
+        messages_json, tools_json = json_text("messages", shown_messages), chat_request.tools_text(shown_tools)
     with one_line():
         return engine.apply_chat_template(
-            json_text("messages", shown_messages),
-            tools_json=chat_request.tools_text(shown_tools),
+            messages_json,
+            tools_json=tools_json,
             callable_json="" if tools.callable == tools.tools else chat_request.tools_text(tools.callable),
             tool_choice=tools.choice,
             enable_thinking=thinking,

@@ -26,7 +26,7 @@ from . import continuation, log, scoring, updates
 from .async_bridge import AsyncBridge
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
-from .token_ids import check_tokens, is_one_prompt
+from .token_ids import check_tokens, is_one_prompt, split_added
 from .token_texts import TokenTexts
 from .user_text import UserText, tokenize_pieces
 
@@ -279,9 +279,7 @@ class Session:
 
     def _added(self, text: str) -> tuple[list[int], list[int]]:
         """The tokens that the vocabulary puts before and after a text."""
-        tokens, plain = self.tokenize_prompt(text), self.tokenize(text, add_special=False)
-        begin = 0 if tokens[: len(plain)] == plain else 1
-        return tokens[:begin], tokens[begin + len(plain) :]
+        return split_added(self.tokenize_prompt(text), self.tokenize(text, add_special=False))
 
     # --- requests
 
@@ -305,16 +303,12 @@ class Session:
         """Results of all prompts, in order; a Generation each, or a list of n. Raises if every sample failed."""
         inbox = self.open_inbox()
         requests = None
-        failures = updates.Failures()
+        results = updates.Results(params.n, self.name, self._texts)
         try:
             requests = self.submit(prompts, params, inbox, "request", chat)
-            done: dict[int, Generation | list[Generation]] = {}
-            while len(done) < len(requests.ids):
-                update = next_update(inbox)
-                failures.note(update)
-                done[update["request"]] = updates.read_generations(update, params.n, self.name)
-            failures.raise_if_all()
-            return [self._texts.add_to(done[request]) for request in requests.ids]
+            while len(results) < len(requests.ids):
+                results.add(next_update(inbox))
+            return results.take(requests.ids)
         finally:
             if requests is not None:
                 requests.release()
@@ -394,7 +388,7 @@ class Session:
         engine = self.engine
         with self._lock:
             if self._bridge is None:
-                self._bridge = AsyncBridge(engine, self.defaults)
+                self._bridge = AsyncBridge(engine, self.defaults, self._texts)
             return self._bridge
 
     def score(self, prompts: Sequence[Any], *, hidden: bool, top: int) -> Generator[Scores, None, None]:

@@ -44,6 +44,12 @@ def check_tokens(name: str, tokens: Any, n_vocab: int) -> list[int]:
     return ids
 
 
+def split_added(whole: Sequence[int], plain: Sequence[int]) -> tuple[list[int], list[int]]:
+    """What a vocabulary puts before and after a text. whole: its tokens with that; plain: without."""
+    at = next((at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), 0)
+    return list(whole[:at]), list(whole[at + len(plain) :])
+
+
 def name_prompt(error: str, prompts: Sequence[Sequence[int]]) -> str:
     """An error of the engine about "prompt", with the place of the prompt that it means where there are several."""
     found = re.match(r"prompt has (\d+|no) tokens", error)

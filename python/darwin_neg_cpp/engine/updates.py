@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..results import Chunk, FinishReason, Generation, NegTrace, TokenLogprobs
 
 if TYPE_CHECKING:
     from .._core import SampleUpdate, Update
+    from .token_texts import TokenTexts
 
 
 class Failures:
@@ -32,6 +34,29 @@ class Failures:
         """To be called when everything has ended. Raises the first error if there is nothing else to return."""
         if self._first is not None and not self._any_other:
             raise self._first
+
+
+class Results:
+    """The results of some requests, for whoever waits until all of their samples have ended."""
+
+    def __init__(self, n: int, model: str, texts: TokenTexts) -> None:
+        self._n, self._model, self._texts = n, model, texts
+        self._failures = Failures()
+        self._done: dict[int, Generation | list[Generation]] = {}
+
+    def __len__(self) -> int:
+        """How many requests have ended."""
+        return len(self._done)
+
+    def add(self, update: Update) -> None:
+        """Takes the update of a request that has ended."""
+        self._failures.note(update)
+        self._done[update["request"]] = read_generations(update, self._n, self._model)
+
+    def take(self, requests: Sequence[int]) -> list[Generation | list[Generation]]:
+        """A Generation for each request, or a list of n. Raises if every sample failed."""
+        self._failures.raise_if_all()
+        return [self._texts.add_to(self._done[request]) for request in requests]
 
 
 def raise_fault(update: Update) -> None:

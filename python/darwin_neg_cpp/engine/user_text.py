@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .token_ids import split_added
+
 if TYPE_CHECKING:
     from .._core import Engine
 
@@ -103,8 +105,8 @@ class UserText:
 def tokenize_pieces(engine: Engine, pieces: Sequence[str]) -> list[int]:
     """Token ids of a prompt that was cut; start and end tokens as for the whole."""
     whole, begin = engine.tokenize(pieces[0].encode(), True, True), engine.tokenize(pieces[0].encode(), False, True)
-    at = next((at for at in range(len(whole)) if whole[at : at + len(begin)] == begin), 0)
-    tokens, end = whole[: at + len(begin)], whole[at + len(begin) :]
+    start, end = split_added(whole, begin)
+    tokens = start + begin
     newline = engine.tokenize(b"\n", False, False)
     for piece in pieces[1:]:
         # some tokenizers put a space before the first word of a text, but none before one that follows a line break
