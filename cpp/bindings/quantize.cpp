@@ -1,6 +1,7 @@
 #include "quantize.h"
 
 #include "bindings.h"
+#include "gil.h"
 
 #include <memory>
 
@@ -13,7 +14,7 @@ namespace {
 // What `work` returns, made while other threads of Python run.
 template <typename Work>
 auto unlocked(const Work & work) {
-    const py::gil_scoped_release released;
+    const WithoutGil released;
     return work();
 }
 

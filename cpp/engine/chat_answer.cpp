@@ -4,6 +4,7 @@
 #include "text_stream.h"
 
 #include "chat-peg-parser.h"
+#include "common.h"
 #include "peg-parser.h"
 
 #include <algorithm>
@@ -30,15 +31,6 @@ size_t skip_space(const std::string & text, size_t at) {
         ++at;
     }
     return at;
-}
-
-std::string trimmed(const std::string & text) {
-    size_t end = text.size();
-    while (end > 0 && is_space(text[end - 1])) {
-        --end;
-    }
-    const size_t begin = std::min(skip_space(text, 0), end);
-    return text.substr(begin, end - begin);
 }
 
 // One run of a template's parser over `head` + text. Offsets are those of the text.
@@ -73,7 +65,7 @@ public:
     bool failed() const { return result_.fail(); }
     bool needs_more() const { return result_.need_more_input(); }
     size_t end() const { return offset(result_.end); }
-    bool reads_all() const { return !failed() && skip_trailing(end()) == n_text_; }
+    bool reads_all() const { return !failed() && skip_space(context_.input, n_head_ + end()) == context_.input.size(); }
     // Read to the last byte, with nothing missing.
     bool complete() const { return result_.success() && end() == n_text_; }
 
@@ -112,12 +104,6 @@ private:
     }
 
     size_t offset(size_t at) const { return at > n_head_ ? at - n_head_ : 0; }
-    size_t skip_trailing(size_t at) const {
-        while (at < n_text_ && is_space(context_.input[n_head_ + at])) {
-            ++at;
-        }
-        return at;
-    }
 
     size_t n_head_;
     size_t n_text_;
@@ -138,8 +124,11 @@ public:
         return end_of_calls(at, calls).has_value() || (partial_ && may_become_calls(at));
     }
 
-    // The answer breaks off inside of what would have been a call.
-    bool is_beginning_of_call(size_t at) const { return may_become_calls(at); }
+    // Whether the answer breaks off inside of what would have been a call.
+    bool may_become_calls(size_t at) const {
+        const Run calls = run(at, answer_.size(), true);
+        return calls.needs_more() && calls.message().content.empty();
+    }
 
     void read(size_t at) {
         size_t false_starts = 0;
@@ -189,14 +178,9 @@ private:
         return open.empty() ? at : at + open.front().end;
     }
 
-    bool may_become_calls(size_t at) const {
-        const Run calls = run(at, answer_.size(), true);
-        return calls.needs_more() && calls.message().content.empty();
-    }
-
     bool are_calls(const Run & candidate, std::vector<common_chat_tool_call> & calls) const {
         const common_chat_msg & message = candidate.message();
-        if (!candidate.complete() || message.tool_calls.empty() || !trimmed(message.content).empty()) {
+        if (!candidate.complete() || message.tool_calls.empty() || !string_strip(message.content).empty()) {
             return false;
         }
         calls = message.tool_calls;
@@ -388,7 +372,7 @@ ChatAnswer read_tagged(const ChatPrompt & prompt, const std::string & answer, bo
                     next = skip_space(answer, found + tag.size());
                 }
             }
-            if (end == answer.size() && !partial && body.is_beginning_of_call(at)) {
+            if (end == answer.size() && !partial && body.may_become_calls(at)) {
                 body.read(at);
                 return out;
             }
@@ -408,15 +392,16 @@ ReasoningFrame find_reasoning_frame(const common_chat_params & params, const com
     const auto read = [&](const std::string & head, const std::string & text, const char * reasoning,
                           const char * content) {
         const Run run(parser, params.format, head, text, true);
-        return !run.failed() && run.end() == text.size() && trimmed(run.message().reasoning_content) == reasoning &&
-               trimmed(run.message().content) == content;
+        return !run.failed() && run.end() == text.size() &&
+               string_strip(run.message().reasoning_content) == reasoning &&
+               string_strip(run.message().content) == content;
     };
     out.opened         = read(out.head, "x", "x", "");
     out.start          = params.thinking_start_tag;
     const auto thought = (out.opened ? "" : out.start) + "x";
     if (out.opened || !out.start.empty()) {
         for (const std::string & tag : params.thinking_end_tags) {
-            const std::string closing = trimmed(tag);
+            const std::string closing = string_strip(tag);
             const bool known          = std::find(out.closing.begin(), out.closing.end(), closing) != out.closing.end();
             if (!known && read(out.head, thought + tag + "y", "x", "y")) {
                 out.closing.push_back(closing);

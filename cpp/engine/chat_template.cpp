@@ -271,20 +271,14 @@ common_chat_params ChatTemplate::render(common_chat_templates_inputs inputs,
     return out;
 }
 
-void ChatTemplate::check_tools(const common_chat_templates_inputs & inputs, const ChatRequest & request,
-                               const common_chat_params & params) const {
-    if (inputs.tools.empty() || inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_NONE) {
-        return;
-    }
-    common_chat_templates_inputs without = inputs;
-    without.tools.clear();
-    without.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
-    if (render(without, request.enable_thinking).prompt == params.prompt) {
+void ChatTemplate::check_tools(common_chat_tool_choice choice, const common_chat_params & params,
+                               const common_chat_params & without) {
+    if (without.prompt == params.prompt) {
         throw RequestError(
             "tools: the chat template does not show them to the model; pass chat_template= with one that does, or "
             "describe the functions in a message");
     }
-    if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED && params.grammar.empty()) {
+    if (choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED && params.grammar.empty()) {
         throw RequestError(
             "tool_choice: a call cannot be enforced, because the form of calls could not be read from the chat "
             "template; use \"auto\"");
@@ -340,7 +334,17 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
     }
     try {
         out->params = render(in, request.enable_thinking);
-        check_tools(in, request, out->params);
+        if (out->has_tools || schema) {
+            common_chat_templates_inputs text = in;
+            text.tools.clear();
+            text.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
+            text.json_schema.clear();
+            const common_chat_params without = render(text, request.enable_thinking);
+            if (out->has_tools) {
+                check_tools(in.tool_choice, out->params, without);
+            }
+            out->text_only = load_parser(without);
+        }
         if (!request.callable_json.empty()) {
             // all tools are shown, of which the answer may call these
             in.tools                    = parse_tools(request.callable_json);
@@ -368,12 +372,7 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
         out->parser                  = common_chat_parser_params(out->params);
         out->parser.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
         out->parser.parser           = load_parser(out->params);
-        if (out->has_tools || !in.json_schema.empty()) {
-            in.tools.clear();
-            in.json_schema.clear();
-            out->text_only = load_parser(render(in, request.enable_thinking));
-        }
-        out->reasoning = find_reasoning_frame(out->params, out->text_parser());
+        out->reasoning               = find_reasoning_frame(out->params, out->text_parser());
     } catch (const RequestError &) {
         throw;
     } catch (const std::exception & e) {

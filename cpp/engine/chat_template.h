@@ -75,9 +75,10 @@ public:
 private:
     common_chat_params render(common_chat_templates_inputs inputs, std::optional<bool> enable_thinking) const;
 
-    // Throws RequestError when the template, or llama.cpp's reading of it, leaves the tools out.
-    void check_tools(const common_chat_templates_inputs & inputs, const ChatRequest & request,
-                     const common_chat_params & params) const;
+    // Throws RequestError when the template, or llama.cpp's reading of it, leaves the tools out. without: the same
+    // conversation rendered without them.
+    static void check_tools(common_chat_tool_choice choice, const common_chat_params & params,
+                            const common_chat_params & without);
 
     common_chat_templates_ptr templates_;
     // the same with the variable enable_thinking under another name, which nobody sets, without and with tools; null

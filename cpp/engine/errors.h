@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -27,5 +28,11 @@ struct ContextFullError : Error {
 struct RequestError : Error {
     using Error::Error;
 };
+
+// llama.cpp's parsers describe errors over several lines
+inline std::string one_line(std::string text) {
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    return text;
+}
 
 }  // namespace darwin_neg

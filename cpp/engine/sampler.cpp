@@ -15,15 +15,6 @@ namespace darwin_neg {
 
 namespace {
 
-// llama.cpp's parsers describe errors over several lines
-std::string one_line(const char * text) {
-    std::string out;
-    for (const char * c = text; *c != '\0'; ++c) {
-        out += *c == '\n' ? ' ' : *c;
-    }
-    return out;
-}
-
 // What llama.cpp's grammar parser logged about it, as ": reason", or nothing.
 std::string parser_reason(const std::vector<std::string> & lines) {
     constexpr size_t k_most       = 160;  // the parser quotes the rest of the grammar

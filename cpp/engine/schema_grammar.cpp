@@ -5,8 +5,6 @@
 #include "json-schema-to-grammar.h"
 #include "json.h"
 
-#include <algorithm>
-
 namespace darwin_neg {
 
 namespace {
@@ -16,12 +14,6 @@ constexpr const char * k_constant = "the rules of this schema stand here";
 // how llama.cpp writes the constant in a grammar: as JSON, in a literal
 const std::string & literal() {
     static const std::string text = std::string("\"\\\"") + k_constant + "\\\"\"";
-    return text;
-}
-
-// llama.cpp's parsers describe errors over several lines
-std::string one_line(std::string text) {
-    std::replace(text.begin(), text.end(), '\n', ' ');
     return text;
 }
 
