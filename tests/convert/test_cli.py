@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from command_line import refusal
 from darwin_neg_cpp.cli.convert import add_arguments
 from darwin_neg_cpp.cli.main import Parser, main
 from darwin_neg_cpp.convert import convert
@@ -64,11 +65,7 @@ def names_of(folder: Path) -> list[str]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    assert main(["convert", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("darwin-neg: error: "), said
-    return said
+    return refusal(capsys, "convert", *arguments)
 
 
 # --- what it says

@@ -12,6 +12,7 @@ import gguf
 import pytest
 from transformers import AutoTokenizer
 
+from command_line import refusal
 from darwin_neg_cpp import hub
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, source, tokenizer
@@ -38,11 +39,7 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    assert main(["convert", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("darwin-neg: error: "), said
-    return said
+    return refusal(capsys, "convert", *arguments)
 
 
 def merge(folder: Path, keep: Keep = lambda _name, _entry: True) -> None:

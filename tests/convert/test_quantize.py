@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
+from command_line import refusal
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.convert import convert, quantize, source, write
 from darwin_neg_cpp.errors import DarwinNegError, ModelFileError, OutputError, RequestError
@@ -75,11 +76,7 @@ def test_quantize_writes_a_smaller_file_and_keeps_the_head(model, tmp_path, caps
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    capsys.readouterr()
-    assert main(["quantize", *arguments]) == code
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("darwin-neg: error: "), said
-    return said
+    return refusal(capsys, "quantize", *arguments, code=code)
 
 
 def test_what_cannot_be_quantized_is_one_line(model, matrix, tmp_path, capsys):
