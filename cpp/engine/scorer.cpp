@@ -170,7 +170,7 @@ private:
 void Scorer::check_texts(const std::vector<std::vector<llama_token>> & texts) const {
     for (const auto & tokens : texts) {
         if (tokens.empty()) {
-            throw RequestError("prompt has no tokens; give at least one");
+            throw RequestError("prompt is empty; give at least one token");
         }
         if (tokens.size() > model_.n_ctx()) {
             throw ContextFullError("prompt has " + std::to_string(tokens.size()) + " tokens, the context holds " +
