@@ -131,6 +131,21 @@ def smol(smollm2: SmolLM2) -> Iterator[DarwinNEG]:
         yield llm
 
 
+@pytest.fixture(scope="session")
+def byte_models(llama_tree: Path, tiny_qwen: TinyQwen) -> dict[str, Path]:
+    """Model files by architecture: llama sees all tokens, gemma3 a window, qwen35 and qwen35moe keep a state too."""
+
+    def make(folder: Path) -> None:
+        from oracles import byte_models
+
+        byte_models.write_all(folder, llama_tree, tiny_qwen.base)
+
+    oracles = TESTS / "oracles"
+    files = [oracles / name for name in ("byte_models.py", "tiny_qwen35.py", "neg_reference.py")]
+    key = _key(*files, TESTS / "tiny_gguf.py", ROOT / "cmake" / "llama_pin.json")
+    return {file.stem: file for file in sorted(_made("byte-models", key, make).iterdir())}
+
+
 def pytest_configure() -> None:
     """Gives each of several workers a core of its own: engines that share cores wait for each other's threads."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")

@@ -72,6 +72,7 @@ class _Params:
 class ModelParams(_Params):
     defaults: ClassVar[dict[str, Any]] = {
         **{"model_path": "", "neg_path": None, "n_ctx": 4096, "n_batch": 512, "n_ubatch": 512, "n_parallel": 8},
+        **{"prefix_cache": 4, "prefix_cache_bytes": 256 << 20},
         **{"n_threads": 0, "n_threads_batch": 0, "n_gpu_layers": -1, "main_gpu": 0, "split_mode": "layer"},
         **{"flash_attn": "auto", "type_k": "f16", "type_v": "f16", "use_mmap": True, "use_mlock": False},
     }
@@ -145,6 +146,7 @@ class _Request:
             "finished": self.finished,
             "seed": 7 if self.params["seed"] is None else self.params["seed"],
             "n_prompt_tokens": len(self.prompt),
+            "n_cached_tokens": 0,
             "prompt_seconds": 0.5,
             "generate_seconds": 1.0,
             "samples": samples,

@@ -18,6 +18,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -76,6 +77,7 @@ py::dict update_dict(const Update & update) {
     out["finished"]         = update.finished;
     out["seed"]             = update.seed;
     out["n_prompt_tokens"]  = update.n_prompt_tokens;
+    out["n_cached_tokens"]  = update.n_cached_tokens;
     out["prompt_seconds"]   = update.prompt_seconds;
     out["generate_seconds"] = update.generate_seconds;
     out["samples"]          = samples;
@@ -108,6 +110,7 @@ py::dict model_info(const Engine & engine) {
     out["n_ctx"]        = model.n_ctx();
     out["n_batch"]      = model.params().n_batch;
     out["n_parallel"]   = model.params().n_parallel;
+    out["prefix_cache"] = model.params().prefix_cache;
     out["n_threads"]    = model.params().n_threads;
     out["n_embd"]       = llama_model_n_embd(model.get());
     out["n_layer"]      = llama_model_n_layer(model.get());
@@ -125,6 +128,7 @@ py::dict model_info(const Engine & engine) {
 py::dict stats_dict(const Stats & s) {
     py::dict out;
     out["n_prompt_decoded"] = s.n_prompt_decoded;
+    out["n_prompt_reused"]  = s.n_prompt_reused;
     out["n_recomputed"]     = s.n_recomputed;
     out["n_generated"]      = s.n_generated;
     out["n_steps"]          = s.n_steps;
@@ -134,6 +138,8 @@ py::dict stats_dict(const Stats & s) {
     out["n_running"]        = s.n_running;
     out["n_seq_used"]       = s.n_seq_used;
     out["kv_cells_used"]    = s.kv_cells_used;
+    out["n_prefixes"]       = s.n_prefixes;
+    out["prefix_bytes"]     = s.prefix_bytes;
     return out;
 }
 
@@ -427,6 +433,29 @@ void bind_engine(py::module_ & m) {
                  }
                  return stats_dict(stats);
              })
+        .def(
+            "save_prefix",
+            [](const Handle & h, const std::vector<llama_token> & tokens) {
+                const auto engine = h.get();
+                PrefixCache::State state;
+                {
+                    const WithoutGil unlocked;
+                    state = engine->scheduler()->save_prefix(tokens);
+                }
+                return py::make_tuple(
+                    state.tokens, py::bytes(reinterpret_cast<const char *>(state.bytes.data()), state.bytes.size()));
+            },
+            py::arg("tokens"))
+        .def(
+            "load_prefix",
+            [](const Handle & h, std::vector<llama_token> tokens, const py::bytes & bytes) {
+                const auto engine            = h.get();
+                const std::string_view state = bytes;
+                PrefixCache::State loaded{std::move(tokens), {state.begin(), state.end()}};
+                const WithoutGil unlocked;
+                engine->scheduler()->load_prefix(std::move(loaded));
+            },
+            py::arg("tokens"), py::arg("state"))
         .def("score", &score, py::arg("texts"), py::kw_only(), py::arg("hidden") = false, py::arg("logits") = false,
              py::arg("top") = 0)
         .def(

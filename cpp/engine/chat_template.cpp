@@ -103,6 +103,38 @@ std::vector<std::string> cut_in_pieces(const std::string & text, const std::stri
     return pieces;
 }
 
+// Where prompts of the same conversation part: before the text of the last question, and before the beginning of the
+// answer, which many templates write differently once the answer is part of the history.
+std::vector<size_t> find_shared(const common_chat_params & params, const std::vector<common_chat_msg> & messages,
+                                const std::string & cut) {
+    const std::string & prompt = params.prompt;
+    size_t end                 = prompt.size();
+    if (!params.generation_prompt.empty() && string_ends_with(prompt, params.generation_prompt)) {
+        end -= params.generation_prompt.size();
+    }
+    std::vector<size_t> out;
+    const auto last =
+        std::find_if(messages.rbegin(), messages.rend(), [](const auto & message) { return message.role == "user"; });
+    if (last != messages.rend()) {
+        std::string text = last->content;
+        if (text.empty() && !last->content_parts.empty()) {
+            text = last->content_parts.front().text;
+        }
+        if (!cut.empty()) {
+            string_replace_all(text, cut, "");
+        }
+        text            = string_strip(text);  // as most templates do
+        const size_t at = text.empty() ? std::string::npos : prompt.rfind(text, end - std::min(end, text.size()));
+        if (at != std::string::npos && at > 0) {
+            out.push_back(at);
+        }
+    }
+    if (end > 0 && end < prompt.size()) {
+        out.push_back(end);
+    }
+    return out;
+}
+
 }  // namespace
 
 void ChatPrompt::apply_to(const Model & model, common_params_sampling & sampling) const {
@@ -373,12 +405,29 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
         out->parser.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
         out->parser.parser           = load_parser(out->params);
         out->reasoning               = find_reasoning_frame(out->params, out->text_parser());
+        out->shared                  = find_shared(out->params, in.messages, request.cut);
     } catch (const RequestError &) {
         throw;
     } catch (const std::exception & e) {
         throw RequestError(std::string("the chat template cannot render these messages: ") + e.what());
     }
     return out;
+}
+
+std::vector<int32_t> ChatPrompt::token_counts(const Model & model, const std::vector<llama_token> & prompt) const {
+    std::vector<int32_t> counts;
+    size_t n_bytes  = 0;
+    auto next       = shared.begin();
+    const auto skip = [&](llama_token token) {  // the start token, where the vocabulary has put it before the text
+        return token == llama_vocab_bos(model.vocab()) && params.prompt.rfind(model.piece(token, true), 0) != 0;
+    };
+    for (size_t i = 0; i < prompt.size() && next != shared.end(); ++i) {
+        n_bytes += i == 0 && skip(prompt[i]) ? 0 : model.piece(prompt[i], true).size();
+        for (; next != shared.end() && n_bytes > *next; ++next) {
+            counts.push_back(static_cast<int32_t>(i));
+        }
+    }
+    return counts;
 }
 
 std::string parse_chat(const std::string & text, const ChatPrompt & prompt, bool partial) {

@@ -23,6 +23,7 @@ struct ChatPrompt {
     common_peg_arena text_only;  // parser of an answer without calls or a schema, where that is another one
     ReasoningFrame reasoning;
     std::vector<std::string> pieces;  // params.prompt, cut where no token may reach across (ChatRequest::cut)
+    std::vector<size_t> shared;       // bytes of params.prompt that the next turn, or another question, begins with too
     bool has_tools = false;           // tools that the answer may call
     bool may_think = true;            // the reasoning has not been switched off
 
@@ -41,6 +42,9 @@ struct ChatPrompt {
 
     // Stop strings count in the visible text alone.
     StopHere stops_at(const std::string & answer, size_t at) const;
+
+    // `shared` in tokens of the prompt, ascending.
+    std::vector<int32_t> token_counts(const Model & model, const std::vector<llama_token> & prompt) const;
 
     // Control tokens that are rendered as text because the parser looks for them.
     std::set<llama_token> rendered_tokens(const Model & model) const;

@@ -121,8 +121,9 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
     // a step decodes one token of every running sequence, and llama.cpp wants room for an output of every sequence it
     // has
-    params_.n_batch  = std::max(params_.n_batch, params_.n_parallel + 1);
-    params_.n_ubatch = std::min(params_.n_ubatch, params_.n_batch);
+    params_.prefix_cache = std::min(params_.prefix_cache, k_max_parallel - params_.n_parallel);
+    params_.n_batch      = std::max(params_.n_batch, params_.n_parallel + 1 + params_.prefix_cache);
+    params_.n_ubatch     = std::min(params_.n_ubatch, params_.n_batch);
     if (params_.n_threads <= 0) {
         params_.n_threads = common_cpu_get_num_math();
     }

@@ -29,18 +29,20 @@ struct ModelParams {
     std::optional<std::string> neg_path;  // side-car; not set: the head in the model file, if any
     uint32_t n_ctx   = 4096;  // tokens of all sequences together, and at most of one; 0: what the model was trained for
     uint32_t n_batch = 512;   // tokens decoded in one step
-    uint32_t n_ubatch       = 512;
-    uint32_t n_parallel     = 8;  // sequences that generate side by side
-    int32_t n_threads       = 0;
-    int32_t n_threads_batch = 0;
-    int32_t n_gpu_layers    = -1;  // -1: all
-    int32_t main_gpu        = 0;
-    std::string split_mode  = "layer";
-    std::string flash_attn  = "auto";
-    std::string type_k      = "f16";
-    std::string type_v      = "f16";
-    bool use_mmap           = true;
-    bool use_mlock          = false;
+    uint32_t n_ubatch           = 512;
+    uint32_t n_parallel         = 8;            // sequences that generate side by side
+    uint32_t prefix_cache       = 4;            // beginnings of texts kept in the context for later prompts; 0: none
+    uint64_t prefix_cache_bytes = 256U << 20U;  // host memory for more of them
+    int32_t n_threads           = 0;
+    int32_t n_threads_batch     = 0;
+    int32_t n_gpu_layers        = -1;  // -1: all
+    int32_t main_gpu            = 0;
+    std::string split_mode      = "layer";
+    std::string flash_attn      = "auto";
+    std::string type_k          = "f16";
+    std::string type_v          = "f16";
+    bool use_mmap               = true;
+    bool use_mlock              = false;
 
     // Called with 0..1 while the model is loaded and never after; returning false stops the load.
     std::function<bool(float)> progress;
@@ -54,6 +56,8 @@ struct ModelParams {
         visit("n_batch", params.n_batch);
         visit("n_ubatch", params.n_ubatch);
         visit("n_parallel", params.n_parallel);
+        visit("prefix_cache", params.prefix_cache);
+        visit("prefix_cache_bytes", params.prefix_cache_bytes);
         visit("n_threads", params.n_threads);
         visit("n_threads_batch", params.n_threads_batch);
         visit("n_gpu_layers", params.n_gpu_layers);

@@ -1,17 +1,33 @@
 #include "places.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
+#include <utility>
 
 namespace darwin_neg {
 
-Places::Places(llama_memory_t memory, int32_t n_parallel, int64_t n_cells)
-    : memory_(memory), n_parallel_(n_parallel), n_cells_(n_cells) {
-    free_.reserve(static_cast<size_t>(n_parallel));
+namespace {
+
+// What is worth keeping or waiting for, in tokens of a prompt.
+constexpr int32_t k_min_gain = 32;
+// Points kept in one prompt for the sake of others, each of which takes a sequence.
+constexpr size_t k_max_forks = 2;
+
+}  // namespace
+
+Places::Places(llama_context * context, MemoryKind kind, const Size & size)
+    : sequences_(context),
+      prefixes_(context, sequences_, kind, size.n_parallel + 1, size.n_prefixes, size.prefix_bytes),
+      n_parallel_(size.n_parallel),
+      n_cells_(size.n_cells) {
+    free_.reserve(static_cast<size_t>(n_parallel_));
     clear();
 }
 
 void Places::clear() noexcept {
-    llama_memory_clear(memory_, false);
+    prefixes_.clear();
+    sequences_.clear();
     holder_ = nullptr;
     free_.clear();
     for (llama_seq_id seq = n_parallel_ - 1; seq >= 0; --seq) {
@@ -34,12 +50,15 @@ void Places::admit(const Queue & queue, int64_t n_finished) {
             if (!request->started && another_prompt_in_the_way(*request, queue)) {
                 break;
             }
+            if (!request->started && another_decodes_its_beginning(*request, queue)) {
+                break;
+            }
             if (!place(*sample, queue, n_finished)) {
                 return;  // nobody overtakes a request that waits for memory
             }
         }
         if (!request->has_unplaced()) {
-            drop_held(*request);
+            drop_held_and_keep(*request, queue);
         }
     }
 }
@@ -72,20 +91,21 @@ bool Places::place(Sample & sample, const Queue & queue, int64_t n_finished) {
     sample.seq = free_.back();
     free_.pop_back();
     if (copy) {
-        llama_memory_seq_cp(memory_, n_parallel_, sample.seq, -1, -1);
+        sequences_.copy(n_parallel_, sample.seq);
         sample.n_past   = static_cast<int32_t>(request.prompt.size());
         sample.n_shared = sample.n_past;
         sample.phase    = Sample::Phase::generating;
     } else {
-        sample.n_past   = 0;
+        sample.n_past   = take_prefix(sample, queue);
         sample.n_shared = 0;
         sample.phase    = Sample::Phase::prefill;
+        plan_checkpoints(sample, queue);
     }
     return true;
 }
 
 void Places::hold_prompt(Sample & leader) {
-    llama_memory_seq_cp(memory_, leader.seq, n_parallel_, -1, -1);
+    sequences_.copy(leader.seq, n_parallel_);
     holder_         = &leader.request;
     leader.n_shared = leader.n_past;
 }
@@ -94,21 +114,25 @@ void Places::drop(Sample & sample) {
     if (sample.seq < 0) {
         return;
     }
-    llama_memory_seq_rm(memory_, sample.seq, -1, -1);
+    sequences_.drop(sample.seq);
     free_.push_back(sample.seq);
     sample.seq      = -1;
     sample.n_past   = 0;
     sample.n_shared = 0;
+    sample.intact   = true;
 }
 
 void Places::drop_held(const Request & request) {
     if (holder_ == &request) {
-        llama_memory_seq_rm(memory_, n_parallel_, -1, -1);
+        sequences_.drop(n_parallel_);
         holder_ = nullptr;
     }
 }
 
 Places::Room Places::make_room(const Queue & queue, int64_t n_finished) {
+    if (prefixes_.drop_one(wanted_by(queue))) {
+        return {true, nullptr, false};
+    }
     Sample * youngest = nullptr;
     int n_placed      = 0;
     for (const auto & request : queue) {
@@ -130,6 +154,166 @@ Places::Room Places::make_room(const Queue & queue, int64_t n_finished) {
         return {true, nullptr, false};
     }
     return {false, youngest, false};
+}
+
+void Places::drop_and_keep(Sample & sample, const Queue & queue) {
+    const Request & request = sample.request;
+    // what a decode that failed has left behind follows the tokens that are known, where states can be cut
+    const bool known = sample.intact || (sample.seq >= 0 && !prefixes_.kind().needs_checkpoints() &&
+                                         sequences_.cut(sample.seq, sample.n_past));
+    // of several samples of a prompt, the prompt is kept
+    if (sample.seq >= 0 && known && request.samples.size() == 1) {
+        prefixes_.keep(request.tokens(sample, sample.n_past), sample.seq, wanted_by(queue));
+    }
+    drop(sample);
+}
+
+void Places::drop_held_and_keep(const Request & request, const Queue & queue) {
+    if (holder_ == &request) {
+        prefixes_.keep(request.prompt, n_parallel_, wanted_by(queue));
+    }
+    drop_held(request);
+}
+
+// Somebody who has not begun and whose prompt would be helped by a text.
+PrefixCache::Wanted Places::wanted_by(const Queue & queue) const {
+    return [&](const Tokens & text) {
+        return std::any_of(queue.begin(), queue.end(), [&](const auto & request) {
+            if (request->started || request->samples.front()->phase != Sample::Phase::waiting) {
+                return false;
+            }
+            const int32_t n = common_length(text, request->prompt);
+            return n >= k_min_gain && (!prefixes_.kind().whole_only || n == static_cast<int32_t>(text.size()));
+        });
+    };
+}
+
+Places::Source Places::running_source(const PrefixCache & prefixes, const Tokens & wanted, const Queue & queue) {
+    Source best      = {nullptr, 0};
+    const auto limit = static_cast<int32_t>(wanted.size()) - 1;
+    for (const auto & request : queue) {
+        if (request->prompt.empty() || request->prompt.front() != wanted.front()) {
+            continue;
+        }
+        for (const auto & sample : request->samples) {
+            if (sample->seq < 0 || sample->n_past == 0 || !sample->intact) {
+                continue;
+            }
+            const int32_t n = prefixes.usable(request->tokens(*sample, sample->n_past), sample->seq, wanted, limit);
+            if (n > best.n_tokens) {
+                best = {sample.get(), n};
+            }
+        }
+    }
+    return best;
+}
+
+// The sample has a sequence, which is empty. Returns how many of its tokens that holds now. One token at least is left
+// to decode: the next is drawn from its row.
+int32_t Places::take_prefix(Sample & sample, const Queue & queue) {
+    Request & request = sample.request;
+    int32_t n         = 0;
+    if (prefixes_.enabled()) {
+        const int32_t limit = request.n_tokens(sample) - 1;
+        const Tokens wanted = request.tokens(sample, limit + 1);
+        const Source source = running_source(prefixes_, wanted, queue);
+        if (source.n_tokens > prefixes_.longest(wanted, limit)) {
+            const Sample & from = *source.sample;
+            n = prefixes_.copy(from.request.tokens(from, from.n_past), from.seq, source.n_tokens, sample.seq);
+        } else {
+            n = prefixes_.take(wanted, limit, sample.seq);
+        }
+    }
+    if (request.n_cached < 0) {
+        request.n_cached = n;
+        n_reused_ += n;
+    }
+    return n;
+}
+
+// Where the states of others can be used only at certain points, those are: the ones that the request names, and where
+// prompts that wait, or whose states are kept, go another way.
+void Places::plan_checkpoints(Sample & sample, const Queue & queue) const {
+    Request & request = sample.request;
+    if (!prefixes_.enabled() || !prefixes_.kind().needs_checkpoints() || request.started || sample.index > 0) {
+        request.checkpoints.clear();
+        return;
+    }
+    std::map<int32_t, int64_t> gains;  // tokens that others will not have to decode, by length
+    const auto add_fork = [&](int32_t length) {
+        if (length >= sample.n_past + k_min_gain && length < static_cast<int32_t>(request.prompt.size())) {
+            gains[length] += length - sample.n_past;
+        }
+    };
+    for (const auto & other : queue) {
+        if (other.get() != &request && !other->started && other->samples.front()->phase == Sample::Phase::waiting) {
+            add_fork(common_length(other->prompt, request.prompt));
+        }
+    }
+    for (const int32_t length : prefixes_.forks(request.prompt)) {
+        add_fork(length);
+    }
+    std::vector<std::pair<int64_t, int32_t>> best;
+    best.reserve(gains.size());
+    for (const auto & [length, gain] : gains) {
+        best.emplace_back(gain, length);
+    }
+    std::sort(best.rbegin(), best.rend());
+    std::vector<int32_t> points = request.checkpoints;
+    for (size_t i = 0; i < std::min(best.size(), k_max_forks); ++i) {
+        points.push_back(best[i].second);
+    }
+    std::sort(points.begin(), points.end());
+    request.checkpoints.clear();
+    int32_t last = sample.n_past;
+    for (const int32_t point : points) {
+        if (point >= last + k_min_gain && point < static_cast<int32_t>(request.prompt.size())) {
+            request.checkpoints.push_back(point);
+            last = point;
+        }
+    }
+}
+
+int32_t Places::next_stop(const Sample & sample) const {
+    const Request & request = sample.request;
+    const auto next         = std::upper_bound(request.checkpoints.begin(), request.checkpoints.end(), sample.n_past);
+    return next == request.checkpoints.end() ? request.n_tokens(sample) : *next;
+}
+
+void Places::checkpoint(const Sample & sample, const Queue & queue) {
+    const Request & request = sample.request;
+    if (std::binary_search(request.checkpoints.begin(), request.checkpoints.end(), sample.n_past)) {
+        prefixes_.keep(request.tokens(sample, sample.n_past), sample.seq, wanted_by(queue));
+    }
+}
+
+// Whether a prompt that is being decoded will soon hold more of this one's beginning than is known now.
+bool Places::another_decodes_its_beginning(const Request & request, const Queue & queue) const {
+    if (!prefixes_.enabled()) {
+        return false;
+    }
+    const auto limit = static_cast<int32_t>(request.prompt.size()) - 1;
+    int32_t soon     = 0;
+    for (const auto & other : queue) {
+        const Sample & leader = *other->samples.front();
+        if (other.get() == &request || other->started || leader.phase != Sample::Phase::prefill) {
+            continue;
+        }
+        int32_t n = std::min(common_length(other->prompt, request.prompt), limit);
+        if (prefixes_.kind().needs_checkpoints()) {
+            const auto after = std::upper_bound(other->checkpoints.begin(), other->checkpoints.end(), n);
+            n                = after == other->checkpoints.begin() ? 0 : *std::prev(after);
+        }
+        if (n > leader.n_past) {
+            soon = std::max(soon, n);
+        }
+    }
+    if (soon < k_min_gain) {
+        return false;
+    }
+    const int32_t now =
+        std::max(prefixes_.longest(request.prompt, limit), running_source(prefixes_, request.prompt, queue).n_tokens);
+    return soon >= now + k_min_gain;
 }
 
 int64_t Places::n_used() const {

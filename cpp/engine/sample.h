@@ -35,10 +35,11 @@ struct Sample {
     std::unique_ptr<Sampler> sampler;
     std::vector<llama_token> generated;
     SampleOutput output;
-    llama_seq_id seq     = -1;  // its place in the context's memory; -1: none
-    int32_t n_past       = 0;   // tokens of prompt + generated that the sequence holds
-    int32_t n_shared     = 0;   // of those, cells that belong to another sequence too
-    int64_t preempted_at = -1;  // number of samples that had finished when it last gave up its place
+    llama_seq_id seq     = -1;    // its place in the context's memory; -1: none
+    int32_t n_past       = 0;     // tokens of prompt + generated that the sequence holds
+    int32_t n_shared     = 0;     // of those, cells that belong to another sample of its prompt too
+    bool intact          = true;  // that is all the sequence holds: no decode has failed on the way
+    int64_t preempted_at = -1;    // number of samples that had finished when it last gave up its place
 };
 
 // A prompt and its samples.
@@ -53,10 +54,12 @@ struct Request {
     std::set<llama_token> rendered;  // control tokens shown as text
     std::vector<std::unique_ptr<Sample>> samples;
     std::shared_ptr<Inbox> inbox;
-    bool started   = false;  // its prompt has been decoded, every sample has its first token
-    bool cancelled = false;
-    size_t n_done  = 0;
-    bool announced = false;  // its id is in the inbox
+    std::vector<int32_t> checkpoints;  // lengths of the prompt's beginning at which its state is kept, ascending
+    int32_t n_cached = -1;             // tokens of the prompt that had been decoded for others; -1: not begun
+    bool started     = false;          // its prompt has been decoded, every sample has its first token
+    bool cancelled   = false;
+    size_t n_done    = 0;
+    bool announced   = false;  // its id is in the inbox
     std::optional<Clock::time_point> prefill_from;
     Clock::time_point prefill_to;
     Clock::time_point last_token;
@@ -78,6 +81,16 @@ struct Request {
     llama_token token_at(const Sample & sample, int32_t pos) const {
         const auto n = static_cast<int32_t>(prompt.size());
         return pos < n ? prompt[static_cast<size_t>(pos)] : sample.generated[static_cast<size_t>(pos - n)];
+    }
+
+    // The first n tokens of prompt + generated.
+    std::vector<llama_token> tokens(const Sample & sample, int32_t n) const {
+        std::vector<llama_token> out(prompt.begin(), prompt.begin() + std::min<int32_t>(n, prompt.size()));
+        out.reserve(static_cast<size_t>(n));
+        for (auto i = static_cast<int32_t>(out.size()); i < n; ++i) {
+            out.push_back(token_at(sample, i));
+        }
+        return out;
     }
 
     // Whether samples have drawn their first token but never had a place.

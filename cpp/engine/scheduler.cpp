@@ -19,10 +19,26 @@ double seconds_between(Request::Clock::time_point from, Request::Clock::time_poi
     return std::chrono::duration<double>(to - from).count();
 }
 
-// One sequence more than can generate: it holds a prompt for samples that wait for a place.
+Places::Size size_of(const Model & model) {
+    const ModelParams & p = model.params();
+    return {static_cast<int32_t>(p.n_parallel), static_cast<int64_t>(model.n_ctx()),
+            static_cast<int32_t>(p.prefix_cache), static_cast<size_t>(p.prefix_cache_bytes)};
+}
+
 LlamaContextPtr make_context(const Model & model) {
     const ModelParams & p = model.params();
-    return model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, p.n_parallel + 1, false);
+    const auto n_seq      = static_cast<uint32_t>(size_of(model).n_sequences());
+    return model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, n_seq, false);
+}
+
+// Lengths of the beginning of a prompt that later prompts are likely to share. A plain prompt may come again as it is.
+std::vector<int32_t> likely_to_be_shared(const Model & model, const Tokens & prompt, const ChatPrompt * chat) {
+    constexpr size_t k_long_prompt = 256;  // from which on a step for its last token alone costs next to nothing
+    if (chat != nullptr) {
+        return chat->token_counts(model, prompt);
+    }
+    return prompt.size() < k_long_prompt ? std::vector<int32_t>{}
+                                         : std::vector<int32_t>{static_cast<int32_t>(prompt.size()) - 1};
 }
 
 }  // namespace
@@ -33,8 +49,7 @@ Scheduler::Scheduler(const Model & model)
       context_(make_context(model)),
       batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),
       n_batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),  // may be less than asked for in a small context
-      places_(llama_get_memory(context_.get()), static_cast<int32_t>(model.params().n_parallel),
-              static_cast<int64_t>(model.n_ctx())) {
+      places_(context_.get(), MemoryKind::of(model.get()), size_of(model)) {
     llama_set_abort_callback(
         context_.get(), [](void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(); }, &abort_decode_);
     thread_ = std::thread([this] { run(); });
@@ -63,6 +78,7 @@ void Scheduler::close() {
         }
     }
     queue_.clear();
+    tasks_.clear();  // whoever waits for one hears of it
     context_.reset();
 }
 
@@ -90,6 +106,7 @@ std::shared_ptr<Request> Scheduler::make_request(std::vector<llama_token> prompt
     if (chat != nullptr) {
         request->rendered = chat->rendered_tokens(model_);
     }
+    request->checkpoints = likely_to_be_shared(model_, request->prompt, chat.get());
     const auto make_text = [&]() -> TextStream {
         if (chat == nullptr) {
             return TextStream(params.stop);
@@ -186,6 +203,7 @@ Update Scheduler::take_update_locked(Request & request) {
     out.finished        = request.finished();
     out.seed            = request.seed;
     out.n_prompt_tokens = static_cast<int32_t>(request.prompt.size());
+    out.n_cached_tokens = std::max(request.n_cached, 0);
     out.top_count       = request.params.logprobs.value_or(0);
     out.has_neg         = has_neg_;
     if (request.prefill_from && request.started) {
@@ -270,9 +288,40 @@ Stats Scheduler::stats() const {
             out.n_running += sample->seq >= 0 ? 1 : 0;
         }
     }
-    out.n_seq_used    = places_.n_used();
-    out.kv_cells_used = places_.cells_used(queue_, false);
+    out.n_seq_used      = places_.n_used();
+    out.kv_cells_used   = places_.cells_used(queue_, false);
+    out.n_prompt_reused = places_.n_reused();
+    out.n_prefixes      = places_.prefixes().n_kept();
+    out.prefix_bytes    = places_.prefixes().host_bytes_used();
     return out;
+}
+
+void Scheduler::run_on_worker(const std::function<void(PrefixCache &)> & task) {
+    std::future<void> done;
+    {
+        const Lock lock(mutex_);
+        if (closing_) {
+            throw Error("the model is closed");
+        }
+        tasks_.emplace_back(task);
+        done = tasks_.back().get_future();
+        work_.notify_all();
+    }
+    try {
+        done.get();
+    } catch (const std::future_error &) {
+        throw Error("the model was closed");
+    }
+}
+
+PrefixCache::State Scheduler::save_prefix(const std::vector<llama_token> & tokens) {
+    PrefixCache::State state;
+    run_on_worker([&](PrefixCache & prefixes) { state = prefixes.state_of(tokens); });
+    return state;
+}
+
+void Scheduler::load_prefix(PrefixCache::State state) {
+    run_on_worker([&](PrefixCache & prefixes) { prefixes.add(std::move(state)); });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -311,6 +360,10 @@ bool Scheduler::wait_for_work() {
         abort_decode_ = closing_;
         if (closing_) {
             return false;
+        }
+        while (!tasks_.empty()) {
+            tasks_.front()(places_.prefixes());
+            tasks_.pop_front();
         }
         if (!queue_.empty()) {
             places_.admit(queue_, n_finished_);
@@ -352,7 +405,7 @@ void Scheduler::build_batch() {
                 request->prefill_from = Clock::now();
             }
             const int32_t total = request->n_tokens(*sample);
-            const int32_t count = std::min(budget, total - sample->n_past);
+            const int32_t count = std::min(budget, places_.next_stop(*sample) - sample->n_past);
             for (int32_t i = 0; i < count; ++i) {
                 const int32_t pos = sample->n_past + i;
                 add(*sample, pos, pos + 1 == total);
@@ -374,7 +427,10 @@ bool Scheduler::decode_batch() {
     const Lock lock(mutex_);
     if (rc == 1) {
         make_room_locked();  // the memory is full and unchanged
-    } else if (rc != 2) {    // 2: aborted on purpose, everything in the queue is cancelled, or the engine closes
+        return false;
+    }
+    distrust_placed_locked();
+    if (rc != 2) {  // 2: aborted on purpose, everything in the queue is cancelled, or the engine closes
         fail_placed_locked("llama_decode failed with code " + std::to_string(rc) + "; see the log of llama.cpp");
     }
     return false;
@@ -391,6 +447,7 @@ void Scheduler::count_decoded() {
     for (const PrefillPart & part : batch_prefill_) {
         part.sample->n_past += part.n_tokens;
         (part.sample->generated.empty() ? stats_.n_prompt_decoded : stats_.n_recomputed) += part.n_tokens;
+        places_.checkpoint(*part.sample, queue_);
     }
 }
 
@@ -514,7 +571,7 @@ void Scheduler::finish_locked(Sample & sample, const char * reason, const std::o
     Request & request = sample.request;
     sample.output.finish(reason, error);
     sample.phase = Phase::done;
-    places_.drop(sample);
+    closing_ || error ? places_.drop(sample) : places_.drop_and_keep(sample, queue_);
     sample.sampler.reset();
     ++request.n_done;
     ++n_finished_;
@@ -525,7 +582,7 @@ void Scheduler::finish_locked(Sample & sample, const char * reason, const std::o
         }
     }
     if (request.finished()) {
-        places_.drop_held(request);
+        closing_ || error ? places_.drop_held(request) : places_.drop_held_and_keep(request, queue_);
     }
     if (request.finished() || request.params.notify != Notify::request) {
         announce_locked(request);
@@ -548,6 +605,15 @@ void Scheduler::forget_finished_locked() {
     queue_.remove_if([](const auto & request) { return request->finished(); });
 }
 
+// A decode that ended half-way may have left more behind than was noted.
+void Scheduler::distrust_placed_locked() {
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            sample->intact = sample->seq < 0;
+        }
+    }
+}
+
 // Ends what takes part in the batch. What waits for a place is tried again.
 void Scheduler::fail_placed_locked(const std::string & message) {
     for (auto & request : queue_) {
@@ -558,6 +624,7 @@ void Scheduler::fail_placed_locked(const std::string & message) {
         }
         places_.drop_held(*request);
     }
+    places_.forget_prefixes();
     forget_finished_locked();
 }
 

@@ -5,6 +5,7 @@
 #include "model.h"
 #include "mutex.h"
 #include "places.h"
+#include "prefix_cache.h"
 #include "request.h"
 #include "sample.h"
 #include "update.h"
@@ -13,6 +14,8 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <future>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +27,7 @@ namespace darwin_neg {
 
 struct Stats {
     int64_t n_prompt_decoded = 0;  // prompt tokens evaluated; a prompt shared by n samples counts once
+    int64_t n_prompt_reused  = 0;  // prompt tokens that had been evaluated for an earlier request
     int64_t n_recomputed     = 0;  // tokens evaluated again after a sequence had to give up its place
     int64_t n_generated      = 0;
     int64_t n_steps          = 0;
@@ -32,7 +36,9 @@ struct Stats {
     int64_t n_waiting        = 0;  // samples without a place
     int64_t n_running        = 0;
     int64_t n_seq_used       = 0;
-    int64_t kv_cells_used    = 0;  // tokens held in memory, a shared prompt once
+    int64_t kv_cells_used    = 0;  // tokens held in memory for those, a shared prompt once
+    int64_t n_prefixes       = 0;  // beginnings of texts kept for later prompts
+    int64_t prefix_bytes     = 0;  // host memory that others of them take
 };
 
 // Continuous batching over one llama_context, which the worker thread alone touches.
@@ -79,6 +85,12 @@ public:
 
     Stats stats() const EXCLUDES(mutex_);
 
+    // The state of the longest kept beginning of these tokens (none given: of the text used last) as llama.cpp writes
+    // it; empty if nothing is kept. See PrefixCache.
+    PrefixCache::State save_prefix(const std::vector<llama_token> & tokens) EXCLUDES(mutex_);
+    // Keeps a state that save_prefix gave, for as long as the model is open. Throws RequestError.
+    void load_prefix(PrefixCache::State state) EXCLUDES(mutex_);
+
 private:
     using Clock = Request::Clock;
     using Phase = Sample::Phase;
@@ -104,6 +116,8 @@ private:
     void make_room_locked() REQUIRES(mutex_);
     void apply_cancellations_locked() REQUIRES(mutex_);
     void forget_finished_locked() REQUIRES(mutex_);
+    void distrust_placed_locked() REQUIRES(mutex_);
+    void run_on_worker(const std::function<void(PrefixCache &)> & task) EXCLUDES(mutex_);
     void fail_placed_locked(const std::string & message) REQUIRES(mutex_);
     void fail_all(const char * message) noexcept EXCLUDES(mutex_);
     void abandon_all_locked() noexcept REQUIRES(mutex_);
@@ -134,6 +148,7 @@ private:
     std::map<int64_t, std::shared_ptr<Request>> requests_ GUARDED_BY(mutex_);  // until released
     Queue queue_ GUARDED_BY(mutex_);
     Places places_ GUARDED_BY(mutex_);
+    std::list<std::packaged_task<void(PrefixCache &)>> tasks_ GUARDED_BY(mutex_);  // for the worker, between two steps
     int64_t next_id_ GUARDED_BY(mutex_)    = 1;
     int64_t n_finished_ GUARDED_BY(mutex_) = 0;  // samples, ever
     Stats stats_ GUARDED_BY(mutex_);

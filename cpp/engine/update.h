@@ -35,6 +35,7 @@ struct Update {
     bool finished           = false;
     uint32_t seed           = 0;
     int32_t n_prompt_tokens = 0;
+    int32_t n_cached_tokens = 0;  // of those, decoded before for another request
     int32_t top_count       = 0;  // k of top_ids
     bool has_neg            = false;
     double prompt_seconds   = 0;  // from the first token of the prompt decoded to the last

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from .checks import check_flag
 from .engine.async_methods import AsyncMethods, merge_with_n
 from .engine.chat import ChatOptions, Message, TemplateOptions, split_options
 from .engine.session import ModelOptions, Session
@@ -33,7 +34,10 @@ class DarwinNEG(AsyncMethods):
     model: path of a GGUF file. neg: path of a NEG side-car; without it the head inside the model file is used, if any.
     n_ctx: tokens that fit in memory, of all running sequences together and at most of one; 0: what the model was
         trained for.
-    n_parallel: sequences that generate side by side. n_batch, n_ubatch: tokens decoded in one step.
+    n_parallel: sequences that generate side by side.
+    prefix_cache: how many beginnings of earlier texts stay evaluated in the context, so that a prompt which begins with
+        one pays for the rest alone; 0: none. prefix_cache_bytes: host memory for more of them.
+    n_batch, n_ubatch: tokens decoded in one step.
     n_threads: 0 chooses. n_gpu_layers: -1 puts all on the GPU, if this build has one.
     type_k, type_v: types of the KV cache, "f16", "q8_0" ...
     chat_template: jinja text instead of the model's own. file_sampling: what a request leaves out of its sampling
@@ -50,6 +54,8 @@ class DarwinNEG(AsyncMethods):
         *,
         n_ctx: int = 4096,
         n_parallel: int = 8,
+        prefix_cache: int = 4,
+        prefix_cache_bytes: int = 256 << 20,
         n_batch: int = 512,
         n_ubatch: int = 512,
         n_threads: int = 0,
@@ -71,6 +77,8 @@ class DarwinNEG(AsyncMethods):
             neg,
             n_ctx=n_ctx,
             n_parallel=n_parallel,
+            prefix_cache=prefix_cache,
+            prefix_cache_bytes=prefix_cache_bytes,
             n_batch=n_batch,
             n_ubatch=n_ubatch,
             n_threads=n_threads,
@@ -242,6 +250,41 @@ class DarwinNEG(AsyncMethods):
     ) -> Generator[Scores, None, None]:
         """`score` for any number of texts, in order, many of them in one batch; their number does not add to memory."""
         return self.session.score(prompts, hidden=hidden, top=top)
+
+    # --- beginnings of texts
+
+    def save_prefix(
+        self,
+        path: str | os.PathLike[str],
+        prompt: Prompt | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        force: bool = False,
+    ) -> int:
+        """Writes what the model has made of the beginning of a text to a file; evaluates it first where needed.
+
+        prompt: the text (its last token is left out, since the text that follows may join it) or its token ids;
+        messages: a conversation, which others continue; neither: the text evaluated last. force: replace a file.
+        Returns the number of tokens saved. After load_prefix, prompts that begin with these tokens pay for the rest
+        alone. A file may be large: for a 9B model about 50 MiB and 32 KiB for each token.
+        Errors: RequestError, ContextFullError, OutputError.
+        """
+        if prompt is not None and messages is not None:
+            raise RequestError("prompt and messages are both given; give one of them")
+        tokens = None
+        if messages is not None:
+            tokens = self.session.chat_tokens(messages, add_generation_prompt=False)
+        elif prompt is not None:
+            tokens = self.session.tokenize_prompt(prompt)
+            tokens = tokens[:-1] if isinstance(prompt, str) and len(tokens) > 1 else tokens
+        return self.session.save_prefix(path, tokens, force=check_flag("force", force))
+
+    def load_prefix(self, path: str | os.PathLike[str]) -> int:
+        """Reads a file of save_prefix, and keeps it until the model is closed. Returns its number of tokens.
+
+        Errors: ModelFileError for a file that is damaged, or written with another model, build or other options.
+        """
+        return self.session.load_prefix(path)
 
     # --- conversations
 

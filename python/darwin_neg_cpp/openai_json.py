@@ -81,6 +81,8 @@ class Sample(Protocol):
     @property
     def prompt_tokens(self) -> int: ...
     @property
+    def cached_tokens(self) -> int: ...
+    @property
     def model(self) -> str: ...
 
 
@@ -171,6 +173,7 @@ def _envelope(sample: Sample, kind: str, content: dict[str, Any]) -> dict[str, A
         "choices": [choice],
         "usage": {
             "prompt_tokens": sample.prompt_tokens,
+            "prompt_tokens_details": {"cached_tokens": sample.cached_tokens},
             "completion_tokens": tokens,
             "total_tokens": sample.prompt_tokens + tokens,
         },

@@ -88,7 +88,8 @@ class Generation:
         characters come with a later token, and for the end token). neg: None when the model has no NEG head.
     finish_reason: "stop" (end token, or a stop string, then in `stop`), "length", "cancelled", or "error" for one of
         several samples that failed: `error` says why, and the rest is what there was before.
-    seed, index: reproduce this sample. prompt_seconds: time to decode the prompt; generate_seconds: from then on.
+    seed, index: reproduce this sample. cached_tokens: of prompt_tokens, those that had been decoded before, for another
+        request. prompt_seconds: time to decode the prompt; generate_seconds: from then on.
     """
 
     text: str
@@ -101,6 +102,7 @@ class Generation:
     index: int = 0
     pieces: tuple[str, ...] = ()
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     prompt_seconds: float = 0.0
     generate_seconds: float = 0.0
     model: str = ""
@@ -184,6 +186,7 @@ class Chunk:
     stop: str | None = None
     seed: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     prompt_seconds: float = 0.0
     generate_seconds: float = 0.0
     error: str | None = None

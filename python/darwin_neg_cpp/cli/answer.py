@@ -18,7 +18,7 @@ from .options import (
     add_json_option,
     add_model_options,
     check_model_options,
-    load_model,
+    load_repeatable_model,
     read_standard_input,
     read_text,
 )
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     check_model_options(args)
     config = mode_config(args)
     questions = read_questions(args)
-    with load_model(args) as llm:
+    with load_repeatable_model(args) as llm:
         answers = answer_with_progress(args, llm, questions, config)
     for answer in answers:
         print_answer(args, answer)

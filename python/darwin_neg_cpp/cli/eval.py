@@ -21,7 +21,7 @@ from .options import (
     add_json_option,
     add_model_options,
     check_model_options,
-    load_model,
+    load_repeatable_model,
     without_folder,
 )
 
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
         side_car = str(demo_model.HEAD)
     with (
-        load_model(args) as llm,
+        load_repeatable_model(args) as llm,
         ProgressBar("hashing") as hashing,
         ProgressBar("evaluating", unit=" answers") as bar,
     ):

@@ -168,6 +168,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--n-parallel", type=int, default=8, metavar="N", help="sequences that generate side by side (default 8)"
     )
+    group.add_argument(
+        "--no-prefix-cache",
+        dest="prefix_cache",
+        action="store_const",
+        const=0,
+        help="decode every prompt from its beginning, even where it begins like an earlier one",
+    )
     _add_machine_options(group)
     group.add_argument("-ctk", "--type-k", default="f16", metavar="TYPE", help="type of the K cache (default f16)")
     group.add_argument("-ctv", "--type-v", default="f16", metavar="TYPE", help="type of the V cache (default f16)")
@@ -308,6 +315,14 @@ def check_model_options(args: argparse.Namespace) -> None:
         raise RequestError("no model given; use --model FILE, or --demo to try the demo model")
 
 
+def load_repeatable_model(args: argparse.Namespace) -> DarwinNEG:
+    """Loads the model for questions: with one sequence at a time each answer depends on its prompt alone, so that a run
+    can be repeated exactly. What is kept of other prompts would change the rounding."""
+    if args.n_parallel == 1:
+        args.prefix_cache = 0
+    return load_model(args)
+
+
 def load_model(args: argparse.Namespace) -> DarwinNEG:
     """Loads the model that the options name."""
     check_model_options(args)
@@ -322,6 +337,8 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
         "type_k": args.type_k,
         "type_v": args.type_v,
     }
+    if args.prefix_cache is not None:
+        more["prefix_cache"] = args.prefix_cache
     if getattr(args, "chat_template", None) is not None:
         more["chat_template"] = read_text(args.chat_template)
     return _load(args, path, side_car, more)

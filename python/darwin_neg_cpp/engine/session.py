@@ -22,7 +22,7 @@ from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, read_file_defaults, to_engine_values
 from . import chat as conversation
-from . import continuation, log, scoring, updates
+from . import continuation, log, prefix_file, scoring, updates
 from .async_bridge import AsyncBridge
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
@@ -47,6 +47,8 @@ class ModelOptions(TypedDict, total=False):
 
     n_ctx: int
     n_parallel: int
+    prefix_cache: int
+    prefix_cache_bytes: int
     n_batch: int
     n_ubatch: int
     n_threads: int
@@ -67,6 +69,8 @@ class ModelOptions(TypedDict, total=False):
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "n_ctx": partial(check_integer, low=0),
     "n_parallel": partial(check_integer, low=1, high=255),
+    "prefix_cache": partial(check_integer, low=0, high=255),
+    "prefix_cache_bytes": partial(check_integer, low=0, high=2**63 - 1),
     "n_batch": partial(check_integer, low=1),
     "n_ubatch": partial(check_integer, low=1),
     "n_threads": partial(check_integer, low=0, high=MAX_THREADS),
@@ -79,6 +83,13 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "type_v": check_text,
     "use_mmap": check_flag,
     "use_mlock": check_flag,
+}
+
+
+# the others change what a model makes of a text, or how it is kept
+_WITHOUT_EFFECT_ON_STATES = {
+    *("n_ctx", "n_parallel", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_gpu_layers", "main_gpu"),
+    *("split_mode", "use_mmap", "use_mlock", "prefix_cache", "prefix_cache_bytes"),
 }
 
 
@@ -103,6 +114,7 @@ class Session:
         chat_template, progress = options.pop("chat_template", None), options.pop("progress", None)
         file_sampling = check_flag("file_sampling", options.pop("file_sampling", True))
         values = {name: _CHECKS[name](name, value) for name, value in options.items()}
+        self._state_options = {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT_ON_STATES}
         if chat_template is not None:
             check_text("chat_template", chat_template)
             if not chat_template.strip():
@@ -382,6 +394,37 @@ class Session:
             # the template has put the schema's grammar after the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)
         return conversation.ChatRequest(engine, prompt, self.tokenize_rendered(prompt), params, prompt)
+
+    def save_prefix(self, path: str | os.PathLike[str], tokens: Sequence[int] | None, *, force: bool) -> int:
+        """See DarwinNEG.save_prefix. tokens: None for the text used last."""
+        self._require_prefixes("saved")
+        engine = self.engine
+        for _ in range(3):  # what others do meanwhile may push it out
+            held, state = engine.save_prefix([] if tokens is None else tokens)
+            if held and (tokens is None or held[: len(tokens)] == list(tokens)):
+                prefix = prefix_file.Prefix(held, state)
+                made_by = prefix_file.describe_model(self.path, self._state_options)
+                prefix_file.write(path, prefix, made_by, inputs=[self.path], force=force)
+                return len(held)
+            if tokens is None:
+                raise RequestError("prompt is None, but nothing has been evaluated yet; pass the text to save")
+            self.run([tokens], SamplingParams(max_tokens=1, temperature=0.0))
+        raise DarwinNegError("the prefix was pushed out by other requests before it could be saved; try again")
+
+    def load_prefix(self, path: str | os.PathLike[str]) -> int:
+        """See DarwinNEG.load_prefix."""
+        self._require_prefixes("loaded")
+        made_by = prefix_file.describe_model(self.path, self._state_options)
+        prefix = prefix_file.read(path, made_by, n_vocab=self.info["n_vocab"])
+        try:
+            self.engine.load_prefix(prefix.tokens, prefix.state)
+        except RequestError as error:
+            raise RequestError(f"{shown_path(path)}: {error}") from None
+        return len(prefix.tokens)
+
+    def _require_prefixes(self, verb: str) -> None:
+        if self.info["prefix_cache"] == 0:
+            raise RequestError(f"prefix_cache is 0, so no prefix can be {verb}; load the model with at least 1")
 
     def open_bridge(self) -> AsyncBridge:
         """For asyncio: its thread starts when first asked for."""
