@@ -77,7 +77,7 @@ tidy: $(VENV)/.tests
 	@# a file with two mistakes in its locking: unless both are reported, the check is off
 	! clang-tidy --quiet tests/cpp/unguarded.cpp -- -std=c++17 -Icpp/engine > build/tidy.log 2>&1
 	test "$$(grep -c 'clang-diagnostic-thread-safety' build/tidy.log)" = 2 || { cat build/tidy.log; exit 1; }
-	ls cpp/bindings/*.cpp cpp/engine/*.cpp cpp/neg/*.cpp | xargs -P $(CMAKE_BUILD_PARALLEL_LEVEL) -n 1 clang-tidy -p build/tidy --quiet > build/tidy.log 2>&1 || { cat build/tidy.log; exit 1; }
+	$(BIN)/python scripts/tidy.py build/tidy
 
 # llama.cpp's unpatched tools, which some tests compare with; built here so that no single test waits for it
 stock: $(VENV)/.tests install

@@ -78,7 +78,7 @@ def engine_speed(model: Path, batch: int, tokens: int) -> float:
 
 
 def run_engine(model: Path, batch: int, tokens: int) -> float:
-    with DarwinNEG(model, n_ctx=4096, n_parallel=batch) as llm:
+    with DarwinNEG(model, n_ctx=4096, n_parallel=batch, prefix_cache=0) as llm:
         prompt = [[*llm.tokenize("word " * (PROMPT_TOKENS - 2)), 100 + i] for i in range(batch)]
         rates = []
         for _ in range(REPEATS):
@@ -120,7 +120,7 @@ def main() -> None:
     head = random_head(neg_files.hidden_size(read_header(base)), 0)
     neg_files.attach(base, head, with_head, force=True)
     binary = stock.binaries()["llama-batched-bench"]
-    with DarwinNEG(base, n_ctx=512, n_parallel=1) as llm:
+    with DarwinNEG(base, n_ctx=512, n_parallel=1, prefix_cache=0) as llm:
         threads = int(llm.info["n_threads"])
     print(
         f"{base.name}, {platform.machine()}, {threads} threads, {datetime.date.today()}, {args.rounds} rounds, "
@@ -145,7 +145,7 @@ def main() -> None:
                     f"batch {batch:>2}  {name:<18} {median:8.1f} tokens/s  {median / reference:.3f} of stock",
                     flush=True,
                 )
-        with DarwinNEG(with_head, n_ctx=4096, n_parallel=16) as llm:
+        with DarwinNEG(with_head, n_ctx=4096, n_parallel=16, prefix_cache=0) as llm:
             pairs = [sixteen(llm, args.tokens) for _ in range(max(1, args.rounds // 2))]
         one, many = (statistics.median(column) for column in zip(*pairs, strict=True))
         print(f"16 samples: one call {one:.2f} s, 16 calls {many:.2f} s, {many / one:.2f}x")

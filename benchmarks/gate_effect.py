@@ -139,7 +139,9 @@ def measure(n_prompts: int, tokens: int, temperatures: Sequence[float], threads:
     head = dataclasses.replace(neg_format.read_head(side_car), temp_scale=RELEASED_TEMP_SCALE)
     with tempfile.TemporaryDirectory() as folder:
         neg_files.write_side_car(head, model, Path(folder) / "head.gguf")
-        with DarwinNEG(model, Path(folder) / "head.gguf", n_ctx=tokens + 64, n_parallel=1, n_threads=threads) as llm:
+        with DarwinNEG(
+            model, Path(folder) / "head.gguf", n_ctx=tokens + 64, n_parallel=1, n_threads=threads, prefix_cache=0
+        ) as llm:
             prompts = chat_prompts(llm, n_prompts)
             about = {
                 "model": demo_model.MODEL, "machine": platform.machine(), "date": str(datetime.date.today()),

@@ -126,8 +126,11 @@ def smollm2() -> SmolLM2:
 
 @pytest.fixture(scope="session")
 def smol(smollm2: SmolLM2) -> Iterator[DarwinNEG]:
-    """SmolLM2 with its random head, loaded once; tests must leave no request behind."""
-    with DarwinNEG(smollm2.model, n_ctx=2048, n_parallel=8) as llm:
+    """SmolLM2 with its random head, loaded once; tests must leave no request behind.
+
+    It keeps no prefixes: tests compare runs of one prompt, which rounding must not tell apart.
+    """
+    with DarwinNEG(smollm2.model, n_ctx=2048, n_parallel=8, prefix_cache=0) as llm:
         yield llm
 
 

@@ -21,7 +21,12 @@ def test_openai_objects_have_openai_names_and_are_json(llm: DarwinNEG) -> None:
     choice = out["choices"][0]
     assert (choice["text"], choice["finish_reason"], choice["index"]) == ("a B ", "stop", 0)
     assert choice["logprobs"]["tokens"] == ["a ", "B "] and choice["logprobs"]["text_offset"] == [0, 2]
-    assert out["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert out["usage"] == {
+        "prompt_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens": 2,
+        "total_tokens": 5,
+    }
     assert choice["neg"]["active"] == [False, True]
     reply = llm.chat([{"role": "user", "content": "thinker"}], logprobs=0)
     out = json.loads(json.dumps(reply.to_openai(), allow_nan=False))

@@ -240,8 +240,10 @@ void Places::plan_checkpoints(Sample & sample, const Queue & queue) const {
         return;
     }
     std::map<int32_t, int64_t> gains;  // tokens that others will not have to decode, by length
-    const auto add_fork = [&](int32_t length) {
-        if (length >= sample.n_past + k_min_gain && length < static_cast<int32_t>(request.prompt.size())) {
+    const auto add_fork = [&](int32_t common) {
+        // of an equal prompt all but the token whose row is drawn from
+        const int32_t length = std::min(common, static_cast<int32_t>(request.prompt.size()) - 1);
+        if (length >= sample.n_past + k_min_gain) {
             gains[length] += length - sample.n_past;
         }
     };

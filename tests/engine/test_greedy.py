@@ -93,7 +93,7 @@ def test_action_sample_departs_from_greedy_where_the_gate_fires(smol):
 @pytest.mark.slow
 def test_model_without_head_equals_stock_llama_completion(smollm2):
     binary = stock.binaries()["llama-completion"]
-    with DarwinNEG(smollm2.base, n_ctx=512, n_parallel=1) as llm:
+    with DarwinNEG(smollm2.base, n_ctx=512, n_parallel=1, prefix_cache=0) as llm:
         for prompt in PROMPTS[:5]:
             command = [
                 binary,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import SmolLM2
 from darwin_neg_cpp import DarwinNEG, Generation
 
 ARCHITECTURES = ["llama", "gemma3", "qwen35", "qwen35moe"]
@@ -114,6 +115,16 @@ def test_prompts_that_wait_together_decode_their_beginning_once(
     assert keeps.stats()["n_preempted"] == 0
 
 
+def test_equal_prompts_that_wait_together(pair: tuple[DarwinNEG, DarwinNEG]) -> None:
+    keeps, plain = pair
+    prompt = words(1, 150)
+    options = {"temperature": 0, "max_tokens": 5, "ignore_eos": True, "logprobs": 2}
+    expected = answer(plain, prompt, 5)
+    for got in keeps.generate([prompt] * 6, **options):
+        assert_same(got, expected)
+    assert keeps.stats()["n_prompt_decoded"] <= 150 + 5
+
+
 def test_samples_of_prompts_that_wait_together(pair: tuple[DarwinNEG, DarwinNEG]) -> None:
     keeps, plain = pair
     prompts = [[*words(1, 100), *words(2 + i, 40)] for i in range(3)]
@@ -200,6 +211,18 @@ def test_host_memory_keeps_to_its_limit(byte_models: dict[str, Path], architectu
         assert llm.stats()["prefix_bytes"] == 0
 
 
+def test_a_real_conversation(smollm2: SmolLM2) -> None:
+    """The weights of SmolLM2 in F32, and the model's own template."""
+    messages = [{"role": "user", "content": "Name three rivers of Europe, and say where they end."}]
+    with open_model(smollm2.f32, n_threads=0) as keeps, open_model(smollm2.f32, n_threads=0, prefix_cache=0) as plain:
+        for turn in range(3):
+            options = {"temperature": 0, "max_tokens": 16, "logprobs": 2}
+            got, expected = keeps.chat(messages, **options), plain.chat(messages, **options)
+            assert_same(got.generation, expected.generation)
+            assert (got.generation.cached_tokens > 0) == (turn > 0)
+            messages += [{"role": "assistant", "content": got.text}, {"role": "user", "content": f"And number {turn}?"}]
+
+
 @st.composite
 def conversations(draw: st.DrawFn) -> list[list[int]]:
     """Texts that extend, edit, cut and branch off earlier ones."""
@@ -215,7 +238,8 @@ def conversations(draw: st.DrawFn) -> list[list[int]]:
 def lasting(byte_models: dict[str, Path]) -> Iterator[dict[str, tuple[DarwinNEG, DarwinNEG]]]:
     """The engines of all random conversations: what one leaves behind must not show in the next."""
     opened = {
-        name: (open_model(path, prefix_cache_bytes=200_000), open_model(path, prefix_cache=0))
+        # with a small batch the sliding window's own memory is small, so that it moves on
+        name: (open_model(path, prefix_cache_bytes=200_000, n_batch=32), open_model(path, prefix_cache=0, n_batch=32))
         for name, path in byte_models.items()
     }
     yield opened

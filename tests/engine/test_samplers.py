@@ -77,7 +77,7 @@ def name(case: tuple[dict[str, Any], list[str]]) -> str:
 
 @pytest.fixture(scope="module")
 def plain(smollm2: Any) -> Any:
-    with DarwinNEG(smollm2.base, n_ctx=512, n_parallel=1) as llm:
+    with DarwinNEG(smollm2.base, n_ctx=512, n_parallel=1, prefix_cache=0) as llm:
         yield llm
 
 
@@ -137,7 +137,7 @@ def test_a_reasoning_budget_ends_the_reasoning(smollm2, llama_tree):
     """The model is not one that reasons: only the budget can have written the end of the reasoning."""
     template = (llama_tree / "models" / "templates" / "Qwen3.5-4B.jinja").read_text("utf-8")
     messages = [{"role": "user", "content": "Count the letters in 'strawberry'."}]
-    with DarwinNEG(smollm2.base, n_ctx=512, n_parallel=1, chat_template=template) as llm:
+    with DarwinNEG(smollm2.base, n_ctx=512, n_parallel=1, prefix_cache=0, chat_template=template) as llm:
         free = llm.chat(messages, max_tokens=60, temperature=0, ignore_eos=True)
         budget = llm.chat(messages, max_tokens=60, temperature=0, ignore_eos=True, reasoning_budget_tokens=10)
     assert free.text == ""

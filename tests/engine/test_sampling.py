@@ -13,11 +13,6 @@ from darwin_neg_cpp.neg import formats as neg_format
 PROMPT = "Once upon a time, in a village by the sea, there lived"
 
 
-def prompt_tokens(llm: DarwinNEG) -> int:
-    """Tokens of prompts so far, each prompt counted once."""
-    return llm.stats()["n_prompt_decoded"] + llm.stats()["n_prompt_reused"]
-
-
 def ranks(llm, prompt: list[int], tokens: list[int]) -> np.ndarray:
     """Rank of each token among the logits that it was drawn from, from a separate teacher-forced pass."""
     logits = llm.session.engine.score([prompt + tokens], logits=True)["logits"][len(prompt) - 1 : -1]
@@ -88,9 +83,9 @@ def test_drawn_seed_is_reported_and_repeats_the_answer(smol):
 
 def test_sixteen_samples_decode_the_prompt_once_and_differ(smol):
     prompt = smol.tokenize(PROMPT)
-    before = prompt_tokens(smol)
+    before = smol.stats()["n_prompt_decoded"]
     out = smol.generate(prompt, n=16, max_tokens=24, temperature=1.0, seed=5)
-    assert prompt_tokens(smol) - before == len(prompt)
+    assert smol.stats()["n_prompt_decoded"] - before == len(prompt)
     assert [sample.index for sample in out] == list(range(16))
     assert len({tuple(sample.token_ids.tolist()) for sample in out}) == 16
     assert smol.stats()["n_seq_used"] == 0

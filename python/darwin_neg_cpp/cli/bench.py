@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_variants(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Variant]:
     """Loads the model, for its gate on and off, and the model without a head when a file for that is given."""
+    args.prefix_cache = 0  # each round decodes the same prompt
     args.file_sampling = False  # the same work for every model, whatever its file has for conversations
     llm = stack.enter_context(load_model(args))
     if llm.neg is None:

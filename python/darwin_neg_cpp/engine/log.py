@@ -6,8 +6,9 @@ import logging
 import re
 
 logger = logging.getLogger("darwin_neg_cpp.llama")
-# seven lines, most of them empty or in capitals, about a file without tokenizer.ggml.pre; the session says it in one
-OF_MISSING_PRE = re.compile(r"missing pre-tokenizer type|^load: [A-Z!* ]*$")
+# Not worth a warning: seven lines, most of them empty or in capitals, about a file without tokenizer.ggml.pre, of which
+# the session says it in one; and a full memory, in which the engine then makes room.
+DETAILS = re.compile(r"missing pre-tokenizer type|^load: [A-Z!* ]*$|failed to find a memory slot")
 logger.addHandler(logging.NullHandler())
 
 
@@ -20,4 +21,4 @@ def forward() -> None:
     from .. import _core
 
     for level, line in _core.drain_log():
-        logger.log(logging.DEBUG if OF_MISSING_PRE.search(line) else level, "%s", line)
+        logger.log(logging.DEBUG if DETAILS.search(line) else level, "%s", line)
