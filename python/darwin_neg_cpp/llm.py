@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .engine.async_methods import AsyncMethods, merge_with_n
 from .engine.chat import ChatOptions, Message, TemplateOptions, split_options
-from .engine.session import ModelOptions, Session
+from .engine.model_options import ModelOptions
+from .engine.session import Session
 from .engine.stream import Stream
 from .errors import RequestError
 from .results import ChatChunk, ChatReply, Generation, Scores

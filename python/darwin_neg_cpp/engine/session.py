@@ -9,11 +9,11 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
+from ..checks import check_flag, check_integer, check_text, encode
 from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
 from ..files.input_file import open_input, shown_path
 from ..files.shown_text import escape_line
@@ -24,6 +24,7 @@ from ..sampling import SamplingParams, read_file_defaults, to_engine_values
 from . import chat as conversation
 from . import continuation, log, scoring, updates
 from .async_bridge import AsyncBridge
+from .model_options import MAX_THREADS, ModelOptions, check_options
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
 from .token_ids import check_tokens, is_one_prompt, split_added
@@ -37,49 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_THREADS = 512  # ggml's own limit
-
 _open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-class ModelOptions(TypedDict, total=False):
-    """The keyword arguments of DarwinNEG, for functions that find the file and then load it."""
-
-    n_ctx: int
-    n_parallel: int
-    n_batch: int
-    n_ubatch: int
-    n_threads: int
-    n_threads_batch: int
-    n_gpu_layers: int
-    main_gpu: int
-    split_mode: Literal["none", "layer", "row"]
-    flash_attn: Literal["auto", "on", "off"]
-    type_k: str
-    type_v: str
-    use_mmap: bool
-    use_mlock: bool
-    chat_template: str | None
-    file_sampling: bool
-    progress: Callable[[float], bool | None] | None
-
-
-_CHECKS: dict[str, Callable[[str, Any], object]] = {
-    "n_ctx": partial(check_integer, low=0),
-    "n_parallel": partial(check_integer, low=1, high=255),
-    "n_batch": partial(check_integer, low=1),
-    "n_ubatch": partial(check_integer, low=1),
-    "n_threads": partial(check_integer, low=0, high=MAX_THREADS),
-    "n_threads_batch": partial(check_integer, low=0, high=MAX_THREADS),
-    "n_gpu_layers": partial(check_integer, low=-1, high=MAX_INT32),
-    "main_gpu": partial(check_integer, low=0),
-    "split_mode": check_text,
-    "flash_attn": check_text,
-    "type_k": check_text,
-    "type_v": check_text,
-    "use_mmap": check_flag,
-    "use_mlock": check_flag,
-}
 
 
 class Session:
@@ -102,7 +61,7 @@ class Session:
         neg_path = None if neg is None else _input_path("neg", neg)
         chat_template, progress = options.pop("chat_template", None), options.pop("progress", None)
         file_sampling = check_flag("file_sampling", options.pop("file_sampling", True))
-        values = {name: _CHECKS[name](name, value) for name, value in options.items()}
+        values = check_options(options)
         if chat_template is not None:
             check_text("chat_template", chat_template)
             if not chat_template.strip():
