@@ -19,10 +19,12 @@ double seconds_between(Request::Clock::time_point from, Request::Clock::time_poi
     return std::chrono::duration<double>(to - from).count();
 }
 
-// One sequence more than can generate: it holds a prompt for samples that wait for a place.
+// One sequence more than can generate: it holds a prompt for samples that wait for a place. Each yields at most one row
+// of logits in a step.
 LlamaContextPtr make_context(const Model & model) {
     const ModelParams & p = model.params();
-    return model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, p.n_parallel + 1, false);
+    const uint32_t n_seq  = p.n_parallel + 1;
+    return model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, n_seq, n_seq, false);
 }
 
 }  // namespace

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import check_flag, check_integer, check_text, encode
 from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
-from ..files.input_file import open_input, shown_path
+from ..files.input_file import shown_path
 from ..files.shown_text import escape_line
 from ..files.usable_cpus import usable_cpus
+from ..gguf_file.adapter import check_adapter
+from ..gguf_file.overrides import fit_overrides
 from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, read_file_defaults, to_engine_values
 from . import chat as conversation
 from . import continuation, log, scoring, updates
 from .async_bridge import AsyncBridge
-from .model_options import MAX_THREADS, ModelOptions, check_options
+from .model_options import MAX_THREADS, ModelOptions, check_options, input_path
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
 from .token_ids import check_tokens, is_one_prompt, split_added
@@ -56,9 +58,9 @@ class Session:
         self._bridge: AsyncBridge | None = None
         self._lock = threading.Lock()  # guards _bridge
         core = _load_core()
-        self.path = _input_path("model", model)
+        self.path = input_path("model", model)
         self.name = os.path.basename(self.path)
-        neg_path = None if neg is None else _input_path("neg", neg)
+        neg_path = None if neg is None else input_path("neg", neg)
         chat_template, progress = options.pop("chat_template", None), options.pop("progress", None)
         file_sampling = check_flag("file_sampling", options.pop("file_sampling", True))
         values = check_options(options)
@@ -68,8 +70,11 @@ class Session:
                 raise RequestError("chat_template is empty; pass a Jinja template, or None for the model's own")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress must be a function of one number, got {type(progress).__name__}")
-        for note in check_runnable(self.path, use_mmap=options.get("use_mmap", True)):
+        overrides = values["kv_overrides"] = fit_overrides(self.path, values.get("kv_overrides", ()))
+        for note in check_runnable(self.path, use_mmap=options.get("use_mmap", True), overrides=overrides):
             logger.warning("%s", note)
+        for adapter, _ in values.get("lora", ()):
+            check_adapter(adapter, self.path)
         if not values.get("n_threads"):
             values["n_threads"] = min(usable_cpus().default_threads, MAX_THREADS)
         stopped = False
@@ -363,21 +368,6 @@ class Session:
 def sample_seed(seed: int, index: int) -> int:
     """The seed of sample `index` of a request with this seed; a request with that seed repeats the sample."""
     return int(_load_core().sample_seed(seed, index))
-
-
-def _input_path(argument: str, path: object) -> str:
-    """A path that names a readable regular file; opening a pipe would block for ever."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise RequestError(f"{argument} must be a path, got {type(path).__name__}")
-    name = os.fspath(path)
-    if not isinstance(name, str):
-        raise RequestError(f"{argument} must be a path of text, got {type(name).__name__}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ModelFileError(f"{shown_path(name)}: the name is not valid UTF-8; rename the file") from None
-    open_input(name, ModelFileError).close()
-    return name
 
 
 def _load_core() -> Any:
