@@ -75,6 +75,10 @@ class ModelParams(_Params):
         **{"prefix_cache": 4, "prefix_cache_bytes": 256 << 20},
         **{"n_threads": 0, "n_threads_batch": 0, "n_gpu_layers": -1, "main_gpu": 0, "split_mode": "layer"},
         **{"flash_attn": "auto", "type_k": "f16", "type_v": "f16", "use_mmap": True, "use_mlock": False},
+        **{"tensor_split": [], "devices": None, "offload_kqv": True, "op_offload": True, "swa_full": True},
+        **{"rope_scaling_type": None, "rope_freq_base": 0.0, "rope_freq_scale": 0.0, "yarn_ext_factor": -1.0},
+        **{"yarn_attn_factor": -1.0, "yarn_beta_fast": -1.0, "yarn_beta_slow": -1.0, "yarn_orig_ctx": 0, "lora": []},
+        **{"override_tensor": [], "n_cpu_moe": 0, "kv_overrides": [], "numa": None},
     }
 
     def __init__(self, model_path: str, **values: Any) -> None:

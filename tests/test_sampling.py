@@ -12,8 +12,8 @@ import pytest
 
 import fake_core
 from darwin_neg_cpp import DarwinNEG, Neg, RequestError, SamplingParams
+from darwin_neg_cpp.engine.model_options import ModelOptions
 from darwin_neg_cpp.engine.requests import request_params
-from darwin_neg_cpp.engine.session import ModelOptions
 from darwin_neg_cpp.sampling import Options, merge, to_engine_values
 
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [

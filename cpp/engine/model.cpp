@@ -1,9 +1,11 @@
 #include "model.h"
 
 #include "errors.h"
+#include "load_options.h"
 #include "log_sink.h"
 
 #include "common.h"
+#include "llama-ext.h"
 
 #include <algorithm>
 #include <array>
@@ -42,7 +44,7 @@ void check_readable_gguf(const std::string & path) {
 }
 
 // The loader reports its reason in the log only. The first line is the cause, later ones repeat that loading failed.
-[[noreturn]] void throw_load_error(const std::string & path, const std::vector<std::string> & lines) {
+[[noreturn]] void throw_load_error(const std::string & path, const std::vector<std::string> & lines, bool overridden) {
     for (const auto & line : lines) {
         const size_t at = line.find("neg: ");
         if (at != std::string::npos) {
@@ -60,21 +62,13 @@ void check_readable_gguf(const std::string & path) {
         }
     }
     std::replace(reason.begin(), reason.end(), '\n', ' ');
+    if (reason.rfind("LLAMA_SPLIT_MODE_TENSOR not implemented", 0) == 0) {
+        throw RequestError(
+            "split_mode is 'tensor', which llama.cpp does not have for this model's architecture; use 'layer'");
+    }
     throw ModelFileError(path + ": cannot be loaded: " + reason +
-                         "; the file may be damaged or of an unsupported kind");
-}
-
-llama_split_mode split_mode(const std::string & name) {
-    if (name == "none") {
-        return LLAMA_SPLIT_MODE_NONE;
-    }
-    if (name == "layer") {
-        return LLAMA_SPLIT_MODE_LAYER;
-    }
-    if (name == "row") {
-        return LLAMA_SPLIT_MODE_ROW;
-    }
-    throw RequestError("split_mode must be none, layer or row, got '" + name + "'");
+                         (overridden ? "; check kv_overrides, or the file may be damaged or of an unsupported kind"
+                                     : "; the file may be damaged or of an unsupported kind"));
 }
 
 llama_flash_attn_type flash_attn_type(const std::string & name) {
@@ -88,6 +82,58 @@ llama_flash_attn_type flash_attn_type(const std::string & name) {
         return LLAMA_FLASH_ATTN_TYPE_DISABLED;
     }
     throw RequestError("flash_attn must be auto, on or off, got '" + name + "'");
+}
+
+// Which overrides of keys the loader uses: it says so in its log alone. One of the wrong type, or of a key that it does
+// not read, would have no effect.
+class OverrideWatch {
+public:
+    using Overrides = std::vector<std::pair<std::string, KeyValue>>;
+
+    explicit OverrideWatch(const Overrides & overrides)
+        : overrides_(overrides), used_(overrides.size()), scope_([this](const LogLine & line) { see(line.second); }) {}
+
+    void check_types() const {
+        if (!wrong_.empty()) {
+            throw RequestError("kv_overrides: " + wrong_);
+        }
+    }
+
+    void check_use() const {
+        for (size_t i = 0; i < overrides_.size(); ++i) {
+            const std::string & key = overrides_[i].first;
+            // the last ones are read by those who sample, from the model's metadata
+            if (!used_[i] && key.rfind("general.sampling.", 0) != 0) {
+                throw RequestError("kv_overrides: the key '" + key +
+                                   "' is not read when this model is loaded, or only as an array; leave it out");
+            }
+        }
+    }
+
+private:
+    void see(const std::string & line) {
+        const size_t wrong = line.find("Bad metadata override type for ");
+        if (wrong != std::string::npos && wrong_.empty()) {
+            wrong_ = line.substr(line.find("key ", wrong));
+        }
+        for (size_t i = 0; i < overrides_.size(); ++i) {
+            if (line.find("Using metadata override") != std::string::npos &&
+                line.find("'" + overrides_[i].first + "' = ") != std::string::npos) {
+                used_[i] = true;
+            }
+        }
+    }
+
+    const Overrides & overrides_;
+    std::vector<bool> used_;
+    std::string wrong_;  // what llama.cpp says of the first one whose type does not fit
+    LineScope scope_;
+};
+
+// Architectures whose last layer runs for every token of a prompt, in case an MTP block wants to see them all, unless
+// the context masks what that block sees. Others skip the tokens that yield no output by themselves.
+bool prunes_when_masked(const std::string & architecture) {
+    return architecture == "qwen35" || architecture == "qwen35moe";
 }
 
 bool on_progress(float fraction, void * user_data) {
@@ -134,15 +180,14 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     cache_type("type_v", params_.type_v);
     flash_attn_type(params_.flash_attn);
 
-    llama_model_params load = llama_model_default_params();
-    load.n_gpu_layers       = params_.n_gpu_layers;
-    load.main_gpu           = params_.main_gpu;
-    load.split_mode         = split_mode(params_.split_mode);
-    if (params_.use_mmap) {
-        load.load_mode = params_.use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP;
-    } else {
-        load.load_mode = params_.use_mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE;
+    if (params_.rope_scaling_type) {
+        rope_scaling_type(*params_.rope_scaling_type);
     }
+    if (params_.numa) {
+        init_numa(*params_.numa);
+    }
+    const LoadOptions options(params_);
+    llama_model_params load = options.get();
     if (params_.progress) {
         load.progress_callback           = on_progress;
         load.progress_callback_user_data = &params_.progress;
@@ -152,17 +197,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     if (params_.neg_path) {
         check_readable_gguf(*params_.neg_path);
     }
-    {
-        const ErrorLineScope errors;
-        try {
-            model_.reset(llama_model_load_from_file(params_.model_path.c_str(), load));
-        } catch (const std::exception & e) {
-            throw ModelFileError(params_.model_path + ": cannot be loaded: " + e.what());
-        }
-        if (!model_) {
-            throw_load_error(params_.model_path, errors.lines());
-        }
-    }
+    this->load(load);
     params_.progress = nullptr;  // it may refer to what ends with the load
     if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get()) ||
         llama_model_is_diffusion(model_.get())) {
@@ -175,6 +210,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
         throw ModelFileError(params_.model_path + ": the file has no vocabulary; convert it again with its tokenizer");
     }
     n_ctx_ = params_.n_ctx == 0 ? static_cast<uint32_t>(llama_model_n_ctx_train(model_.get())) : params_.n_ctx;
+    load_adapters();
 
     neg_        = llama_model_neg_info(model_.get());
     neg_origin_ = neg_.present ? NegOrigin::model_file : NegOrigin::none;
@@ -193,22 +229,67 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
 }
 
+void Model::load(const llama_model_params & load) {
+    const ErrorLineScope errors;
+    OverrideWatch overrides(params_.kv_overrides);
+    try {
+        model_.reset(llama_model_load_from_file(params_.model_path.c_str(), load));
+    } catch (const std::exception & e) {
+        throw ModelFileError(params_.model_path + ": cannot be loaded: " + e.what());
+    }
+    overrides.check_types();
+    if (!model_) {
+        throw_load_error(params_.model_path, errors.lines(), !params_.kv_overrides.empty());
+    }
+    overrides.check_use();
+}
+
+void Model::load_adapters() {
+    for (const auto & [path, scale] : params_.lora) {
+        check_readable_gguf(path);
+        const ErrorLineScope errors;
+        loras_.emplace_back(llama_adapter_lora_init(model_.get(), path.c_str()));
+        if (!loras_.back()) {
+            const auto lines         = errors.lines();
+            std::string reason       = lines.empty() ? "llama.cpp gave no reason" : lines.front();
+            const std::string marker = "failed to apply lora adapter: ";
+            const size_t at          = reason.find(marker);
+            throw ModelFileError(path + ": the LoRA adapter cannot be loaded: " +
+                                 one_line(at == std::string::npos ? reason : reason.substr(at + marker.size())));
+        }
+    }
+}
+
 LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
-                                    bool embeddings) const {
+                                    uint32_t n_outputs, bool embeddings) const {
     llama_context_params p = llama_context_default_params();
     // llama.cpp cuts the batch to the context, and asserts on a batch smaller than the number of sequences
     p.n_ctx           = std::max(n_ctx, n_seq);
     p.n_batch         = n_batch;
     p.n_ubatch        = n_ubatch;
     p.n_seq_max       = n_seq;
+    p.n_outputs_max   = n_outputs == 0 ? 0 : std::max(n_outputs, n_seq);  // which llama.cpp asserts
     p.n_threads       = params_.n_threads;
     p.n_threads_batch = params_.n_threads_batch;
     p.flash_attn_type = flash_attn_type(params_.flash_attn);
     p.type_k          = cache_type("type_k", params_.type_k);
     p.type_v          = cache_type("type_v", params_.type_v);
     p.kv_unified      = true;
-    p.embeddings      = embeddings;
-    p.no_perf         = true;
+    p.offload_kqv     = params_.offload_kqv;
+    p.op_offload      = params_.op_offload;
+    p.swa_full        = params_.swa_full;
+    if (params_.rope_scaling_type) {
+        p.rope_scaling_type = rope_scaling_type(*params_.rope_scaling_type);
+    }
+    p.rope_freq_base   = params_.rope_freq_base;
+    p.rope_freq_scale  = params_.rope_freq_scale;
+    p.yarn_ext_factor  = params_.yarn_ext_factor;
+    p.yarn_attn_factor = params_.yarn_attn_factor;
+    p.yarn_beta_fast   = params_.yarn_beta_fast;
+    p.yarn_beta_slow   = params_.yarn_beta_slow;
+    p.yarn_orig_ctx    = params_.yarn_orig_ctx;
+    p.embeddings       = embeddings;
+    p.no_perf          = true;
     if (embeddings) {
         p.pooling_type = LLAMA_POOLING_TYPE_NONE;
     }
@@ -228,6 +309,17 @@ LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n
     if (llama_get_memory(context.get()) == nullptr) {
         throw ModelFileError(params_.model_path + ": architecture '" + architecture() +
                              "' has no decoder memory; give a language model");
+    }
+    std::vector<llama_adapter_lora *> adapters;
+    std::vector<float> scales;
+    for (size_t i = 0; i < loras_.size(); ++i) {
+        adapters.push_back(loras_[i].get());
+        scales.push_back(params_.lora[i].second);
+    }
+    llama_set_adapters_lora(context.get(), adapters.data(), adapters.size(), scales.data());
+    if (!embeddings && prunes_when_masked(architecture())) {
+        // whoever drafts with the model's MTP block wants the hidden state of every token, and switches this off
+        llama_set_embeddings_nextn(context.get(), false, /*masked*/ true);
     }
     return context;
 }
@@ -261,6 +353,9 @@ std::map<std::string, std::string> Model::metadata() const {
             read([&](char * buf, size_t size) { return llama_model_meta_key_by_index(model_.get(), i, buf, size); });
         out[key] = read(
             [&](char * buf, size_t size) { return llama_model_meta_val_str_by_index(model_.get(), i, buf, size); });
+    }
+    for (const auto & [key, value] : params_.kv_overrides) {
+        out[key] = text_of(value);
     }
     return out;
 }

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace darwin_neg {
@@ -20,8 +21,15 @@ struct LlamaModelDeleter {
 struct LlamaContextDeleter {
     void operator()(llama_context * context) const { llama_free(context); }
 };
+struct LlamaLoraDeleter {
+    void operator()(llama_adapter_lora * lora) const { llama_adapter_lora_free(lora); }
+};
 using LlamaModelPtr   = std::unique_ptr<llama_model, LlamaModelDeleter>;
 using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
+using LlamaLoraPtr    = std::unique_ptr<llama_adapter_lora, LlamaLoraDeleter>;
+
+// The value of a key of the model file
+using KeyValue = std::variant<bool, int64_t, double, std::string>;
 
 // How a model file is loaded and its context sized. Zero means "choose for me" where 0 makes no sense as a value.
 struct ModelParams {
@@ -43,6 +51,25 @@ struct ModelParams {
     std::string type_v          = "f16";
     bool use_mmap               = true;
     bool use_mlock              = false;
+    std::vector<float> tensor_split;                  // proportions of the model by device; empty: by free memory
+    std::optional<std::vector<std::string>> devices;  // names; not set: every GPU; empty: none
+    bool offload_kqv = true;
+    bool op_offload  = true;
+    bool swa_full    = true;  // false: caches of sliding windows hold the window alone
+    std::optional<std::string> rope_scaling_type;
+    // 0, and a negative number for those of YaRN: the model's
+    float rope_freq_base   = 0.0f;
+    float rope_freq_scale  = 0.0f;
+    float yarn_ext_factor  = -1.0f;
+    float yarn_attn_factor = -1.0f;
+    float yarn_beta_fast   = -1.0f;
+    float yarn_beta_slow   = -1.0f;
+    uint32_t yarn_orig_ctx = 0;
+    std::vector<std::pair<std::string, float>> lora;                   // path, scale
+    std::vector<std::pair<std::string, std::string>> override_tensor;  // pattern of names, buffer type; the first fits
+    uint32_t n_cpu_moe = 0;                                            // layers whose experts stay with the CPU
+    std::vector<std::pair<std::string, KeyValue>> kv_overrides;
+    std::optional<std::string> numa;  // of the whole process
 
     // Called with 0..1 while the model is loaded and never after; returning false stops the load.
     std::function<bool(float)> progress;
@@ -68,6 +95,24 @@ struct ModelParams {
         visit("type_v", params.type_v);
         visit("use_mmap", params.use_mmap);
         visit("use_mlock", params.use_mlock);
+        visit("tensor_split", params.tensor_split);
+        visit("devices", params.devices);
+        visit("offload_kqv", params.offload_kqv);
+        visit("op_offload", params.op_offload);
+        visit("swa_full", params.swa_full);
+        visit("rope_scaling_type", params.rope_scaling_type);
+        visit("rope_freq_base", params.rope_freq_base);
+        visit("rope_freq_scale", params.rope_freq_scale);
+        visit("yarn_ext_factor", params.yarn_ext_factor);
+        visit("yarn_attn_factor", params.yarn_attn_factor);
+        visit("yarn_beta_fast", params.yarn_beta_fast);
+        visit("yarn_beta_slow", params.yarn_beta_slow);
+        visit("yarn_orig_ctx", params.yarn_orig_ctx);
+        visit("lora", params.lora);
+        visit("override_tensor", params.override_tensor);
+        visit("n_cpu_moe", params.n_cpu_moe);
+        visit("kv_overrides", params.kv_overrides);
+        visit("numa", params.numa);
     }
 };
 
@@ -90,10 +135,11 @@ public:
     // n_ctx of ModelParams with 0 resolved
     uint32_t n_ctx() const { return n_ctx_; }
 
-    // A context for `n_seq` sequences in one unified cache. With `embeddings`, every output row also yields the LM
-    // head's input.
+    // A context for `n_seq` sequences in one unified cache, with the model's adapters. `n_outputs`: at most this many
+    // tokens of a batch yield logits, which memory is reserved for; 0: all of them. With `embeddings`, every output row
+    // also yields the LM head's input.
     LlamaContextPtr make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
-                                 bool embeddings) const;
+                                 uint32_t n_outputs, bool embeddings) const;
 
     std::string description() const;
     std::string architecture() const;
@@ -107,8 +153,12 @@ public:
     std::vector<std::pair<std::string, bool>> marker_texts() const;
 
 private:
+    void load(const llama_model_params & load);
+    void load_adapters();
+
     ModelParams params_;
     LlamaModelPtr model_;
+    std::vector<LlamaLoraPtr> loras_;  // after the model, which they are freed before
     const llama_vocab * vocab_ = nullptr;
     int32_t n_vocab_           = 0;
     uint32_t n_ctx_            = 0;

@@ -19,8 +19,8 @@ int32_t common_length(const Tokens & a, const Tokens & b) {
     return static_cast<int32_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
 }
 
-MemoryKind MemoryKind::of(const llama_model * model) {
-    return {llama_model_is_recurrent(model) || llama_model_is_hybrid(model), llama_model_n_swa(model)};
+MemoryKind MemoryKind::of(const llama_model * model, bool all_kept) {
+    return {llama_model_is_recurrent(model) || llama_model_is_hybrid(model), all_kept ? 0 : llama_model_n_swa(model)};
 }
 
 PrefixCache::PrefixCache(llama_context * context, const Sequences & sequences, MemoryKind kind, llama_seq_id first_seq,

@@ -22,7 +22,8 @@ struct MemoryKind {
     bool whole_only = false;  // recurrent parts: a state continues where it ends, and nowhere before
     int32_t window  = 0;      // tokens that sliding-window layers look back; 0: everything
 
-    static MemoryKind of(const llama_model * model);
+    // all_kept: the memory of sliding-window layers keeps what the window has passed too.
+    static MemoryKind of(const llama_model * model, bool all_kept);
 
     // Whether the state of a text can be used for others only where it was kept on purpose.
     bool needs_checkpoints() const { return whole_only || window > 0; }

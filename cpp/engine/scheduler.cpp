@@ -25,10 +25,11 @@ Places::Size size_of(const Model & model) {
             static_cast<int32_t>(p.prefix_cache), static_cast<size_t>(p.prefix_cache_bytes)};
 }
 
+// Each sequence yields at most one row of logits in a step.
 LlamaContextPtr make_context(const Model & model) {
     const ModelParams & p = model.params();
     const auto n_seq      = static_cast<uint32_t>(size_of(model).n_sequences());
-    return model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, n_seq, false);
+    return model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, n_seq, n_seq, false);
 }
 
 // Lengths of the beginning of a prompt that later prompts are likely to share. A plain prompt may come again as it is.
@@ -49,7 +50,7 @@ Scheduler::Scheduler(const Model & model)
       context_(make_context(model)),
       batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),
       n_batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),  // may be less than asked for in a small context
-      places_(context_.get(), MemoryKind::of(model.get()), size_of(model)) {
+      places_(context_.get(), MemoryKind::of(model.get(), model.params().swa_full), size_of(model)) {
     llama_set_abort_callback(
         context_.get(), [](void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(); }, &abort_decode_);
     thread_ = std::thread([this] { run(); });

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .checks import check_flag
 from .engine.async_methods import AsyncMethods, merge_with_n
 from .engine.chat import ChatOptions, Message, TemplateOptions, split_options
-from .engine.session import ModelOptions, Session
+from .engine.model_options import KeyValue, Lora, ModelOptions, NumaStrategy, RopeScaling, SplitMode
+from .engine.session import Session
 from .engine.stream import Stream
 from .errors import RequestError
 from .results import ChatChunk, ChatReply, Generation, Scores
@@ -39,7 +40,17 @@ class DarwinNEG(AsyncMethods):
         one pays for the rest alone; 0: none. prefix_cache_bytes: host memory for more of them.
     n_batch, n_ubatch: tokens decoded in one step.
     n_threads: 0 chooses. n_gpu_layers: -1 puts all on the GPU, if this build has one.
-    type_k, type_v: types of the KV cache, "f16", "q8_0" ...
+    devices: names of the GPUs to use (`darwin-neg doctor` lists them), [] for none. tensor_split: proportions of the
+        model for each of them. split_mode: by layers, rows or ("tensor") all of it in parallel; "none": on main_gpu.
+    type_k, type_v: types of the KV cache, "f16", "q8_0" ... offload_kqv: keep it on the GPU. swa_full: False keeps of
+        sliding-window layers the window alone. op_offload: let the GPU compute with weights that lie on the CPU.
+    override_tensor: where tensors go, {pattern of names: buffer type}, as {"exps": "CPU"}. n_cpu_moe: layers whose
+        experts stay with the CPU.
+    rope_scaling_type, rope_freq_*, yarn_*: positions beyond the trained context, as in llama.cpp; 0 (or a negative
+        number for YaRN's factors) is the model's own.
+    lora: path of a LoRA adapter (GGUF), (path, scale), or a list of them, which all requests use.
+    kv_overrides: values for keys of the model file, in the place of its own. numa: how threads and memory are spread
+        over the nodes of a NUMA machine, for the whole process.
     chat_template: jinja text instead of the model's own. file_sampling: what a request leaves out of its sampling
         parameters is as the model file says (`general.sampling.*`, see sampling_defaults); False: as llama.cpp has it.
     progress: called with 0..1 while loading; False stops it.
@@ -62,12 +73,30 @@ class DarwinNEG(AsyncMethods):
         n_threads_batch: int = 0,
         n_gpu_layers: int = -1,
         main_gpu: int = 0,
-        split_mode: Literal["none", "layer", "row"] = "layer",
+        split_mode: SplitMode = "layer",
+        tensor_split: Sequence[float] | None = None,
+        devices: Sequence[str] | None = None,
         flash_attn: Literal["auto", "on", "off"] = "auto",
         type_k: str = "f16",
         type_v: str = "f16",
         use_mmap: bool = True,
         use_mlock: bool = False,
+        offload_kqv: bool = True,
+        op_offload: bool = True,
+        swa_full: bool = True,
+        rope_scaling_type: RopeScaling | None = None,
+        rope_freq_base: float = 0.0,
+        rope_freq_scale: float = 0.0,
+        yarn_ext_factor: float = -1.0,
+        yarn_attn_factor: float = -1.0,
+        yarn_beta_fast: float = -1.0,
+        yarn_beta_slow: float = -1.0,
+        yarn_orig_ctx: int = 0,
+        lora: Lora | Sequence[Lora] | None = None,
+        override_tensor: Mapping[str, str] | None = None,
+        n_cpu_moe: int = 0,
+        kv_overrides: Mapping[str, KeyValue] | None = None,
+        numa: NumaStrategy | bool | None = None,
         chat_template: str | None = None,
         file_sampling: bool = True,
         progress: Callable[[float], bool | None] | None = None,
@@ -86,11 +115,29 @@ class DarwinNEG(AsyncMethods):
             n_gpu_layers=n_gpu_layers,
             main_gpu=main_gpu,
             split_mode=split_mode,
+            tensor_split=tensor_split,
+            devices=devices,
             flash_attn=flash_attn,
             type_k=type_k,
             type_v=type_v,
             use_mmap=use_mmap,
             use_mlock=use_mlock,
+            offload_kqv=offload_kqv,
+            op_offload=op_offload,
+            swa_full=swa_full,
+            rope_scaling_type=rope_scaling_type,
+            rope_freq_base=rope_freq_base,
+            rope_freq_scale=rope_freq_scale,
+            yarn_ext_factor=yarn_ext_factor,
+            yarn_attn_factor=yarn_attn_factor,
+            yarn_beta_fast=yarn_beta_fast,
+            yarn_beta_slow=yarn_beta_slow,
+            yarn_orig_ctx=yarn_orig_ctx,
+            lora=lora,
+            override_tensor=override_tensor,
+            n_cpu_moe=n_cpu_moe,
+            kv_overrides=kv_overrides,
+            numa=numa,
             chat_template=chat_template,
             file_sampling=file_sampling,
             progress=progress,

@@ -26,7 +26,7 @@ def words(seed: int, n: int) -> list[int]:
 
 
 def open_model(path: Path, **options: object) -> DarwinNEG:
-    exact = {"flash_attn": "off", "type_k": "f32", "type_v": "f32"}
+    exact = {"flash_attn": "off", "type_k": "f32", "type_v": "f32", "swa_full": False}
     return DarwinNEG(path, **{"n_ctx": N_CTX, "n_parallel": 4, "n_threads": 1, **exact, **options})  # type: ignore[arg-type]
 
 

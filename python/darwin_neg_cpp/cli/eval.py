@@ -16,6 +16,7 @@ from ..files.input_file import sha256_file, shown_path
 from ..files.progress import ProgressBar
 from ..protocols.modes import MODES
 from .answer import add_mode_options, mode_config
+from .loading_options import settings_that_answers_depend_on
 from .options import (
     add_chat_template_option,
     add_json_option,
@@ -145,7 +146,8 @@ def _engine(args: argparse.Namespace) -> dict[str, Any]:
     engine = {key: getattr(args, key) for key in ("type_k", "type_v", "flash_attn", "n_gpu_layers")}
     if args.chat_template is not None:
         engine["chat_template_sha256"] = sha256_file(args.chat_template)
-    return engine
+    # only where they were given, so that older ledgers can be resumed
+    return {**engine, **settings_that_answers_depend_on(args)}
 
 
 def _modes(text: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from ..errors import RequestError
 from ..files.input_text import decode_text, without_last_newline
 from ..sampling import BUILT_IN, Neg, SamplingParams
 from .escapes import unescape
+from .loading_options import add_loading_options, loading_options
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG, ModelOptions
@@ -178,6 +179,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     _add_machine_options(group)
     group.add_argument("-ctk", "--type-k", default="f16", metavar="TYPE", help="type of the K cache (default f16)")
     group.add_argument("-ctv", "--type-v", default="f16", metavar="TYPE", help="type of the V cache (default f16)")
+    add_loading_options(parser)
 
 
 def add_text_model_options(parser: argparse.ArgumentParser, *, side_car: bool) -> None:
@@ -187,6 +189,7 @@ def add_text_model_options(parser: argparse.ArgumentParser, *, side_car: bool) -
     if side_car:
         _add_side_car_option(group)
     _add_machine_options(group)
+    add_loading_options(parser)
 
 
 def _add_side_car_option(group: Any) -> None:
@@ -364,6 +367,7 @@ def _load(args: argparse.Namespace, path: str, side_car: str | None, more: Model
             "file_sampling": getattr(args, "file_sampling", True),
             "use_mmap": args.use_mmap,
             "progress": lambda fraction: progress(int(fraction * 100), 100),
+            **loading_options(args),
             **more,
         }
         return DarwinNEG(path, side_car, **options)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelFileError
-from ..files.input_file import open_input, read_exactly, shown_path
+from ..files.input_file import open_input, read_exactly, sha256_file, shown_path
 from ..files.output_file import check_output, os_errors_about, replacing
 from ..gguf_file.parts import read_model
 from .build import build_info
@@ -48,6 +48,8 @@ def describe_model(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
         with open_input(file_path, ModelFileError) as file:
             for at in (0, (tensor.size - size) // 2, tensor.size - size):
                 digest.update(read_exactly(file, size, begin + at, ModelFileError, file_path))
+    if adapters := options.get("lora"):
+        options = {**options, "lora": [(sha256_file(adapter), scale) for adapter, scale in adapters]}
     build = build_info()
     return {
         "model": digest.hexdigest(),

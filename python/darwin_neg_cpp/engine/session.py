@@ -9,21 +9,24 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from ..checks import MAX_INT32, check_flag, check_integer, check_text, encode
+from ..checks import check_flag, check_integer, check_text, encode
 from ..errors import DarwinNegError, ModelFileError, NegHeadError, RequestError, one_line
-from ..files.input_file import open_input, shown_path
+from ..files.input_file import shown_path
 from ..files.shown_text import escape_line
 from ..files.usable_cpus import usable_cpus
+from ..gguf_file.adapter import check_adapter
+from ..gguf_file.overrides import fit_overrides
 from ..gguf_file.preflight import check_runnable, explain
 from ..results import ChatChunk, ChatReply, Generation, Scores
 from ..sampling import SamplingParams, read_file_defaults, to_engine_values
 from . import chat as conversation
 from . import continuation, log, prefix_file, scoring, updates
 from .async_bridge import AsyncBridge
+from .model_options import MAX_THREADS, WITHOUT_EFFECT_ON_STATES, ModelOptions, check_options, input_path
 from .requests import NotifyName, next_update, submit
 from .stream import Stream
 from .token_ids import check_tokens, is_one_prompt, split_added
@@ -37,60 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_THREADS = 512  # ggml's own limit
-
 _open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-class ModelOptions(TypedDict, total=False):
-    """The keyword arguments of DarwinNEG, for functions that find the file and then load it."""
-
-    n_ctx: int
-    n_parallel: int
-    prefix_cache: int
-    prefix_cache_bytes: int
-    n_batch: int
-    n_ubatch: int
-    n_threads: int
-    n_threads_batch: int
-    n_gpu_layers: int
-    main_gpu: int
-    split_mode: Literal["none", "layer", "row"]
-    flash_attn: Literal["auto", "on", "off"]
-    type_k: str
-    type_v: str
-    use_mmap: bool
-    use_mlock: bool
-    chat_template: str | None
-    file_sampling: bool
-    progress: Callable[[float], bool | None] | None
-
-
-_CHECKS: dict[str, Callable[[str, Any], object]] = {
-    "n_ctx": partial(check_integer, low=0),
-    "n_parallel": partial(check_integer, low=1, high=255),
-    "prefix_cache": partial(check_integer, low=0, high=255),
-    "prefix_cache_bytes": partial(check_integer, low=0, high=2**63 - 1),
-    "n_batch": partial(check_integer, low=1),
-    "n_ubatch": partial(check_integer, low=1),
-    "n_threads": partial(check_integer, low=0, high=MAX_THREADS),
-    "n_threads_batch": partial(check_integer, low=0, high=MAX_THREADS),
-    "n_gpu_layers": partial(check_integer, low=-1, high=MAX_INT32),
-    "main_gpu": partial(check_integer, low=0),
-    "split_mode": check_text,
-    "flash_attn": check_text,
-    "type_k": check_text,
-    "type_v": check_text,
-    "use_mmap": check_flag,
-    "use_mlock": check_flag,
-}
-
-
-# the others change what a model makes of a text, or how it is kept
-_WITHOUT_EFFECT_ON_STATES = {
-    *("n_ctx", "n_parallel", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_gpu_layers", "main_gpu"),
-    *("split_mode", "use_mmap", "use_mlock", "prefix_cache", "prefix_cache_bytes"),
-}
 
 
 class Session:
@@ -108,21 +58,24 @@ class Session:
         self._bridge: AsyncBridge | None = None
         self._lock = threading.Lock()  # guards _bridge
         core = _load_core()
-        self.path = _input_path("model", model)
+        self.path = input_path("model", model)
         self.name = os.path.basename(self.path)
-        neg_path = None if neg is None else _input_path("neg", neg)
+        neg_path = None if neg is None else input_path("neg", neg)
         chat_template, progress = options.pop("chat_template", None), options.pop("progress", None)
         file_sampling = check_flag("file_sampling", options.pop("file_sampling", True))
-        values = {name: _CHECKS[name](name, value) for name, value in options.items()}
-        self._state_options = {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT_ON_STATES}
+        values = check_options(options)
+        self._state_options = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT_ON_STATES}
         if chat_template is not None:
             check_text("chat_template", chat_template)
             if not chat_template.strip():
                 raise RequestError("chat_template is empty; pass a Jinja template, or None for the model's own")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress must be a function of one number, got {type(progress).__name__}")
-        for note in check_runnable(self.path, use_mmap=options.get("use_mmap", True)):
+        overrides = values["kv_overrides"] = fit_overrides(self.path, values.get("kv_overrides", ()))
+        for note in check_runnable(self.path, use_mmap=options.get("use_mmap", True), overrides=overrides):
             logger.warning("%s", note)
+        for adapter, _ in values.get("lora", ()):
+            check_adapter(adapter, self.path)
         if not values.get("n_threads"):
             values["n_threads"] = min(usable_cpus().default_threads, MAX_THREADS)
         stopped = False
@@ -447,21 +400,6 @@ class Session:
 def sample_seed(seed: int, index: int) -> int:
     """The seed of sample `index` of a request with this seed; a request with that seed repeats the sample."""
     return int(_load_core().sample_seed(seed, index))
-
-
-def _input_path(argument: str, path: object) -> str:
-    """A path that names a readable regular file; opening a pipe would block for ever."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise RequestError(f"{argument} must be a path, got {type(path).__name__}")
-    name = os.fspath(path)
-    if not isinstance(name, str):
-        raise RequestError(f"{argument} must be a path of text, got {type(name).__name__}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ModelFileError(f"{shown_path(name)}: the name is not valid UTF-8; rename the file") from None
-    open_input(name, ModelFileError).close()
-    return name
 
 
 def _load_core() -> Any:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import math
 
-from ..errors import ModelFileError, NegHeadError
+from ..errors import ModelFileError, NegHeadError, RequestError
 from ..files.input_file import shown, shown_path
 from ..files.shown_text import escape_line
 from .header import Header, read_header
 from .info import pre_tokenizer
+from .overrides import Overrides, overridden
 from .parts import UnreadablePartError, read_model, with_parts
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
@@ -27,10 +28,11 @@ OLLAMA_VISION = ("v.blk.", "v.patch_embed", "v.pos_embed", "v.merger.")
 ONE_EXPERT_IS_NONE = ("hunyuan-dense", "hunyuan_vl")
 
 
-def check_runnable(path: str, *, use_mmap: bool = True) -> list[str]:
+def check_runnable(path: str, *, use_mmap: bool = True, overrides: Overrides = ()) -> list[str]:
     """Raises ModelFileError for a model that llama.cpp would abort on; returns what the user should know about it.
 
     A header that our reader refuses is left to llama.cpp, which refuses it too, or knows a type that ours does not.
+    overrides: keys with other values than the file's; RequestError where the fault is theirs.
     """
     try:
         header = read_header(path)
@@ -38,7 +40,13 @@ def check_runnable(path: str, *, use_mmap: bool = True) -> list[str]:
         return []
     with contextlib.suppress(UnreadablePartError):
         header = with_parts(header)
-    check_header(header)
+    header = overridden(header, overrides)
+    try:
+        check_header(header)
+    except ModelFileError as error:
+        if overrides:
+            _blame_overrides(path, error)
+        raise
     if use_mmap:
         _check_places(header)
     if pre_tokenizer(header) is None:
@@ -47,6 +55,14 @@ def check_runnable(path: str, *, use_mmap: bool = True) -> list[str]:
             "convert the model again with a current tool"
         ]
     return []
+
+
+def _blame_overrides(path: str, error: ModelFileError) -> None:
+    """Raises RequestError if the file as it is would do."""
+    with contextlib.suppress(ModelFileError):
+        check_runnable(path, use_mmap=False)
+        what = str(error).removeprefix(f"{shown_path(path)}: ").partition("; the file is damaged")[0]
+        raise RequestError(f"kv_overrides: {what}") from None
 
 
 def check_header(header: Header) -> None:
