@@ -95,6 +95,21 @@ common_chat_templates_ptr undecided_templates(const Model & model, std::string s
     return common_chat_templates_init(model.get(), source);
 }
 
+// Takes the reasoning from messages whose text a prompt lacks: some templates leave out the text of a message that has
+// one. Returns whether there are any.
+bool drop_reasoning_that_hides_text(std::vector<common_chat_msg> & messages, const std::string & prompt) {
+    bool any = false;
+    for (common_chat_msg & message : messages) {
+        const bool has_both =
+            !message.reasoning_content.empty() && !message.content.empty() && message.tool_calls.empty();
+        if (has_both && prompt.find(string_strip(message.content)) == std::string::npos) {
+            message.reasoning_content.clear();
+            any = true;
+        }
+    }
+    return any;
+}
+
 std::vector<std::string> cut_in_pieces(const std::string & text, const std::string & mark) {
     std::vector<std::string> pieces;
     size_t begin = 0;
@@ -378,6 +393,9 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
     }
     try {
         out->params = render(in, request.enable_thinking);
+        if (drop_reasoning_that_hides_text(in.messages, out->params.prompt)) {
+            out->params = render(in, request.enable_thinking);
+        }
         if (out->has_tools || schema) {
             common_chat_templates_inputs text = in;
             text.tools.clear();
