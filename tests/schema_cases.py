@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,19 @@ def _is_int(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_date(text: str) -> bool:
+    """Whether a day is in the calendar, which repeats after 400 years; Python's begins with the year 1."""
+    digits = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", text)
+    if digits is None:
+        return False
+    year, month, day = map(int, digits.groups())
+    try:
+        datetime.date(2000 + year % 400, month, day)
+    except ValueError:
+        return False
+    return True
 
 
 ABC = {"enum": ["a", "b", "c"]}
@@ -54,7 +68,8 @@ OBEYED: list[tuple[Any, Callable[[Any], bool]]] = [
         {"type": "string", "format": "email", "maxLength": 12},
         lambda x: re.search(".@.", x) is not None and len(x) <= 12,
     ),
-    ({"type": "string", "format": "date", "minLength": 1}, lambda x: re.fullmatch(r"\d{4}-\d\d-\d\d", x) is not None),
+    ({"type": "string", "format": "date"}, is_date),
+    ({"type": "string", "format": "date-time"}, lambda x: x[10] == "T" and is_date(x[:10])),
     ({"type": "string", "not": {"enum": ["yes", "no"]}}, lambda x: x not in ("yes", "no")),
     ({"type": "string", "not": {"const": "a"}, "maxLength": 1}, lambda x: x != "a" and len(x) <= 1),
     ({"not": {"type": "string"}}, lambda x: not isinstance(x, str)),
@@ -202,7 +217,7 @@ LLAMA_OBEYS: list[Any] = [
     {"type": ["string", "null"], "minLength": 2, "description": "a name", "default": None},
     {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 99}, {"enum": ["a", None]}], "title": "T"},
     {"type": "array", "items": {"$ref": "#/$defs/x"}, "minItems": 1, "$defs": {"x": {"type": "number"}}},
-    {"type": "string", "format": "date-time"},
+    {"type": "string", "format": "time"},
     {"type": "array", "prefixItems": [{"type": "null"}, {}], "minItems": 2, "maxItems": 2},
     {"allOf": [{"type": "object", "properties": {"a": {}}}, {"properties": {"b": {}}, "required": ["b"]}]},
     {"$schema": "https://json-schema.org/draft/2020-12/schema", "x-order": 3, "type": "boolean"},

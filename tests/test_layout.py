@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -139,3 +140,42 @@ def test_the_script_prints_the_figures_of_any_checkout(tmp_path):
         "longest file": "5 lines, llm.py",
         "longest function": "2 lines, llm.py:f",
     }
+
+
+# what C++ files name of the standard library most, and where it is declared
+DECLARED = {
+    "algorithm": ("all_of", "any_of", "copy_if", "fill", "find", "find_if", "max", "min", "none_of", "search", "sort"),
+    "array": ("array",),
+    "atomic": ("atomic",),
+    "cmath": ("isfinite", "isinf", "isnan", "log", "exp"),
+    "condition_variable": ("condition_variable",),
+    "cstring": ("memcpy", "strlen"),
+    "deque": ("deque",),
+    "exception": ("current_exception", "exception_ptr", "rethrow_exception"),
+    "fstream": ("ifstream",),
+    "functional": ("function",),
+    "future": ("future", "promise"),
+    "limits": ("numeric_limits",),
+    "map": ("map",),
+    "memory": ("make_shared", "make_unique", "shared_ptr", "unique_ptr"),
+    "mutex": ("call_once", "lock_guard", "mutex", "unique_lock"),
+    "optional": ("make_optional", "nullopt", "optional"),
+    "set": ("set",),
+    "string": ("string", "to_string"),
+    "thread": ("thread",),
+    "utility": ("move", "pair"),
+    "vector": ("vector",),
+}
+
+
+def test_a_cpp_file_includes_what_it_names_of_the_standard_library() -> None:
+    header_of = {name: header for header, names in DECLARED.items() for name in names}
+    missing = []
+    for path in sorted((ROOT / "cpp").rglob("*.[ch]*")):
+        own = path.with_suffix(".h")
+        code = re.sub(r"//.*", "", path.read_text("utf-8"))
+        included = set(re.findall(r"#include <(\w+)>", code + (own.read_text("utf-8") if own.exists() else "")))
+        for name in sorted(set(re.findall(r"\bstd::(\w+)", code)) & header_of.keys()):
+            if header_of[name] not in included:
+                missing.append(f"{path.relative_to(ROOT)}: std::{name} needs <{header_of[name]}>")
+    assert missing == []

@@ -12,7 +12,7 @@ import pytest
 
 from darwin_neg_cpp import DarwinNEG
 from darwin_neg_cpp.engine import chat
-from darwin_neg_cpp.results import Generation, TokenLogprobs, TokenText
+from darwin_neg_cpp.results import ChatReply, Generation, TokenLogprobs, TokenText, ToolCall
 
 
 def test_openai_objects_have_openai_names_and_are_json(llm: DarwinNEG) -> None:
@@ -163,3 +163,43 @@ def test_an_answer_in_openais_form_can_be_the_next_message(llama_tree: Path, tin
                 text = llm.apply_chat_template([user, message, *(after or [user])], **tools)
                 assert reply.text.strip() in text and ("rain" in text) == bool(after)
     assert (found > 0) == any("weather" in answer for answer in ANSWERS[name])
+
+
+TEXT, CALL, CALLS = "It is 42.", (("weather", '{"city": "Paris"}'),), (("weather", '{"city": "Paris"}'), ("now", "{}"))
+# template, and whether it shows text beside calls, and several calls
+SHOWN_BACK = {
+    "Qwen3.5-4B": (True, True),
+    "Qwen-QwQ-32B": (True, True),
+    "openai-gpt-oss-120b": (True, False),
+    "Cohere2MoE": (False, True),
+    "deepseek-ai-DeepSeek-V3.2": (True, True),
+    "mistralai-Ministral-3-14B-Reasoning-2512": (True, True),
+    "unsloth-mistral-Devstral-Small-2507": (True, True),
+    "meta-llama-Llama-3.1-8B-Instruct": (False, False),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN_BACK)
+def test_whatever_an_answer_holds_it_renders_as_a_message(llama_tree: Path, tiny_llama: Path, name: str) -> None:
+    template = (llama_tree / "models" / "templates" / f"{name}.jinja").read_text("utf-8")
+    beside_calls, several = SHOWN_BACK[name]
+    user = {"role": "user", "content": "What is six times seven?"}
+    logprobs = TokenLogprobs(np.zeros(1, np.float32), np.array([[7]], np.int32), np.zeros((1, 1), np.float32), {})
+    with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1, n_threads=1, chat_template=template) as llm:
+        for text, reasoning, calls in (
+            *((TEXT, "", ()), (TEXT, "six sevens", ()), ("", "six sevens", ()), ("", "", ())),
+            *((TEXT, "", CALL), ("", "six sevens", CALL), ("", "", CALLS if several else CALL)),
+        ):
+            sample = Generation("raw", np.zeros(1, np.int32), "stop", None, logprobs, pieces=("raw",), index=1)
+            ids = chat.unique_ids([""] * len(calls))
+            reply = ChatReply(
+                text, reasoning, sample, tuple(ToolCall(i, *call) for i, call in zip(ids, calls, strict=True))
+            )
+            message = json.loads(json.dumps(reply.to_openai(), allow_nan=False))["choices"][0]["message"]
+            results = [{"role": "tool", "tool_call_id": i, "content": f"result {k}"} for k, i in enumerate(ids)]
+            shown = llm.apply_chat_template([user, message, *(results or [user])], tools=TOOLS)
+            if text and (beside_calls or not calls):
+                assert text in shown
+            for k, (call_name, arguments) in enumerate(calls):
+                assert f"result {k}" in shown and call_name in shown.partition("seven?")[2]
+                assert "Paris" in shown or "Paris" not in arguments

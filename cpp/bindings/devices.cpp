@@ -7,6 +7,8 @@
 
 #include <pybind11/stl.h>
 
+#include <string>
+
 namespace py = pybind11;
 
 namespace darwin_neg {

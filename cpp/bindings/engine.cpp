@@ -463,7 +463,8 @@ void bind_engine(py::module_ & m) {
             [](const Handle & h, const std::string & messages_json, const std::string & tools_json,
                const std::string & tool_choice, std::optional<bool> enable_thinking, bool add_generation_prompt,
                const std::string & template_kwargs_json, std::optional<bool> parallel_tool_calls,
-               const std::string & json_schema, const std::string & callable_json, const std::string & cut) {
+               const std::string & json_schema, bool has_grammar, const std::string & callable_json,
+               const std::string & cut) {
                 ChatRequest r;
                 r.messages_json         = messages_json;
                 r.tools_json            = tools_json;
@@ -473,6 +474,7 @@ void bind_engine(py::module_ & m) {
                 r.template_kwargs_json  = template_kwargs_json;
                 r.parallel_tool_calls   = parallel_tool_calls;
                 r.json_schema           = json_schema;
+                r.has_grammar           = has_grammar;
                 r.callable_json         = callable_json;
                 r.cut                   = cut;
                 const auto engine       = h.get();
@@ -482,7 +484,8 @@ void bind_engine(py::module_ & m) {
             py::arg("messages_json"), py::kw_only(), py::arg("tools_json") = "", py::arg("tool_choice") = "auto",
             py::arg("enable_thinking") = py::none(), py::arg("add_generation_prompt") = true,
             py::arg("template_kwargs_json") = "", py::arg("parallel_tool_calls") = py::none(),
-            py::arg("json_schema") = "", py::arg("callable_json") = "", py::arg("cut") = "")
+            py::arg("json_schema") = "", py::arg("has_grammar") = false, py::arg("callable_json") = "",
+            py::arg("cut") = "")
         .def(
             "parse_chat",
             [](const Handle &, const std::string & text, const std::shared_ptr<ChatPrompt> & prompt, bool partial) {

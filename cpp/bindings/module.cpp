@@ -9,6 +9,8 @@
 #include <pybind11/stl.h>
 
 #include <exception>
+#include <string>
+#include <system_error>
 #include <utility>
 
 namespace py = pybind11;
@@ -37,6 +39,11 @@ void translate(std::exception_ptr p) {
         raise_as("RequestError", e.what());
     } catch (const darwin_neg::Error & e) {
         raise_as("DarwinNegError", e.what());
+    } catch (const std::system_error & e) {
+        // of all that may fail so, threads are what a process may run out of
+        const std::string why = std::string("a thread cannot be started (") + e.what() +
+                                "); end other programs, or raise the limits of processes and of memory (ulimit -u, -v)";
+        raise_as("DarwinNegError", why.c_str());
     }
 }
 

@@ -4,6 +4,7 @@
 #include "gil.h"
 
 #include <memory>
+#include <string>
 
 namespace py = pybind11;
 

@@ -10,10 +10,13 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <utility>
 
 namespace darwin_neg {
 
 namespace {
+
+constexpr const char * k_prefix = "answer-";  // of a user's rules inside of a larger grammar
 
 common_json parse_json(const char * argument, const std::string & text) {
     try {
@@ -91,6 +94,21 @@ common_chat_templates_ptr undecided_templates(const Model & model, std::string s
         source.replace(at, std::strlen(k_name), "thinking_undecided");
     }
     return common_chat_templates_init(model.get(), source);
+}
+
+// Takes the reasoning from messages whose text a prompt lacks: some templates leave out the text of a message that has
+// one. Returns whether there are any.
+bool drop_reasoning_that_hides_text(std::vector<common_chat_msg> & messages, const std::string & prompt) {
+    bool any = false;
+    for (common_chat_msg & message : messages) {
+        const bool has_both =
+            !message.reasoning_content.empty() && !message.content.empty() && message.tool_calls.empty();
+        if (has_both && prompt.find(string_strip(message.content)) == std::string::npos) {
+            message.reasoning_content.clear();
+            any = true;
+        }
+    }
+    return any;
 }
 
 std::vector<std::string> cut_in_pieces(const std::string & text, const std::string & mark) {
@@ -190,15 +208,35 @@ bool ChatPrompt::mark_reasoning(const Model & model, common_params_sampling & sa
     return true;
 }
 
-std::string ChatPrompt::after_reasoning(const std::string & grammar) const {
+void ChatPrompt::constrain_text(const std::string & grammar, common_params_sampling & sampling) const {
     const auto writes = [&](const std::string & tag) { return grammar.find(tag) != std::string::npos; };
-    const auto & tags = reasoning.closing;
-    if (tags.empty() || !(reasoning.opened || may_think) || std::any_of(tags.begin(), tags.end(), writes)) {
-        return grammar;
+    if (reasoning.closing.empty() && !reasoning.known) {
+        // a template whose answers consist of messages, each with a header
+        if (std::any_of(params.preserved_tokens.begin(), params.preserved_tokens.end(), writes)) {
+            return;
+        }
+        if (!frame.empty()) {
+            const std::string rules    = std::string(AnswerSchema::k_root) + " ::= " + k_prefix + "root\n";
+            sampling.grammar           = {COMMON_GRAMMAR_TYPE_TOOL_CALLS,
+                                          AnswerSchema::of_rules(rules + with_prefixed_rules(grammar, k_prefix)).complete(frame)};
+            sampling.generation_prompt = params.generation_prompt;
+        } else if (reasoning.opened) {
+            throw RequestError(
+                "grammar: this chat template does not show where the reasoning ends, so the grammar would act on the "
+                "reasoning; pass json_schema=, another chat_template=, or use generate()");
+        }
+        return;
     }
-    const std::string prefix      = "answer-";
+    if (!(reasoning.closing.empty() || !(reasoning.opened || may_think) ||
+          std::any_of(reasoning.closing.begin(), reasoning.closing.end(), writes))) {
+        sampling.grammar.grammar = after_reasoning(grammar);
+    }
+}
+
+std::string ChatPrompt::after_reasoning(const std::string & grammar) const {
+    const auto & tags             = reasoning.closing;
     const common_peg_arena around = build_chat_peg_parser([&](common_chat_peg_builder & p) {
-        const common_peg_parser answer = p.gbnf(p.rest(), prefix + "root");
+        const common_peg_parser answer = p.gbnf(p.rest(), std::string(k_prefix) + "root");
         // what ends a thought in any way must not stand in one
         const common_peg_parser thought = p.until_one_of(params.thinking_end_tags);
         common_peg_parser close         = p.choice();
@@ -215,7 +253,7 @@ std::string ChatPrompt::after_reasoning(const std::string & grammar) const {
         return (reasoning.opened ? whole : p.optional(p.literal(reasoning.start) + whole)) + answer;
     });
     return build_grammar([&](const common_grammar_builder & builder) { around.build_grammar(builder); }) + "\n" +
-           with_prefixed_rules(grammar, prefix);
+           with_prefixed_rules(grammar, k_prefix);
 }
 
 StopHere ChatPrompt::stops_at(const std::string & answer, size_t at) const {
@@ -303,6 +341,28 @@ common_chat_params ChatTemplate::render(common_chat_templates_inputs inputs,
     return out;
 }
 
+// The grammar that the template has for answers in JSON, without what may stand around JSON alone; "" if there is none.
+std::string ChatTemplate::framed_grammar(common_chat_templates_inputs inputs,
+                                         std::optional<bool> enable_thinking) const {
+    inputs.tools.clear();
+    const auto stand_in = AnswerSchema::of_rules(" ");
+    inputs.json_schema  = stand_in.converted();
+    std::string grammar = render(inputs, enable_thinking).grammar;
+    // the type of a message's content; a fence; the end of the turn, which the end token is
+    for (const auto & [around, left] : std::vector<std::pair<std::string, std::string>>{
+             {" (space \"<|constrain|>\"? [A-Za-z0-9_-]+)?", ""},
+             {"(\"```json\" space response-format-schema space \"```\" | response-format-schema)",
+              "response-format-schema"},
+             {" \"<|END_OF_TURN_TOKEN|>\"?", ""},
+         }) {
+        const size_t at = grammar.find(around);
+        if (at != std::string::npos) {
+            grammar.replace(at, around.size(), left);
+        }
+    }
+    return grammar.find("```") == std::string::npos && !stand_in.complete(grammar).empty() ? grammar : "";
+}
+
 void ChatTemplate::check_tools(common_chat_tool_choice choice, const common_chat_params & params,
                                const common_chat_params & without) {
     if (without.prompt == params.prompt) {
@@ -366,6 +426,9 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
     }
     try {
         out->params = render(in, request.enable_thinking);
+        if (drop_reasoning_that_hides_text(in.messages, out->params.prompt)) {
+            out->params = render(in, request.enable_thinking);
+        }
         if (out->has_tools || schema) {
             common_chat_templates_inputs text = in;
             text.tools.clear();
@@ -406,6 +469,9 @@ std::shared_ptr<const ChatPrompt> ChatTemplate::apply(const ChatRequest & reques
         out->parser.parser           = load_parser(out->params);
         out->reasoning               = find_reasoning_frame(out->params, out->text_parser());
         out->shared                  = find_shared(out->params, in.messages, request.cut);
+        if (request.has_grammar && out->reasoning.closing.empty() && !out->reasoning.known && !out->has_tools) {
+            out->frame = framed_grammar(in, request.enable_thinking);
+        }
     } catch (const RequestError &) {
         throw;
     } catch (const std::exception & e) {

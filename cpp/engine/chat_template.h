@@ -22,6 +22,8 @@ struct ChatPrompt {
     common_chat_parser_params parser;
     common_peg_arena text_only;  // parser of an answer without calls or a schema, where that is another one
     ReasoningFrame reasoning;
+    // Grammar of a whole answer with a stand-in for its visible text (see framed_grammar), or "".
+    std::string frame;
     std::vector<std::string> pieces;  // params.prompt, cut where no token may reach across (ChatRequest::cut)
     std::vector<size_t> shared;       // bytes of params.prompt that the next turn, or another question, begins with too
     bool has_tools = false;           // tools that the answer may call
@@ -36,9 +38,10 @@ struct ChatPrompt {
     // grammar of calls. Returns false, and changes nothing, where the template does not mark the reasoning.
     bool mark_reasoning(const Model & model, common_params_sampling & sampling) const;
 
-    // A grammar of the visible text as one of the whole answer: what it describes follows the reasoning. A grammar that
-    // itself writes a tag which ends the reasoning already is one of the whole answer.
-    std::string after_reasoning(const std::string & grammar) const;
+    // Makes a user's grammar of the visible text one of the whole answer: what it describes follows the reasoning. A
+    // grammar that itself writes a tag which ends the reasoning already is one of the whole answer. Throws RequestError
+    // where the template does not show how the reasoning ends.
+    void constrain_text(const std::string & grammar, common_params_sampling & sampling) const;
 
     // Stop strings count in the visible text alone.
     StopHere stops_at(const std::string & answer, size_t at) const;
@@ -48,6 +51,9 @@ struct ChatPrompt {
 
     // Control tokens that are rendered as text because the parser looks for them.
     std::set<llama_token> rendered_tokens(const Model & model) const;
+
+private:
+    std::string after_reasoning(const std::string & grammar) const;
 };
 
 struct ChatRequest {
@@ -57,6 +63,7 @@ struct ChatRequest {
     std::string tool_choice = "auto";
     std::optional<bool> parallel_tool_calls;  // not set: if the template knows them
     std::string json_schema;
+    bool has_grammar = false;             // the answer's text will follow a grammar of the user's
     std::string template_kwargs_json;     // an object, or ""
     std::string cut;                      // text in the messages at which the prompt is cut in pieces, or ""
     std::optional<bool> enable_thinking;  // not set: as the template does when it is not told
@@ -77,6 +84,7 @@ public:
     std::shared_ptr<const ChatPrompt> apply(const ChatRequest & request) const;
 
 private:
+    std::string framed_grammar(common_chat_templates_inputs inputs, std::optional<bool> enable_thinking) const;
     common_chat_params render(common_chat_templates_inputs inputs, std::optional<bool> enable_thinking) const;
 
     // Throws RequestError when the template, or llama.cpp's reading of it, leaves the tools out. without: the same

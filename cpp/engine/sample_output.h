@@ -4,6 +4,7 @@
 #include "text_stream.h"
 #include "update.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 

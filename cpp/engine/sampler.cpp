@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <string>
 
 namespace darwin_neg {
 
@@ -138,7 +139,7 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
         require_grammar(model, common_grammar_value(s.grammar));
     }
     if (chat != nullptr && !r.grammar.empty()) {
-        s.grammar.grammar = chat->after_reasoning(r.grammar);
+        chat->constrain_text(r.grammar, s);
     }
     s.neg.action    = neg_action(r.neg_action);
     s.neg.threshold = r.neg_threshold.value_or(NAN);

@@ -17,6 +17,12 @@ const std::string & literal() {
     return text;
 }
 
+std::string constant_schema() {
+    common_json schema = common_json::object();
+    schema["const"]    = k_constant;
+    return schema.dump();
+}
+
 }  // namespace
 
 AnswerSchema::AnswerSchema(const std::string & text) {
@@ -37,10 +43,16 @@ AnswerSchema::AnswerSchema(const std::string & text) {
             alone[item.key()] = item.value();
         }
     }
-    shown_            = alone.dump();
-    common_json named = common_json::object();
-    named["const"]    = k_constant;
-    converted_        = named.dump();
+    shown_     = alone.dump();
+    converted_ = constant_schema();
+}
+
+AnswerSchema AnswerSchema::of_rules(const std::string & rules) {
+    AnswerSchema out;
+    out.shown_     = "{}";
+    out.converted_ = constant_schema();
+    out.rules_     = rules;
+    return out;
 }
 
 std::string AnswerSchema::complete(const std::string & grammar) const {

@@ -15,6 +15,9 @@ public:
     // Throws RequestError when `text` is not JSON.
     explicit AnswerSchema(const std::string & text);
 
+    // What has rules of its own and no schema. rules: GBNF; the first is k_root.
+    static AnswerSchema of_rules(const std::string & rules);
+
     // The schema for llama.cpp: with rules of its own a constant, in whose place `complete` puts them.
     const std::string & converted() const { return converted_; }
 
@@ -31,6 +34,8 @@ public:
     std::string grammar() const;
 
 private:
+    AnswerSchema() = default;
+
     std::string converted_;
     std::string shown_;
     std::string rules_;  // "" where llama.cpp converts the schema

@@ -1,6 +1,7 @@
 #include "text_stream.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace darwin_neg {
 

@@ -14,6 +14,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 // SHA-256 of the output norm as little-endian F32: cheap, and different for every backbone that was trained at all

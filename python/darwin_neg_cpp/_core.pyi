@@ -121,6 +121,7 @@ class Engine:
         template_kwargs_json: str = "",
         parallel_tool_calls: bool | None = None,
         json_schema: str = "",
+        has_grammar: bool = False,
         callable_json: str = "",
         cut: str = "",
     ) -> ChatPrompt: ...

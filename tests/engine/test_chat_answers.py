@@ -174,6 +174,34 @@ def test_a_grammar_is_about_the_text_after_the_reasoning(open_model: Open, templ
         llm.chat(USER, grammar="root ::= (", **options)
 
 
+@pytest.mark.parametrize(
+    ("template", "header", "budget"),
+    [
+        ("openai-gpt-oss-120b", "<|channel|>final<|message|>", {"reasoning_budget_tokens": 4}),
+        ("Cohere2MoE", "<|START_TEXT|>", {"reasoning_budget_tokens": 4}),
+        ("muse-glimmer", "<|message|>", {}),
+    ],
+)
+def test_a_grammar_is_about_the_message_for_the_user(
+    open_model: Open, template: str, header: str, budget: dict[str, Any]
+) -> None:
+    llm = open_model(template)
+    answers, thoughts = 0, 0
+    for seed in range(40):  # at this temperature a thought is as likely as none
+        if answers > 1 and thoughts:
+            break
+        out = llm.chat(USER, grammar=YES_OR_NO, max_tokens=160, temperature=50.0, seed=seed, **budget)
+        thoughts += bool(out.reasoning)
+        if out.finish_reason == "length":  # thoughts without an end
+            assert not out.text and out.reasoning
+            continue
+        answers += 1
+        assert out.text in ("yes", "no") and f"{header}{out.text}" in out.generation.text, out.generation.text
+    assert answers > 1 and thoughts
+    whole = llm.chat(USER, grammar=f'root ::= "{header}yes"', temperature=0.0, max_tokens=60)
+    assert whole.generation.text == f"{header}yes"
+
+
 def test_a_grammar_that_ends_the_reasoning_is_one_of_the_whole_answer(open_model: Open) -> None:
     out = open_model("Qwen3.5-4B").chat(
         USER, grammar='root ::= "six\\n</think>\\n\\n42"', temperature=0.0, max_tokens=60
@@ -216,10 +244,14 @@ def test_stop_strings_count_in_the_visible_text_alone(
     assert ("".join(p.reasoning for p in parts), "".join(p.text for p in parts)) == (out.reasoning, out.text)
 
 
-def test_stop_strings_count_where_a_model_ignores_the_format(open_model: Open) -> None:
+@pytest.mark.parametrize("grammar", ['root ::= "six sevens are 42"', 'root ::= "six sevens are 42" "<|end|>"'])
+def test_stop_strings_count_where_a_model_ignores_the_format(open_model: Open, grammar: str) -> None:
     llm = open_model("openai-gpt-oss-120b")
-    out = llm.chat(USER, grammar='root ::= "six sevens are 42"', temperature=0.0, max_tokens=40, stop="are")
+    # the second writes a tag of the format, and so is one of the whole answer
+    options: Any = {"temperature": 0.0, "max_tokens": 80, "logit_bias": {ord("f"): 100.0}}  # for "final"
+    out = llm.chat(USER, grammar=grammar, stop="are", **options)
     assert (out.text, out.finish_reason, out.generation.stop) == ("six sevens ", "stop", "are")
+    assert out.generation.text.startswith("<|") == ("end" not in grammar)
 
 
 def test_stop_strings_do_not_cut_a_call(open_model: Open) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -253,6 +254,31 @@ def _quiet() -> Any:
     import contextlib
 
     return contextlib.nullcontext()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_of_the_compiled_engine_is_told_so_too(tiny_llama: Path) -> None:
+    script = """
+import os, sys, warnings
+from darwin_neg_cpp import DarwinNEG, DarwinNegError
+warnings.simplefilter("ignore")
+with DarwinNEG(sys.argv[1], n_ctx=64, n_parallel=1, n_threads=1) as llm:
+    stream = llm.stream("ab", max_tokens=40)
+    if os.fork() == 0:
+        for use in (lambda: llm.generate("ab", max_tokens=2), lambda: next(stream), llm.close):
+            try:
+                use()
+                print("done")
+            except DarwinNegError as error:
+                print("'spawn'" in str(error))
+        stream.close()
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+    command = [sys.executable, "-c", script, str(tiny_llama)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout.split()) == (0, ["True", "True", "done"]), result.stderr
 
 
 def test_llama_log_goes_to_logging_and_is_silent_otherwise(

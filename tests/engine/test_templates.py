@@ -62,6 +62,16 @@ def test_tools_that_a_template_does_not_show_are_refused(tiny_qwen: TinyQwen) ->
         assert "weather" not in llm.apply_chat_template(USER, tools=TOOLS, tool_choice="none")
 
 
+def test_a_call_whose_form_is_not_known_cannot_be_required(tiny_llama: Path) -> None:
+    # shows the functions, and not how one is called
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    with DarwinNEG(tiny_llama, n_ctx=512, n_parallel=1, n_threads=1, chat_template=template) as llm:
+        assert "weather" in llm.apply_chat_template(USER, tools=TOOLS)
+        for choice in ("required", {"type": "function", "function": {"name": "time"}}):
+            with pytest.raises(RequestError, match=r'^tool_choice: a call cannot be enforced.*use "auto"'):
+                llm.chat(USER, tools=TOOLS, tool_choice=choice, max_tokens=1)
+
+
 def test_all_functions_are_shown_where_one_is_named(llm: DarwinNEG) -> None:
     choice = {"type": "function", "function": {"name": "time"}}
     prompt = llm.apply_chat_template(USER, tools=TOOLS, tool_choice=choice)

@@ -99,6 +99,28 @@ def test_waiting_threads_fall_asleep_soon_unless_the_user_wants_otherwise(given:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux has affinity masks that Python can set")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where a limit of the stack sizes every thread's")
+def test_an_engine_whose_thread_cannot_be_started_is_one_error(tiny_llama: Path) -> None:
+    # no thread has room for a stack as large as all addresses; twice, since nothing of the first may be in the way
+    script = """
+import resource, sys
+from darwin_neg_cpp import DarwinNEG, DarwinNegError
+for _ in range(2):
+    try:
+        DarwinNEG(sys.argv[1], n_ctx=64, n_parallel=1, n_threads=1)
+    except DarwinNegError as error:
+        print(error)
+"""
+    command = f'ulimit -s {2**37}; exec "$@"'  # in kB
+    shell = ["bash", "-c", command, "bash", sys.executable, "-c", script, str(tiny_llama)]
+    result = subprocess.run(
+        shell, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2 and all("a thread cannot be started" in line and "ulimit" in line for line in lines)
+
+
 def test_decoding_does_not_collapse_on_busy_cores(smollm2: SmolLM2) -> None:
     """With threads that spin, 8 tokens take more than a minute here."""
     cpus = sorted(os.sched_getaffinity(0))[:2]

@@ -218,8 +218,8 @@ def renamed(name: str) -> Damage:
 
 # what is done, the number of the file that is opened, that of the file which the error names, and what it says
 WRONG: dict[str, tuple[Damage, int, int, str]] = {
-    "missing": (lambda p: p[2].unlink(), 0, 2, "no such file"),
-    "last missing": (lambda p: p[3].unlink(), 0, 3, "no such file"),
+    "missing": (lambda p: p[2].unlink(), 0, 2, "no such file, but tiny-00001-of-00004.gguf is the first of 4 parts"),
+    "last missing": (lambda p: p[3].unlink(), 0, 3, "put all parts into one folder"),
     "dangling": (lambda p: (p[2].unlink(), p[2].symlink_to("nowhere")), 0, 2, "no such file"),
     "a folder": (lambda p: (p[2].unlink(), p[2].mkdir()), 0, 2, "is a folder"),
     "empty": (lambda p: p[2].write_bytes(b""), 0, 2, "empty"),

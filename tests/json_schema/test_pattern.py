@@ -11,7 +11,9 @@ import pytest
 
 from darwin_neg_cpp.json_schema import decimals
 from darwin_neg_cpp.json_schema.decimals import Bound
+from darwin_neg_cpp.json_schema.formats import FORMATS
 from darwin_neg_cpp.json_schema.pattern import Automaton, automaton
+from schema_cases import is_date
 
 TEXTS = ["".join(text) for n in range(5) for text in itertools.product("abcA1", repeat=n)]
 
@@ -38,6 +40,14 @@ def test_an_automaton_accepts_what_re_finds(expression: str) -> None:
         expression = expression.replace("[]a]", r"[\]a]")
     one = automaton(expression)
     assert [text for text in TEXTS if accepts(one, text) != bool(re.search(expression, text))] == []
+
+
+def test_a_date_is_one_of_the_calendar() -> None:
+    one = automaton(f"^({FORMATS['date']})$")
+    for year in (0, 4, 1900, 1996, 2000, 2023, 2024, 2100, 9996):
+        for month, day in itertools.product(range(14), range(34)):
+            text = f"{year:04}-{month:02}-{day:02}"
+            assert accepts(one, text) == is_date(text), text
 
 
 def test_numbers_are_compared_as_decimal_does() -> None:

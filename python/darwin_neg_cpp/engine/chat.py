@@ -110,9 +110,11 @@ def render(
     *,
     add_generation_prompt: bool = True,
     json_schema: str = "",
+    has_grammar: bool = False,
     **options: Unpack[TemplateOptions],
 ) -> ChatPrompt:
-    """Puts a conversation into the model's template. json_schema: for the answer; it acts after the reasoning."""
+    """Puts a conversation into the model's template. json_schema: for the answer; it acts after the reasoning.
+    has_grammar: the answer's text will follow a grammar."""
     check_messages(messages)
     parallel = options.get("parallel_tool_calls")
     tools = chat_request.read_tools(options.get("tools"), options.get("tool_choice", "auto"))
@@ -133,6 +135,7 @@ def render(
             template_kwargs_json=json_text("chat_template_kwargs", variables) if variables else "",
             parallel_tool_calls=None if parallel is None else check_flag("parallel_tool_calls", parallel),
             json_schema=json_schema,
+            has_grammar=has_grammar,
             cut=cut,
         )
 

@@ -342,7 +342,8 @@ class Session:
             tokens = self._tokenize_pieces(opened.pieces, is_open=True)
             return conversation.ChatRequest(opened.parser, opened.prompt, tokens, params, opened.submitted)
         schema = to_engine_values(params)["json_schema"]
-        prompt = conversation.render(engine, self.user_text, messages, json_schema=schema, **options)
+        constraint: dict[str, Any] = {"json_schema": schema, "has_grammar": params.grammar is not None}
+        prompt = conversation.render(engine, self.user_text, messages, **constraint, **options)
         if schema:
             # the template has put the schema's grammar after the reasoning; it must not act from the first token on
             params = dataclasses.replace(params, json_schema=None)

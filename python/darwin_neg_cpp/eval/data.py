@@ -80,13 +80,12 @@ def load(path: str | os.PathLike[str], kind: Kind | Literal["auto"] = "auto", *,
     faults: list[BadRow] = []
     merged: list[str] = []
     for record in settle(name, READERS[kind](name, text)):
-        entry, note = _check(record, seen)
+        identity, entry, note = _check(record, seen)
         if isinstance(entry, BadRow):
             if not skip:
                 raise RequestError(f"{name}: {entry.message}, or leave such questions out with skip=True")
             faults.append(entry)
             continue
-        identity = _identity(entry)
         seen[identity] = entry
         items.append(Item(Question(entry.stem, entry.choices, identity), entry.right, entry.domain))
         merged += [note] if note else []
@@ -104,25 +103,22 @@ def load(path: str | os.PathLike[str], kind: Kind | Literal["auto"] = "auto", *,
     )
 
 
-def _check(record: Entry | BadRow, seen: Mapping[str, Entry]) -> tuple[Entry | BadRow, str | None]:
-    """Returns a record as it is asked, and a note on what was changed; or why it cannot be used."""
+def _check(record: Entry | BadRow, seen: Mapping[str, Entry]) -> tuple[str, Entry | BadRow, str | None]:
+    """Returns a record's id and the record as it is asked, and a note on what was changed; or why it cannot be used."""
     if isinstance(record, BadRow):
-        return record, None
+        return "", record, None
     fault = find_fault(record)
     if fault is not None:
-        return fault, None
+        return "", fault, None
     entry, note = merge_wrong(record)
-    if (other := seen.get(_identity(entry))) is not None:
+    identity = entry.id or "q-" + _hash("\x1f".join((entry.stem, *entry.choices)))
+    if (other := seen.get(identity)) is not None:
         what = f'the id "{shown(entry.id)}"' if entry.id else "the same question"
         what += f" stands in line {other.line} already"
         if not entry.id and entry.right != other.right:
             what += ", with another answer"
-        return BadRow(entry.line, entry.id_column, what, "make it unique"), None
-    return entry, note
-
-
-def _identity(entry: Entry) -> str:
-    return entry.id or "q-" + _hash("\x1f".join((entry.stem, *entry.choices)))
+        return identity, BadRow(entry.line, entry.id_column, what, "make it unique"), None
+    return identity, entry, note
 
 
 def _read_text(path: str) -> tuple[str, bytes]:

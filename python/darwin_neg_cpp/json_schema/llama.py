@@ -23,7 +23,8 @@ from .keywords import (
     types_of,
 )
 
-_FORMATS = ("date", "time", "date-time", "uuid", "uuid1", "uuid2", "uuid3", "uuid4", "uuid5")
+# not "date" and "date-time", where every month has 31 days
+_FORMATS = ("time", "uuid", "uuid1", "uuid2", "uuid3", "uuid4", "uuid5")
 _STRUCTURE = {"string": ("minLength", "maxLength"), "array": ("items", "prefixItems"), "object": ("properties",)}
 
 
