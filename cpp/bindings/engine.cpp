@@ -134,6 +134,8 @@ py::dict stats_dict(const Stats & s) {
     out["n_running"]        = s.n_running;
     out["n_seq_used"]       = s.n_seq_used;
     out["kv_cells_used"]    = s.kv_cells_used;
+    out["drafted"]          = s.drafted;
+    out["draft_accepted"]   = s.draft_accepted;
     return out;
 }
 

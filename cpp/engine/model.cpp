@@ -90,6 +90,30 @@ llama_flash_attn_type flash_attn_type(const std::string & name) {
     throw RequestError("flash_attn must be auto, on or off, got '" + name + "'");
 }
 
+// Architectures whose MTP block llama.cpp can run. Others may have one, and would run their trunk in its place.
+constexpr std::array<const char *, 14> k_mtp_architectures = {
+    "qwen35",    "qwen35moe", "qwen3next", "glm4moe", "glm-dsa",    "deepseek2",   "deepseek32",
+    "deepseek4", "mimo2",     "step35",    "hy_v3",   "cohere2moe", "bailingmoe3", "nemotron_h_moe"};
+
+constexpr uint32_t k_max_draft = 32;  // a recurrent memory keeps that many more copies of every state
+
+void check_draft_values(const ModelParams & p) {
+    const auto check = [](const char * name, uint32_t value, uint32_t low) {
+        if (value < low || value > k_max_draft) {
+            throw RequestError(std::string(name) + " must be between " + std::to_string(low) + " and " +
+                               std::to_string(k_max_draft) + ", got " + std::to_string(value));
+        }
+    };
+    check("mtp", p.mtp, 0);
+    check("draft_max", p.draft_max, 1);
+    if (p.mtp_max_parallel < 1) {
+        throw RequestError("mtp_max_parallel must be at least 1");
+    }
+    if (p.draft != "none" && p.draft != "ngram") {
+        throw RequestError("draft must be none or ngram, got '" + p.draft + "'");
+    }
+}
+
 bool on_progress(float fraction, void * user_data) {
     return (*static_cast<std::function<bool(float)> *>(user_data))(fraction);
 }
@@ -121,8 +145,9 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
     // a step decodes one token of every running sequence, and llama.cpp wants room for an output of every sequence it
     // has
-    params_.n_batch  = std::max(params_.n_batch, params_.n_parallel + 1);
-    params_.n_ubatch = std::min(params_.n_ubatch, params_.n_batch);
+    params_.mtp_max_parallel = std::min(params_.mtp_max_parallel, params_.n_parallel);
+    params_.n_batch          = std::max(params_.n_batch, params_.n_parallel + 1);
+    params_.n_ubatch         = std::min(params_.n_ubatch, params_.n_batch);
     if (params_.n_threads <= 0) {
         params_.n_threads = common_cpu_get_num_math();
     }
@@ -132,11 +157,13 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     cache_type("type_k", params_.type_k);
     cache_type("type_v", params_.type_v);
     flash_attn_type(params_.flash_attn);
+    check_draft_values(params_);
 
     llama_model_params load = llama_model_default_params();
     load.n_gpu_layers       = params_.n_gpu_layers;
     load.main_gpu           = params_.main_gpu;
     load.split_mode         = split_mode(params_.split_mode);
+    load.load_mtp           = params_.mtp > 0;
     if (params_.use_mmap) {
         load.load_mode = params_.use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP;
     } else {
@@ -174,6 +201,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
         throw ModelFileError(params_.model_path + ": the file has no vocabulary; convert it again with its tokenizer");
     }
     n_ctx_ = params_.n_ctx == 0 ? static_cast<uint32_t>(llama_model_n_ctx_train(model_.get())) : params_.n_ctx;
+    check_drafts();
 
     neg_        = llama_model_neg_info(model_.get());
     neg_origin_ = neg_.present ? NegOrigin::model_file : NegOrigin::none;
@@ -192,8 +220,37 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
 }
 
+// What common_speculative and the graph of an MTP block would assert on.
+void Model::check_drafts() const {
+    if (params_.n_draft() == 0) {
+        return;
+    }
+    if (params_.mtp > 0) {
+        const int32_t n_blocks = llama_model_n_layer_nextn(model_.get());
+        if (n_blocks != 1) {
+            throw RequestError(params_.model_path + ": has " +
+                               (n_blocks == 0 ? "no MTP block" : std::to_string(n_blocks) + " MTP blocks") +
+                               ", drafts are made with exactly one; leave mtp=" + std::to_string(params_.mtp) + " out");
+        }
+        const std::string name = architecture();
+        if (std::find(k_mtp_architectures.begin(), k_mtp_architectures.end(), name) == k_mtp_architectures.end()) {
+            throw RequestError(params_.model_path + ": llama.cpp has no graph for the MTP block of architecture '" +
+                               name + "'; leave mtp=" + std::to_string(params_.mtp) + " out");
+        }
+    }
+    // all drafts of a step, and as much of a prompt, must be decoded at once: see Drafter
+    const uint32_t needed = (params_.mtp_max_parallel + 1) * (params_.n_draft() + 1);
+    const uint32_t n      = std::min(params_.n_ubatch, n_ctx_);
+    if (n < needed) {
+        throw RequestError((params_.n_ubatch < needed ? "n_ubatch" : "n_ctx") + std::string(" must be at least ") +
+                           std::to_string(needed) + " for drafts of " + std::to_string(params_.n_draft()) +
+                           " tokens in " + std::to_string(params_.mtp_max_parallel) + " sequences, got " +
+                           std::to_string(n) + "; raise it, or lower mtp_max_parallel");
+    }
+}
+
 LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
-                                    bool embeddings) const {
+                                    bool embeddings, uint32_t n_rollback, llama_context * drafts_for) const {
     llama_context_params p = llama_context_default_params();
     // llama.cpp cuts the batch to the context, and asserts on a batch smaller than the number of sequences
     p.n_ctx           = std::max(n_ctx, n_seq);
@@ -208,6 +265,12 @@ LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n
     p.kv_unified      = true;
     p.embeddings      = embeddings;
     p.no_perf         = true;
+    p.n_rs_seq        = n_rollback;
+    if (drafts_for != nullptr) {
+        p.ctx_type      = LLAMA_CONTEXT_TYPE_MTP;
+        p.ctx_other     = drafts_for;
+        p.n_outputs_max = n_seq;
+    }
     if (embeddings) {
         p.pooling_type = LLAMA_POOLING_TYPE_NONE;
     }

@@ -3,6 +3,7 @@
 #include "llama-neg.h"
 #include "llama.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -42,6 +43,15 @@ struct ModelParams {
     bool use_mmap           = true;
     bool use_mlock          = false;
 
+    // Drafts: see Drafter.
+    uint32_t mtp              = 0;       // tokens that the model's own MTP block drafts; 0: it is not loaded
+    std::string draft         = "none";  // or "ngram": prompt lookup, of at most draft_max tokens
+    uint32_t draft_max        = 4;
+    uint32_t mtp_max_parallel = 2;  // while more sequences generate, none is drafted for
+
+    // The longest draft; 0: none are made.
+    uint32_t n_draft() const { return std::max(mtp, draft == "none" ? 0U : draft_max); }
+
     // Called with 0..1 while the model is loaded and never after; returning false stops the load.
     std::function<bool(float)> progress;
 
@@ -64,6 +74,10 @@ struct ModelParams {
         visit("type_v", params.type_v);
         visit("use_mmap", params.use_mmap);
         visit("use_mlock", params.use_mlock);
+        visit("mtp", params.mtp);
+        visit("draft", params.draft);
+        visit("draft_max", params.draft_max);
+        visit("mtp_max_parallel", params.mtp_max_parallel);
     }
 };
 
@@ -87,9 +101,10 @@ public:
     uint32_t n_ctx() const { return n_ctx_; }
 
     // A context for `n_seq` sequences in one unified cache. With `embeddings`, every output row also yields the LM
-    // head's input.
-    LlamaContextPtr make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
-                                 bool embeddings) const;
+    // head's input. n_rollback: tokens of a sequence that a recurrent memory can take back.
+    // drafts_for: the context for which this one is to draft with the MTP block, or null.
+    LlamaContextPtr make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq, bool embeddings,
+                                 uint32_t n_rollback = 0, llama_context * drafts_for = nullptr) const;
 
     std::string description() const;
     std::string architecture() const;
@@ -103,6 +118,8 @@ public:
     std::vector<std::pair<std::string, bool>> marker_texts() const;
 
 private:
+    void check_drafts() const;
+
     ModelParams params_;
     LlamaModelPtr model_;
     const llama_vocab * vocab_ = nullptr;

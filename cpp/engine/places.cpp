@@ -4,14 +4,14 @@
 
 namespace darwin_neg {
 
-Places::Places(llama_memory_t memory, int32_t n_parallel, int64_t n_cells)
-    : memory_(memory), n_parallel_(n_parallel), n_cells_(n_cells) {
+Places::Places(const Sequences & sequences, int32_t n_parallel, int64_t n_cells)
+    : sequences_(sequences), n_parallel_(n_parallel), n_cells_(n_cells) {
     free_.reserve(static_cast<size_t>(n_parallel));
     clear();
 }
 
 void Places::clear() noexcept {
-    llama_memory_clear(memory_, false);
+    sequences_.clear();
     holder_ = nullptr;
     free_.clear();
     for (llama_seq_id seq = n_parallel_ - 1; seq >= 0; --seq) {
@@ -72,7 +72,7 @@ bool Places::place(Sample & sample, const Queue & queue, int64_t n_finished) {
     sample.seq = free_.back();
     free_.pop_back();
     if (copy) {
-        llama_memory_seq_cp(memory_, n_parallel_, sample.seq, -1, -1);
+        sequences_.copy(n_parallel_, sample.seq);
         sample.n_past   = static_cast<int32_t>(request.prompt.size());
         sample.n_shared = sample.n_past;
         sample.phase    = Sample::Phase::generating;
@@ -85,25 +85,36 @@ bool Places::place(Sample & sample, const Queue & queue, int64_t n_finished) {
 }
 
 void Places::hold_prompt(Sample & leader) {
-    llama_memory_seq_cp(memory_, leader.seq, n_parallel_, -1, -1);
+    sequences_.copy(leader.seq, n_parallel_);
     holder_         = &leader.request;
     leader.n_shared = leader.n_past;
+}
+
+bool Places::cut(Sample & sample, int32_t n) {
+    if (!sequences_.cut(sample.seq, n)) {
+        return false;
+    }
+    sample.n_past      = n;
+    sample.rolled_back = true;
+    return true;
 }
 
 void Places::drop(Sample & sample) {
     if (sample.seq < 0) {
         return;
     }
-    llama_memory_seq_rm(memory_, sample.seq, -1, -1);
+    sequences_.drop(sample.seq);
     free_.push_back(sample.seq);
     sample.seq      = -1;
     sample.n_past   = 0;
     sample.n_shared = 0;
+    sample.draft.clear();
+    sample.rolled_back = false;
 }
 
 void Places::drop_held(const Request & request) {
     if (holder_ == &request) {
-        llama_memory_seq_rm(memory_, n_parallel_, -1, -1);
+        sequences_.drop(n_parallel_);
         holder_ = nullptr;
     }
 }

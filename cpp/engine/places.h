@@ -1,6 +1,7 @@
 #pragma once
 
 #include "sample.h"
+#include "sequences.h"
 
 #include "llama.h"
 
@@ -21,13 +22,16 @@ using Queue = std::list<std::shared_ptr<Request>>;  // not finished, by arrival
 class Places {
 public:
     // n_cells: tokens that the memory holds, of all sequences together.
-    Places(llama_memory_t memory, int32_t n_parallel, int64_t n_cells);
+    Places(const Sequences & sequences, int32_t n_parallel, int64_t n_cells);
 
     // Gives places to waiting samples, first come, first served. n_finished: samples that have finished, ever.
     void admit(const Queue & queue, int64_t n_finished);
 
     // The request's prompt has been decoded by `leader`: keeps it for the request's other samples.
     void hold_prompt(Sample & leader);
+
+    // Takes back all but the first n tokens of the sample. Returns false where the memory cannot.
+    bool cut(Sample & sample, int32_t n);
 
     // The sample's place is free again.
     void drop(Sample & sample);
@@ -55,7 +59,7 @@ private:
     bool place(Sample & sample, const Queue & queue, int64_t n_finished);
     bool another_prompt_in_the_way(const Request & request, const Queue & queue) const;
 
-    llama_memory_t memory_;
+    Sequences sequences_;
     int32_t n_parallel_;
     int64_t n_cells_;
     std::vector<llama_seq_id> free_;

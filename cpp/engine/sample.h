@@ -39,6 +39,9 @@ struct Sample {
     int32_t n_past       = 0;   // tokens of prompt + generated that the sequence holds
     int32_t n_shared     = 0;   // of those, cells that belong to another sequence too
     int64_t preempted_at = -1;  // number of samples that had finished when it last gave up its place
+
+    std::vector<llama_token> draft;  // guesses of its next tokens; while a step runs, the sequence holds them too
+    bool rolled_back = false;        // tokens were taken back: a recurrent state cannot be copied before it continues
 };
 
 // A prompt and its samples.
@@ -78,6 +81,16 @@ struct Request {
     llama_token token_at(const Sample & sample, int32_t pos) const {
         const auto n = static_cast<int32_t>(prompt.size());
         return pos < n ? prompt[static_cast<size_t>(pos)] : sample.generated[static_cast<size_t>(pos - n)];
+    }
+
+    // The first n tokens of prompt + generated.
+    std::vector<llama_token> tokens(const Sample & sample, int32_t n) const {
+        std::vector<llama_token> out(prompt.begin(), prompt.begin() + std::min<int32_t>(n, prompt.size()));
+        out.reserve(static_cast<size_t>(n));
+        for (auto i = static_cast<int32_t>(out.size()); i < n; ++i) {
+            out.push_back(token_at(sample, i));
+        }
+        return out;
     }
 
     // Whether samples have drawn their first token but never had a place.

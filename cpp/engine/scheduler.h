@@ -1,6 +1,7 @@
 #pragma once
 
 #include "batch.h"
+#include "drafter.h"
 #include "inbox.h"
 #include "model.h"
 #include "mutex.h"
@@ -33,6 +34,9 @@ struct Stats {
     int64_t n_running        = 0;
     int64_t n_seq_used       = 0;
     int64_t kv_cells_used    = 0;  // tokens held in memory, a shared prompt once
+
+    std::vector<int64_t> drafted;         // tokens drafted, by their place in the draft; empty where none are made
+    std::vector<int64_t> draft_accepted;  // and those that were what the sampler chose
 };
 
 // Continuous batching over one llama_context, which the worker thread alone touches.
@@ -93,12 +97,15 @@ private:
     void run() noexcept;
     bool step() EXCLUDES(mutex_);
     bool wait_for_work() EXCLUDES(mutex_);
+    void draft() EXCLUDES(mutex_);
     void build_batch() EXCLUDES(mutex_);
     bool decode_batch() EXCLUDES(mutex_);
     void count_decoded() EXCLUDES(mutex_);
     void sample_rows() EXCLUDES(mutex_);
     void start_samples(Sample & leader) EXCLUDES(mutex_);
     void publish(Sample & sample, const Drawn & drawn) EXCLUDES(mutex_);
+    void settle_draft_locked(Sample & sample) REQUIRES(mutex_);
+    bool give_up_drafts_locked() REQUIRES(mutex_);
     void finish_locked(Sample & sample, const char * reason, const std::optional<std::string> & error = std::nullopt)
         REQUIRES(mutex_);
     void make_room_locked() REQUIRES(mutex_);
@@ -111,6 +118,7 @@ private:
     const Model & model_;
     const bool has_neg_;
     LlamaContextPtr context_;
+    std::unique_ptr<Drafter> drafter_;  // or null
     // what decodes a batch; tests put in one that fails
     std::function<int32_t(llama_context *, llama_batch)> decode_ = llama_decode;
     friend struct SchedulerTest;
@@ -128,6 +136,7 @@ private:
     int32_t n_batch_ = 0;
     std::vector<OutputRow> batch_rows_;
     std::vector<PrefillPart> batch_prefill_;
+    bool no_room_for_drafts_ = false;  // in the next step
 
     mutable Mutex mutex_;
     CondVar work_;  // for the worker: something to do, or closing

@@ -36,6 +36,9 @@ class DarwinNEG(AsyncMethods):
     n_parallel: sequences that generate side by side. n_batch, n_ubatch: tokens decoded in one step.
     n_threads: 0 chooses. n_gpu_layers: -1 puts all on the GPU, if this build has one.
     type_k, type_v: types of the KV cache, "f16", "q8_0" ...
+    mtp: tokens that the model's own multi-token-prediction block drafts in each step, 0 for none. draft: "ngram" drafts
+        up to draft_max tokens by looking for what was last said in the text so far. A decode then checks a whole draft;
+        the answers are the same. While more than mtp_max_parallel sequences generate, no drafts are made.
     chat_template: jinja text instead of the model's own. file_sampling: what a request leaves out of its sampling
         parameters is as the model file says (`general.sampling.*`, see sampling_defaults); False: as llama.cpp has it.
     progress: called with 0..1 while loading; False stops it.
@@ -62,6 +65,10 @@ class DarwinNEG(AsyncMethods):
         type_v: str = "f16",
         use_mmap: bool = True,
         use_mlock: bool = False,
+        mtp: int = 0,
+        draft: Literal["none", "ngram"] = "none",
+        draft_max: int = 4,
+        mtp_max_parallel: int = 2,
         chat_template: str | None = None,
         file_sampling: bool = True,
         progress: Callable[[float], bool | None] | None = None,
@@ -83,6 +90,10 @@ class DarwinNEG(AsyncMethods):
             type_v=type_v,
             use_mmap=use_mmap,
             use_mlock=use_mlock,
+            mtp=mtp,
+            draft=draft,
+            draft_max=draft_max,
+            mtp_max_parallel=mtp_max_parallel,
             chat_template=chat_template,
             file_sampling=file_sampling,
             progress=progress,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_THREADS = 512  # ggml's own limit
+MAX_DRAFT = 32  # tokens of a draft
 
 _open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -59,6 +60,10 @@ class ModelOptions(TypedDict, total=False):
     type_v: str
     use_mmap: bool
     use_mlock: bool
+    mtp: int
+    draft: Literal["none", "ngram"]
+    draft_max: int
+    mtp_max_parallel: int
     chat_template: str | None
     file_sampling: bool
     progress: Callable[[float], bool | None] | None
@@ -79,6 +84,10 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "type_v": check_text,
     "use_mmap": check_flag,
     "use_mlock": check_flag,
+    "mtp": partial(check_integer, low=0, high=MAX_DRAFT),
+    "draft": check_text,
+    "draft_max": partial(check_integer, low=1, high=MAX_DRAFT),
+    "mtp_max_parallel": partial(check_integer, low=1),
 }
 
 
