@@ -17,7 +17,7 @@ from tiny_gguf import byte_tokens
 
 HIDDEN, FFN, HEADS, HEAD, STATE, V_HEADS = 64, 96, 2, 32, 32, 2
 RECURRENT, ATTENTION, BLOCK = 0, 1, 2  # layers
-NOISE = 0.45  # of a layer's matrices; more of it, and fewer drafts are right
+NOISE = 1.0  # of a layer's matrices; more of it, and fewer drafts are right
 
 
 def write_tiny_hybrid(
