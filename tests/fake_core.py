@@ -74,6 +74,7 @@ class ModelParams(_Params):
         **{"model_path": "", "neg_path": None, "n_ctx": 4096, "n_batch": 512, "n_ubatch": 512, "n_parallel": 8},
         **{"n_threads": 0, "n_threads_batch": 0, "n_gpu_layers": -1, "main_gpu": 0, "split_mode": "layer"},
         **{"flash_attn": "auto", "type_k": "f16", "type_v": "f16", "use_mmap": True, "use_mlock": False},
+        **{"mtp": 0, "draft": "none", "draft_max": 4, "mtp_max_parallel": 2},
     }
 
     def __init__(self, model_path: str, **values: Any) -> None:
@@ -242,8 +243,8 @@ class Engine:
     def metadata(self) -> dict[str, str]:
         return {"general.name": "scripted"}
 
-    def stats(self) -> dict[str, int]:
-        return {"n_requests": len(self.requests)}
+    def stats(self) -> dict[str, Any]:
+        return {"n_requests": len(self.requests), "drafted": [], "draft_accepted": []}
 
     def marker_texts(self) -> list[tuple[str, bool]]:
         return []

@@ -150,7 +150,7 @@ class DarwinNEG(AsyncMethods):
         """The GGUF keys as text."""
         return self.session.engine.metadata()
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """Counters of the engine: prompt tokens decoded, tokens generated, steps, places in use."""
         return self.session.engine.stats()
 
