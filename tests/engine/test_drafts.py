@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from darwin_neg_cpp import DarwinNEG, Generation, Neg, RequestError
+from darwin_neg_cpp.cli.main import main
 from tiny_gguf import write_tiny_llama
 from tiny_hybrid import write_tiny_hybrid
 
@@ -318,3 +320,42 @@ def test_what_cannot_be_drafted_with_is_refused_in_one_line(
 def test_a_block_that_is_not_asked_for_does_not_matter(files: dict[str, Path]) -> None:
     with DarwinNEG(files["two"], **SMALL) as llm:
         assert len(llm.generate(PROMPT, max_tokens=5, ignore_eos=True).token_ids) == 5
+
+
+def test_bench_shows_how_many_drafts_were_right(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    args = [
+        "bench",
+        "-m",
+        str(files["good"]),
+        "--batch",
+        "1",
+        "--tokens",
+        "40",
+        "--prompt-tokens",
+        "9",
+        "--rounds",
+        "1",
+    ]
+    assert main([*args, "--mtp", "2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["accepted"] for row in rows if row["test"] == "prompt"] == [[], []]
+    for row in rows:
+        if row["test"] == "generate":
+            first, second = row["accepted"]
+            assert 1 >= first >= second > 0.2
+    assert main([*args, "--draft", "ngram"]) == 0
+    assert main([*args, "--mtp", "1"]) == 0
+    assert "drafts accepted, by place: " in capsys.readouterr().out
+    assert main(args) == 0
+    assert "drafts accepted" not in capsys.readouterr().out
+
+
+def test_the_command_line_names_its_own_flags(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, words in (
+        (["--mtp", "2"], "has no MTP block, drafts are made with exactly one; leave --mtp 2 out"),
+        (["--mtp", "40"], "--mtp must be"),
+        (["--draft", "ngram", "--draft-max", "0"], "--draft-max must be"),
+        (["--draft", "ngram", "--mtp-max-parallel", "0"], "--mtp-max-parallel must be"),
+    ):
+        assert main(["generate", "-m", str(files["none"]), "Hi", *flags]) == 2
+        assert words in capsys.readouterr().err
