@@ -2,6 +2,7 @@
 
     python cmake/llama_source.py [--llama-dir CHECKOUT | --tarball FILE] [--pristine] [--with-tests]
     python cmake/llama_source.py --check-against CHECKOUT      what of the patch does not fit another version
+    python cmake/llama_source.py --extract NAME --into FOLDER  one file that the unpacked tree leaves out
 
 It looks for the source in this order: --llama-dir, --tarball, the cache, PyPI (through pip). Whatever is downloaded is
 checked against the SHA-256 in llama_pin.json. A tree gets its final name only when it is complete, so an interrupted
@@ -152,6 +153,27 @@ def unpack(tarball: Path, target: Path, with_tests: bool) -> None:
         )
 
 
+def extract(name: str, folder: Path, checkout: Path | None = None, tarball: Path | None = None) -> Path:
+    """Puts one file of the pinned source into a folder and returns its path."""
+    if checkout is not None:
+        if not (checkout / name).is_file():
+            raise SourceError(f"{checkout}: has no {name}; give a whole checkout")
+        content = (checkout / name).read_bytes()
+    else:
+        source = find_tarball(tarball)
+        with tarfile.open(source, "r:gz") as archive:
+            member = next((m for m in archive if m.name.split("/", 1)[-1] == f"{PIN['subfolder']}/{name}"), None)
+            file = archive.extractfile(member) if member is not None else None
+            if file is None:
+                raise SourceError(f"{source}: has no {name}; give the sdist of {PIN['package']} {PIN['version']}")
+            content = file.read()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name.rsplit("/", 1)[-1]
+    if not path.is_file() or path.read_bytes() != content:  # else what was compiled from it stays valid
+        path.write_bytes(content)
+    return path
+
+
 def copy_checkout(checkout: Path, target: Path) -> None:
     """A user's checkout is copied, never written to."""
     if not (checkout / "src" / "llama-model.cpp").is_file():
@@ -286,11 +308,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--check-against", type=Path, metavar="CHECKOUT", help="only report what of the patch does not fit there"
     )
+    parser.add_argument("--extract", metavar="NAME", help="only put this file of the source into the folder of --into")
+    parser.add_argument("--into", type=Path, default=Path(), metavar="FOLDER", help="see --extract")
     parser.add_argument("--key", action="store_true", help="only print the key of the patched tree")
     args = parser.parse_args(argv)
     try:
         if args.key:
             print(patch_key())
+        elif args.extract is not None:
+            print(extract(args.extract, args.into, args.llama_dir, args.tarball).as_posix())
         elif args.check_against is not None:
             _, problems = patched_texts(args.check_against, PATCHES)
             print("\n".join(problems) or "every hunk fits")

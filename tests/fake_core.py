@@ -79,6 +79,7 @@ class ModelParams(_Params):
         **{"rope_scaling_type": None, "rope_freq_base": 0.0, "rope_freq_scale": 0.0, "yarn_ext_factor": -1.0},
         **{"yarn_attn_factor": -1.0, "yarn_beta_fast": -1.0, "yarn_beta_slow": -1.0, "yarn_orig_ctx": 0, "lora": []},
         **{"override_tensor": [], "n_cpu_moe": 0, "kv_overrides": [], "numa": None},
+        **{"mtp": 0, "draft": "none", "draft_max": 4, "mtp_max_parallel": 2},
     }
 
     def __init__(self, model_path: str, **values: Any) -> None:
@@ -248,8 +249,8 @@ class Engine:
     def metadata(self) -> dict[str, str]:
         return {"general.name": "scripted"}
 
-    def stats(self) -> dict[str, int]:
-        return {"n_requests": len(self.requests)}
+    def stats(self) -> dict[str, Any]:
+        return {"n_requests": len(self.requests), "drafted": [], "draft_accepted": []}
 
     def marker_texts(self) -> list[tuple[str, bool]]:
         return []

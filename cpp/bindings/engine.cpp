@@ -140,6 +140,8 @@ py::dict stats_dict(const Stats & s) {
     out["kv_cells_used"]    = s.kv_cells_used;
     out["n_prefixes"]       = s.n_prefixes;
     out["prefix_bytes"]     = s.prefix_bytes;
+    out["drafted"]          = s.drafted;
+    out["draft_accepted"]   = s.draft_accepted;
     return out;
 }
 

@@ -136,6 +136,30 @@ bool prunes_when_masked(const std::string & architecture) {
     return architecture == "qwen35" || architecture == "qwen35moe";
 }
 
+// Architectures whose MTP block llama.cpp can run. Others may have one, and would run their trunk in its place.
+constexpr std::array<const char *, 14> k_mtp_architectures = {
+    "qwen35",    "qwen35moe", "qwen3next", "glm4moe", "glm-dsa",    "deepseek2",   "deepseek32",
+    "deepseek4", "mimo2",     "step35",    "hy_v3",   "cohere2moe", "bailingmoe3", "nemotron_h_moe"};
+
+constexpr uint32_t k_max_draft = 32;  // a recurrent memory keeps that many more copies of every state
+
+void check_draft_values(const ModelParams & p) {
+    const auto check = [](const char * name, uint32_t value, uint32_t low) {
+        if (value < low || value > k_max_draft) {
+            throw RequestError(std::string(name) + " must be between " + std::to_string(low) + " and " +
+                               std::to_string(k_max_draft) + ", got " + std::to_string(value));
+        }
+    };
+    check("mtp", p.mtp, 0);
+    check("draft_max", p.draft_max, 1);
+    if (p.mtp_max_parallel < 1) {
+        throw RequestError("mtp_max_parallel must be at least 1");
+    }
+    if (p.draft != "none" && p.draft != "ngram") {
+        throw RequestError("draft must be none or ngram, got '" + p.draft + "'");
+    }
+}
+
 bool on_progress(float fraction, void * user_data) {
     return (*static_cast<std::function<bool(float)> *>(user_data))(fraction);
 }
@@ -167,9 +191,10 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
     // a step decodes one token of every running sequence, and llama.cpp wants room for an output of every sequence it
     // has
-    params_.prefix_cache = std::min(params_.prefix_cache, k_max_parallel - params_.n_parallel);
-    params_.n_batch      = std::max(params_.n_batch, params_.n_parallel + 1 + params_.prefix_cache);
-    params_.n_ubatch     = std::min(params_.n_ubatch, params_.n_batch);
+    params_.prefix_cache     = std::min(params_.prefix_cache, k_max_parallel - params_.n_parallel);
+    params_.mtp_max_parallel = std::min(params_.mtp_max_parallel, params_.n_parallel);
+    params_.n_batch          = std::max(params_.n_batch, params_.n_parallel + 1 + params_.prefix_cache);
+    params_.n_ubatch         = std::min(params_.n_ubatch, params_.n_batch);
     if (params_.n_threads <= 0) {
         params_.n_threads = common_cpu_get_num_math();
     }
@@ -179,6 +204,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     cache_type("type_k", params_.type_k);
     cache_type("type_v", params_.type_v);
     flash_attn_type(params_.flash_attn);
+    check_draft_values(params_);
 
     if (params_.rope_scaling_type) {
         rope_scaling_type(*params_.rope_scaling_type);
@@ -211,6 +237,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
     n_ctx_ = params_.n_ctx == 0 ? static_cast<uint32_t>(llama_model_n_ctx_train(model_.get())) : params_.n_ctx;
     load_adapters();
+    check_drafts();
 
     neg_        = llama_model_neg_info(model_.get());
     neg_origin_ = neg_.present ? NegOrigin::model_file : NegOrigin::none;
@@ -260,15 +287,43 @@ void Model::load_adapters() {
     }
 }
 
-LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
-                                    uint32_t n_outputs, bool embeddings) const {
+// What common_speculative and the graph of an MTP block would assert on.
+void Model::check_drafts() const {
+    if (params_.n_draft() == 0) {
+        return;
+    }
+    if (params_.mtp > 0) {
+        const int32_t n_blocks = llama_model_n_layer_nextn(model_.get());
+        if (n_blocks != 1) {
+            throw RequestError(params_.model_path + ": has " +
+                               (n_blocks == 0 ? "no MTP block" : std::to_string(n_blocks) + " MTP blocks") +
+                               ", drafts are made with exactly one; leave mtp=" + std::to_string(params_.mtp) + " out");
+        }
+        const std::string name = architecture();
+        if (std::find(k_mtp_architectures.begin(), k_mtp_architectures.end(), name) == k_mtp_architectures.end()) {
+            throw RequestError(params_.model_path + ": llama.cpp has no graph for the MTP block of architecture '" +
+                               name + "'; leave mtp=" + std::to_string(params_.mtp) + " out");
+        }
+    }
+    // all drafts of a step, and as much of a prompt, must be decoded at once: see Drafter
+    const uint32_t needed = (params_.mtp_max_parallel + 1) * (params_.n_draft() + 1);
+    const uint32_t n      = std::min(params_.n_ubatch, n_ctx_);
+    if (n < needed) {
+        throw RequestError((params_.n_ubatch < needed ? "n_ubatch" : "n_ctx") + std::string(" must be at least ") +
+                           std::to_string(needed) + " for drafts of " + std::to_string(params_.n_draft()) +
+                           " tokens in " + std::to_string(params_.mtp_max_parallel) + " sequences, got " +
+                           std::to_string(n) + "; raise it, or lower mtp_max_parallel");
+    }
+}
+
+LlamaContextPtr Model::make_context(const ContextParams & shape) const {
     llama_context_params p = llama_context_default_params();
     // llama.cpp cuts the batch to the context, and asserts on a batch smaller than the number of sequences
-    p.n_ctx           = std::max(n_ctx, n_seq);
-    p.n_batch         = n_batch;
-    p.n_ubatch        = n_ubatch;
-    p.n_seq_max       = n_seq;
-    p.n_outputs_max   = n_outputs == 0 ? 0 : std::max(n_outputs, n_seq);  // which llama.cpp asserts
+    p.n_ctx           = std::max(shape.n_ctx, shape.n_seq);
+    p.n_batch         = shape.n_batch;
+    p.n_ubatch        = shape.n_ubatch;
+    p.n_seq_max       = shape.n_seq;
+    p.n_outputs_max   = shape.n_outputs == 0 ? 0 : std::max(shape.n_outputs, shape.n_seq);  // which llama.cpp asserts
     p.n_threads       = params_.n_threads;
     p.n_threads_batch = params_.n_threads_batch;
     p.flash_attn_type = flash_attn_type(params_.flash_attn);
@@ -288,9 +343,14 @@ LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n
     p.yarn_beta_fast   = params_.yarn_beta_fast;
     p.yarn_beta_slow   = params_.yarn_beta_slow;
     p.yarn_orig_ctx    = params_.yarn_orig_ctx;
-    p.embeddings       = embeddings;
+    p.embeddings       = shape.embeddings;
     p.no_perf          = true;
-    if (embeddings) {
+    p.n_rs_seq         = shape.n_rollback;
+    if (shape.drafts_for != nullptr) {
+        p.ctx_type  = LLAMA_CONTEXT_TYPE_MTP;
+        p.ctx_other = shape.drafts_for;
+    }
+    if (shape.embeddings) {
         p.pooling_type = LLAMA_POOLING_TYPE_NONE;
     }
     const ErrorLineScope errors;
@@ -298,11 +358,12 @@ LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n
     try {
         context.reset(llama_init_from_model(model_.get(), p));
     } catch (const std::exception & e) {
-        throw ModelFileError(params_.model_path + ": no context of " + std::to_string(n_ctx) + " tokens: " + e.what());
+        throw ModelFileError(params_.model_path + ": no context of " + std::to_string(shape.n_ctx) +
+                             " tokens: " + e.what());
     }
     if (!context) {
         const auto lines = errors.lines();
-        throw ModelFileError(params_.model_path + ": no context of " + std::to_string(n_ctx) +
+        throw ModelFileError(params_.model_path + ": no context of " + std::to_string(shape.n_ctx) +
                              " tokens could be made: " + (lines.empty() ? "out of memory?" : lines.front()) +
                              "; try a smaller n_ctx or n_parallel, or another type_k/type_v");
     }
@@ -317,7 +378,7 @@ LlamaContextPtr Model::make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n
         scales.push_back(params_.lora[i].second);
     }
     llama_set_adapters_lora(context.get(), adapters.data(), adapters.size(), scales.data());
-    if (!embeddings && prunes_when_masked(architecture())) {
+    if (!shape.embeddings && shape.drafts_for == nullptr && prunes_when_masked(architecture())) {
         // whoever drafts with the model's MTP block wants the hidden state of every token, and switches this off
         llama_set_embeddings_nextn(context.get(), false, /*masked*/ true);
     }

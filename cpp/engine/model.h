@@ -3,6 +3,7 @@
 #include "llama-neg.h"
 #include "llama.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -71,6 +72,15 @@ struct ModelParams {
     std::vector<std::pair<std::string, KeyValue>> kv_overrides;
     std::optional<std::string> numa;  // of the whole process
 
+    // Drafts: see Drafter.
+    uint32_t mtp              = 0;       // tokens that the model's own MTP block drafts; 0: it is not loaded
+    std::string draft         = "none";  // or "ngram": prompt lookup, of at most draft_max tokens
+    uint32_t draft_max        = 4;
+    uint32_t mtp_max_parallel = 2;  // while more sequences generate, none is drafted for
+
+    // The longest draft; 0: none are made.
+    uint32_t n_draft() const { return std::max(mtp, draft == "none" ? 0U : draft_max); }
+
     // Called with 0..1 while the model is loaded and never after; returning false stops the load.
     std::function<bool(float)> progress;
 
@@ -113,7 +123,23 @@ struct ModelParams {
         visit("n_cpu_moe", params.n_cpu_moe);
         visit("kv_overrides", params.kv_overrides);
         visit("numa", params.numa);
+        visit("mtp", params.mtp);
+        visit("draft", params.draft);
+        visit("draft_max", params.draft_max);
+        visit("mtp_max_parallel", params.mtp_max_parallel);
     }
+};
+
+// The size of a context, and what it is for.
+struct ContextParams {
+    uint32_t n_ctx;
+    uint32_t n_batch;
+    uint32_t n_ubatch;
+    uint32_t n_seq;
+    uint32_t n_outputs         = 0;        // tokens of a batch that yield logits, at most; 0: all of them
+    bool embeddings            = false;    // every output row also yields the LM head's input
+    uint32_t n_rollback        = 0;        // tokens of a sequence that a recurrent memory can take back
+    llama_context * drafts_for = nullptr;  // the context for which this one drafts with the MTP block
 };
 
 // Where the NEG head came from.
@@ -135,11 +161,8 @@ public:
     // n_ctx of ModelParams with 0 resolved
     uint32_t n_ctx() const { return n_ctx_; }
 
-    // A context for `n_seq` sequences in one unified cache, with the model's adapters. `n_outputs`: at most this many
-    // tokens of a batch yield logits, which memory is reserved for; 0: all of them. With `embeddings`, every output row
-    // also yields the LM head's input.
-    LlamaContextPtr make_context(uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch, uint32_t n_seq,
-                                 uint32_t n_outputs, bool embeddings) const;
+    // A context in one unified cache, with the model's adapters.
+    LlamaContextPtr make_context(const ContextParams & shape) const;
 
     std::string description() const;
     std::string architecture() const;
@@ -155,6 +178,7 @@ public:
 private:
     void load(const llama_model_params & load);
     void load_adapters();
+    void check_drafts() const;
 
     ModelParams params_;
     LlamaModelPtr model_;

@@ -16,8 +16,8 @@ constexpr size_t k_max_forks = 2;
 
 }  // namespace
 
-Places::Places(llama_context * context, MemoryKind kind, const Size & size)
-    : sequences_(context),
+Places::Places(llama_context * context, const Sequences & sequences, MemoryKind kind, const Size & size)
+    : sequences_(sequences),
       prefixes_(context, sequences_, kind, size.n_parallel + 1, size.n_prefixes, size.prefix_bytes),
       n_parallel_(size.n_parallel),
       n_cells_(size.n_cells) {
@@ -110,6 +110,15 @@ void Places::hold_prompt(Sample & leader) {
     leader.n_shared = leader.n_past;
 }
 
+bool Places::cut(Sample & sample, int32_t n) {
+    if (!sequences_.cut(sample.seq, n)) {
+        return false;
+    }
+    sample.n_past      = n;
+    sample.rolled_back = true;
+    return true;
+}
+
 void Places::drop(Sample & sample) {
     if (sample.seq < 0) {
         return;
@@ -120,6 +129,8 @@ void Places::drop(Sample & sample) {
     sample.n_past   = 0;
     sample.n_shared = 0;
     sample.intact   = true;
+    sample.draft.clear();
+    sample.rolled_back = false;
 }
 
 void Places::drop_held(const Request & request) {
@@ -159,8 +170,9 @@ Places::Room Places::make_room(const Queue & queue, int64_t n_finished) {
 void Places::drop_and_keep(Sample & sample, const Queue & queue) {
     const Request & request = sample.request;
     // what a decode that failed has left behind follows the tokens that are known, where states can be cut
-    const bool known = sample.intact || (sample.seq >= 0 && !prefixes_.kind().needs_checkpoints() &&
-                                         sequences_.cut(sample.seq, sample.n_past));
+    const bool intact = sample.intact && !(sample.rolled_back && prefixes_.kind().whole_only);
+    const bool known  = intact || (sample.seq >= 0 && !prefixes_.kind().needs_checkpoints() &&
+                                  sequences_.cut(sample.seq, sample.n_past));
     // of several samples of a prompt, the prompt is kept
     if (sample.seq >= 0 && known && request.samples.size() == 1) {
         prefixes_.keep(request.tokens(sample, sample.n_past), sample.seq, wanted_by(queue));
@@ -196,7 +208,7 @@ Places::Source Places::running_source(const PrefixCache & prefixes, const Tokens
             continue;
         }
         for (const auto & sample : request->samples) {
-            if (sample->seq < 0 || sample->n_past == 0 || !sample->intact) {
+            if (sample->seq < 0 || sample->n_past == 0 || !sample->intact || sample->rolled_back) {
                 continue;
             }
             const int32_t n = prefixes.usable(request->tokens(*sample, sample->n_past), sample->seq, wanted, limit);

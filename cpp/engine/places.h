@@ -32,13 +32,17 @@ public:
         size_t prefix_bytes;  // and the host memory that it may take
         int32_t n_sequences() const { return n_parallel + 1 + n_prefixes; }
     };
-    Places(llama_context * context, MemoryKind kind, const Size & size);
+    // context: whose memory is the first of `sequences`.
+    Places(llama_context * context, const Sequences & sequences, MemoryKind kind, const Size & size);
 
     // Gives places to waiting samples, first come, first served. n_finished: samples that have finished, ever.
     void admit(const Queue & queue, int64_t n_finished);
 
     // The request's prompt has been decoded by `leader`: keeps it for the request's other samples.
     void hold_prompt(Sample & leader);
+
+    // Takes back all but the first n tokens of the sample. Returns false where the memory cannot.
+    bool cut(Sample & sample, int32_t n);
 
     // The sample's place is free again.
     void drop(Sample & sample);

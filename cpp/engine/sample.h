@@ -40,6 +40,9 @@ struct Sample {
     int32_t n_shared     = 0;     // of those, cells that belong to another sample of its prompt too
     bool intact          = true;  // that is all the sequence holds: no decode has failed on the way
     int64_t preempted_at = -1;    // number of samples that had finished when it last gave up its place
+
+    std::vector<llama_token> draft;  // guesses of its next tokens; while a step runs, the sequence holds them too
+    bool rolled_back = false;        // tokens were taken back: a recurrent state cannot be copied before it continues
 };
 
 // A prompt and its samples.

@@ -29,7 +29,18 @@ Places::Size size_of(const Model & model) {
 LlamaContextPtr make_context(const Model & model) {
     const ModelParams & p = model.params();
     const auto n_seq      = static_cast<uint32_t>(size_of(model).n_sequences());
-    return model.make_context(model.n_ctx(), p.n_batch, p.n_ubatch, n_seq, n_seq, false);
+    ContextParams shape   = {model.n_ctx(), p.n_batch, p.n_ubatch, n_seq};
+    shape.n_outputs       = n_seq + p.mtp_max_parallel * p.n_draft();
+    shape.n_rollback      = p.n_draft();
+    return model.make_context(shape);
+}
+
+Sequences sequences_of(llama_context * context, const Drafter * drafter) {
+    Sequences sequences(context);
+    if (drafter != nullptr && drafter->context() != nullptr) {
+        sequences.add(drafter->context());
+    }
+    return sequences;
 }
 
 // Lengths of the beginning of a prompt that later prompts are likely to share. A plain prompt may come again as it is.
@@ -48,11 +59,21 @@ Scheduler::Scheduler(const Model & model)
     : model_(model),
       has_neg_(model.neg().present),
       context_(make_context(model)),
+      drafter_(Drafter::make(model, context_.get())),
       batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),
       n_batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),  // may be less than asked for in a small context
-      places_(context_.get(), MemoryKind::of(model.get(), model.params().swa_full), size_of(model)) {
-    llama_set_abort_callback(
-        context_.get(), [](void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(); }, &abort_decode_);
+      places_(context_.get(), sequences_of(context_.get(), drafter_.get()),
+              MemoryKind::of(model.get(), model.params().swa_full), size_of(model)) {
+    for (llama_context * context : {context_.get(), drafter_ ? drafter_->context() : nullptr}) {
+        if (context != nullptr) {
+            llama_set_abort_callback(
+                context, [](void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(); }, &abort_decode_);
+        }
+    }
+    if (drafter_) {
+        stats_.drafted.resize(static_cast<size_t>(drafter_->n_max()));
+        stats_.draft_accepted.resize(stats_.drafted.size());
+    }
     thread_ = std::thread([this] { run(); });
 }
 
@@ -80,6 +101,7 @@ void Scheduler::close() {
     }
     queue_.clear();
     tasks_.clear();  // whoever waits for one hears of it
+    drafter_.reset();
     context_.reset();
 }
 
@@ -347,6 +369,7 @@ bool Scheduler::step() {
     if (!wait_for_work()) {
         return false;
     }
+    draft();
     build_batch();
     if (!batch_.empty() && decode_batch()) {
         sample_rows();
@@ -374,6 +397,49 @@ bool Scheduler::wait_for_work() {
     }
 }
 
+// Guesses the next tokens of what generates, so that one decode can check them all. What a sample wants no more of, or
+// the memory has no room for, is not guessed.
+void Scheduler::draft() {
+    if (!drafter_) {
+        return;
+    }
+    std::vector<Sample *> generating;
+    std::vector<Drafter::Job> jobs;
+    {
+        const Lock lock(mutex_);
+        size_t n_prompts = 0;
+        for (auto & request : queue_) {
+            for (auto & sample : request->samples) {
+                n_prompts += sample->phase == Phase::prefill ? 1 : 0;
+                sample->draft.clear();
+                if (sample->phase == Phase::generating) {
+                    generating.push_back(sample.get());
+                }
+            }
+        }
+        if (std::exchange(no_room_for_drafts_, false) || !drafter_->may_draft(generating.size(), n_prompts)) {
+            return;
+        }
+        const auto n       = static_cast<int64_t>(generating.size());
+        const auto n_ctx   = static_cast<int64_t>(model_.n_ctx());
+        const int64_t room = std::min(n_ctx - places_.cells_used(queue_, true), static_cast<int64_t>(n_batch_) - n) / n;
+        for (const Sample * sample : generating) {
+            const Request & request = sample->request;
+            int64_t limit           = std::min(room, n_ctx - 1 - sample->n_past);
+            if (request.params.max_tokens) {
+                limit = std::min<int64_t>(limit, *request.params.max_tokens - 1 - sample->generated.size());
+            }
+            jobs.push_back(
+                {sample->seq, request.tokens(*sample, request.n_tokens(*sample)), static_cast<int32_t>(limit), {}});
+        }
+    }
+    drafter_->draft(jobs);
+    const Lock lock(mutex_);
+    for (size_t i = 0; i < jobs.size(); ++i) {
+        generating[i]->draft = std::move(jobs[i].draft);
+    }
+}
+
 void Scheduler::build_batch() {
     const Lock lock(mutex_);
     batch_.clear();
@@ -386,10 +452,17 @@ void Scheduler::build_batch() {
             batch_rows_.push_back({&sample, i});
         }
     };
-    for (auto & request : queue_) {
-        for (auto & sample : request->samples) {
-            if (sample->phase == Phase::generating) {
+    for (const bool drafted : {false, true}) {  // sequences of one length stand together, shorter ones first
+        for (auto & request : queue_) {
+            for (auto & sample : request->samples) {
+                if (sample->phase != Phase::generating || sample->draft.empty() == drafted) {
+                    continue;
+                }
                 add(*sample, sample->n_past, true);
+                llama_pos pos = sample->n_past;
+                for (const llama_token token : sample->draft) {
+                    batch_rows_.push_back({sample.get(), batch_.add(token, ++pos, sample->seq, true)});
+                }
             }
         }
     }
@@ -422,12 +495,17 @@ bool Scheduler::decode_batch() {
     const int32_t rc = decode_(context_.get(), batch_.get());
     if (rc == 0) {
         llama_synchronize(context_.get());
+        if (drafter_) {
+            drafter_->observe(batch_);
+        }
         count_decoded();
         return true;
     }
     const Lock lock(mutex_);
     if (rc == 1) {
-        make_room_locked();  // the memory is full and unchanged
+        if (!give_up_drafts_locked()) {
+            make_room_locked();  // the memory is full and unchanged
+        }
         return false;
     }
     distrust_placed_locked();
@@ -443,6 +521,7 @@ void Scheduler::count_decoded() {
     for (const OutputRow & row : batch_rows_) {
         if (row.sample->phase == Phase::generating) {
             ++row.sample->n_past;
+            row.sample->rolled_back = false;
         }
     }
     for (const PrefillPart & part : batch_prefill_) {
@@ -472,8 +551,8 @@ void Scheduler::make_room_locked() {
 void Scheduler::sample_rows() {
     struct Job {
         Sample * sample;
-        Row row;
-        Drawn drawn;
+        std::vector<Row> rows;     // one more than its draft has tokens
+        std::vector<Drawn> drawn;  // as far as the draft was right, and the token after that
         std::optional<std::string> error;
         const char * reason;  // to finish with, where there is an error
     };
@@ -486,12 +565,14 @@ void Scheduler::sample_rows() {
             // the prompt's last row: every sample of the request draws its first token from it
             start_samples(sample);
             for (auto & each : request.samples) {
-                jobs.push_back({each.get(), row, {}, {}, "error"});
+                jobs.push_back({each.get(), {row}, {}, {}, "error"});
             }
+        } else if (!sample.draft.empty() && !jobs.empty() && jobs.back().sample == &sample) {
+            jobs.back().rows.push_back(row);
         } else {
             const Lock lock(mutex_);
             sample.phase = Phase::generating;
-            jobs.push_back({&sample, row, {}, {}, "error"});
+            jobs.push_back({&sample, {row}, {}, {}, "error"});
         }
     }
     parallel_for(static_cast<int32_t>(jobs.size()), model_.params().n_threads, [&](int32_t i) {
@@ -503,7 +584,13 @@ void Scheduler::sample_rows() {
                 sample.sampler = std::make_unique<Sampler>(model_, request.sampling_of(sample.index), request.seed,
                                                            sample.index, request.prompt);
             }
-            job.drawn = sample.sampler->draw(job.row, request.params.logprobs);
+            for (size_t k = 0; k < job.rows.size(); ++k) {
+                job.drawn.push_back(sample.sampler->draw(job.rows[k], request.params.logprobs));
+                const llama_token token = job.drawn.back().token;
+                if (k == sample.draft.size() || token != sample.draft[k] || llama_vocab_is_eog(model_.vocab(), token)) {
+                    break;  // the rows after this one belong to another text
+                }
+            }
         } catch (const RequestError & e) {
             job.error  = e.what();
             job.reason = "refused";
@@ -513,15 +600,19 @@ void Scheduler::sample_rows() {
     });
     for (Job & job : jobs) {
         try {
-            if (!job.error) {
-                publish(*job.sample, job.drawn);
+            for (const Drawn & drawn : job.drawn) {
+                if (job.sample->phase != Phase::done) {  // a stop string may end it
+                    publish(*job.sample, drawn);
+                }
             }
         } catch (const std::exception & e) {
             job.error = e.what();
         }
+        const Lock lock(mutex_);
         if (job.error) {
-            const Lock lock(mutex_);
             finish_locked(*job.sample, job.reason, job.error);
+        } else {
+            settle_draft_locked(*job.sample);
         }
     }
     const Lock lock(mutex_);
@@ -556,13 +647,40 @@ void Scheduler::publish(Sample & sample, const Drawn & drawn) {
     const bool long_enough = request.params.max_tokens && n_tokens >= *request.params.max_tokens;
     // the newest token has no cell left to be decoded into
     const bool full = request.n_tokens(sample) > static_cast<int32_t>(model_.n_ctx());
-    if (stopped || end) {
-        finish_locked(sample, "stop");
-    } else if (long_enough || full) {
-        finish_locked(sample, "length");
+    if (stopped || end || long_enough || full) {
+        settle_draft_locked(sample);
+        finish_locked(sample, stopped || end ? "stop" : "length");
     } else if (request.params.notify == Notify::token && sample.output.has_news()) {
         announce_locked(request);
     }
+}
+
+// The draft of this step has been judged: the memory keeps what became part of the text, all but the newest token.
+void Scheduler::settle_draft_locked(Sample & sample) {
+    if (sample.draft.empty() || sample.phase == Phase::done) {
+        return;
+    }
+    const auto n_draft     = static_cast<int32_t>(sample.draft.size());
+    const int32_t n_tokens = sample.request.n_tokens(sample) - 1;
+    const int32_t n_right  = n_tokens - (sample.n_past - n_draft);
+    for (int32_t i = 0; i < n_draft; ++i) {
+        ++stats_.drafted[static_cast<size_t>(i)];
+        stats_.draft_accepted[static_cast<size_t>(i)] += i < n_right ? 1 : 0;
+    }
+    sample.draft.clear();
+    if (n_right < n_draft && !places_.cut(sample, n_tokens)) {
+        throw Error("the memory does not take a wrong draft back");
+    }
+    drafter_->accept(sample.seq, n_right, n_tokens);
+}
+
+// The memory is full, but not of what has been generated: the next step is made without drafts.
+bool Scheduler::give_up_drafts_locked() {
+    for (const OutputRow & row : batch_rows_) {
+        no_room_for_drafts_ = no_room_for_drafts_ || !row.sample->draft.empty();
+        row.sample->draft.clear();
+    }
+    return no_room_for_drafts_;
 }
 
 void Scheduler::finish_locked(Sample & sample, const char * reason, const std::optional<std::string> & error) {

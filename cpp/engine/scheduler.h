@@ -1,6 +1,7 @@
 #pragma once
 
 #include "batch.h"
+#include "drafter.h"
 #include "inbox.h"
 #include "model.h"
 #include "mutex.h"
@@ -39,6 +40,9 @@ struct Stats {
     int64_t kv_cells_used    = 0;  // tokens held in memory for those, a shared prompt once
     int64_t n_prefixes       = 0;  // beginnings of texts kept for later prompts
     int64_t prefix_bytes     = 0;  // host memory that others of them take
+
+    std::vector<int64_t> drafted;         // tokens drafted, by their place in the draft; empty where none are made
+    std::vector<int64_t> draft_accepted;  // and those that were what the sampler chose
 };
 
 // Continuous batching over one llama_context, which the worker thread alone touches.
@@ -105,12 +109,15 @@ private:
     void run() noexcept;
     bool step() EXCLUDES(mutex_);
     bool wait_for_work() EXCLUDES(mutex_);
+    void draft() EXCLUDES(mutex_);
     void build_batch() EXCLUDES(mutex_);
     bool decode_batch() EXCLUDES(mutex_);
     void count_decoded() EXCLUDES(mutex_);
     void sample_rows() EXCLUDES(mutex_);
     void start_samples(Sample & leader) EXCLUDES(mutex_);
     void publish(Sample & sample, const Drawn & drawn) EXCLUDES(mutex_);
+    void settle_draft_locked(Sample & sample) REQUIRES(mutex_);
+    bool give_up_drafts_locked() REQUIRES(mutex_);
     void finish_locked(Sample & sample, const char * reason, const std::optional<std::string> & error = std::nullopt)
         REQUIRES(mutex_);
     void make_room_locked() REQUIRES(mutex_);
@@ -125,6 +132,7 @@ private:
     const Model & model_;
     const bool has_neg_;
     LlamaContextPtr context_;
+    std::unique_ptr<Drafter> drafter_;  // or null
     // what decodes a batch; tests put in one that fails
     std::function<int32_t(llama_context *, llama_batch)> decode_ = llama_decode;
     friend struct SchedulerTest;
@@ -142,6 +150,7 @@ private:
     int32_t n_batch_ = 0;
     std::vector<OutputRow> batch_rows_;
     std::vector<PrefillPart> batch_prefill_;
+    bool no_room_for_drafts_ = false;  // in the next step
 
     mutable Mutex mutex_;
     CondVar work_;  // for the worker: something to do, or closing

@@ -33,8 +33,8 @@ public:
               static_cast<uint32_t>(std::clamp<int64_t>(k_logits_bytes / (int64_t{4} * model.n_vocab()), 32, 1024))),
           // a group of texts fills one batch, or is a single longer text
           n_ctx_(std::max(static_cast<uint32_t>(longest), rows_at_once_)),
-          context_(model.make_context(n_ctx_, rows_at_once_, std::min(rows_at_once_, model.params().n_ubatch), n_texts_,
-                                      /*n_outputs*/ 0, parts.hidden)),
+          context_(model.make_context({n_ctx_, rows_at_once_, std::min(rows_at_once_, model.params().n_ubatch),
+                                       n_texts_, /*n_outputs*/ 0, parts.hidden})),
           batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),
           stop_(stop),
           out_(out) {

@@ -51,6 +51,9 @@ class DarwinNEG(AsyncMethods):
     lora: path of a LoRA adapter (GGUF), (path, scale), or a list of them, which all requests use.
     kv_overrides: values for keys of the model file, in the place of its own. numa: how threads and memory are spread
         over the nodes of a NUMA machine, for the whole process.
+    mtp: tokens that the model's own multi-token-prediction block drafts in each step, 0 for none. draft: "ngram" drafts
+        up to draft_max tokens by looking for what was last said in the text so far. A decode then checks a whole draft;
+        the answers are the same. While more than mtp_max_parallel sequences generate, no drafts are made.
     chat_template: jinja text instead of the model's own. file_sampling: what a request leaves out of its sampling
         parameters is as the model file says (`general.sampling.*`, see sampling_defaults); False: as llama.cpp has it.
     progress: called with 0..1 while loading; False stops it.
@@ -97,6 +100,10 @@ class DarwinNEG(AsyncMethods):
         n_cpu_moe: int = 0,
         kv_overrides: Mapping[str, KeyValue] | None = None,
         numa: NumaStrategy | bool | None = None,
+        mtp: int = 0,
+        draft: Literal["none", "ngram"] = "none",
+        draft_max: int = 4,
+        mtp_max_parallel: int = 2,
         chat_template: str | None = None,
         file_sampling: bool = True,
         progress: Callable[[float], bool | None] | None = None,
@@ -138,6 +145,10 @@ class DarwinNEG(AsyncMethods):
             n_cpu_moe=n_cpu_moe,
             kv_overrides=kv_overrides,
             numa=numa,
+            mtp=mtp,
+            draft=draft,
+            draft_max=draft_max,
+            mtp_max_parallel=mtp_max_parallel,
             chat_template=chat_template,
             file_sampling=file_sampling,
             progress=progress,
@@ -194,7 +205,7 @@ class DarwinNEG(AsyncMethods):
         """The GGUF keys as text."""
         return self.session.engine.metadata()
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """Counters of the engine: prompt tokens decoded, tokens generated, steps, places in use."""
         return self.session.engine.stats()
 

@@ -126,6 +126,11 @@ private:
         gguf_set_val_u32(g, "llama.attention.head_count", heads);
         gguf_set_val_u32(g, "llama.rope.dimension_count", hidden / heads);
         gguf_set_val_f32(g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+        write_vocabulary(g, vocab);
+    }
+
+public:
+    static void write_vocabulary(gguf_context * g, const std::vector<std::string> & vocab) {
         gguf_set_val_str(g, "tokenizer.ggml.model", "gpt2");
         gguf_set_val_str(g, "tokenizer.ggml.pre", "gpt-2");
         std::vector<const char *> text;

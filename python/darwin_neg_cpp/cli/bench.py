@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens per second of a test: the median over the rounds, and each round."""
+    """Tokens per second of a test: the median over the rounds, and each round.
+
+    accepted: share of the drafted tokens that were right, by their place in the draft; empty without drafts.
+    """
 
     test: str
     batch: int
     variant: str
     tokens_per_second: float
     rounds: list[float]
+    accepted: list[float]
 
 
 def add_parser(verbs: Any) -> None:
@@ -106,15 +111,46 @@ def measure(variants: list[Variant], batches: list[int], tokens: int, prompt_tok
     """Runs every setting once per round, so that a slow moment of the machine hits all alike, after a warm-up round."""
     settings = [("prompt", 1, v) for v in variants] + [("generate", b, v) for b in batches for v in variants]
     rates: dict[tuple[str, int, str], list[float]] = {}
+    drafts: dict[tuple[str, int, str], list[Drafts]] = {}
     for number in range(rounds + 1):
         for test, batch, variant in settings:
+            before = Drafts.of(variant.llm)
             rate = prompt_rate(variant, prompt_tokens) if test == "prompt" else generate_rate(variant, batch, tokens)
             if number > 0:
                 rates.setdefault((test, batch, variant.name), []).append(rate)
+                drafts.setdefault((test, batch, variant.name), []).append(Drafts.of(variant.llm) - before)
     return [
-        Row(test, batch, name, statistics.median(rounds_of), rounds_of)
+        Row(test, batch, name, statistics.median(rounds_of), rounds_of, accepted(drafts[test, batch, name]))
         for (test, batch, name), rounds_of in rates.items()
     ]
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """Tokens drafted, by their place in the draft, and how many of them were right."""
+
+    made: Sequence[int]
+    right: Sequence[int]
+
+    @classmethod
+    def of(cls, llm: DarwinNEG) -> Drafts:
+        stats = llm.stats()
+        return cls(stats["drafted"], stats["draft_accepted"])
+
+    def __sub__(self, other: Drafts) -> Drafts:
+        return Drafts(
+            *(
+                [a - b for a, b in zip(x, y, strict=True)]
+                for x, y in ((self.made, other.made), (self.right, other.right))
+            )
+        )
+
+
+def accepted(rounds: Sequence[Drafts]) -> list[float]:
+    """The share of drafted tokens that were right, by their place in the draft, as far as any were made."""
+    made = [sum(place) for place in zip(*(drafts.made for drafts in rounds), strict=True)]
+    right = [sum(place) for place in zip(*(drafts.right for drafts in rounds), strict=True)]
+    return [round(b / a, 4) for a, b in zip(made, right, strict=True) if a]
 
 
 def prompt_rate(variant: Variant, prompt_tokens: int) -> float:
@@ -159,6 +195,8 @@ def _print(report: dict[str, Any]) -> None:
     print(f"{report['description']}, {report['n_threads']} threads")
     print(f"{'test':<9} {'batch':>5}  {'NEG':<9} {'tokens/s':>9}")
     for row in report["rows"]:
-        print(f"{row['test']:<9} {row['batch']:>5}  {row['variant']:<9} {row['tokens_per_second']:>9.1f}")
+        shares = " ".join(f"{share:.2f}" for share in row["accepted"])
+        drafts = f"  drafts accepted, by place: {shares}" if shares else ""
+        print(f"{row['test']:<9} {row['batch']:>5}  {row['variant']:<9} {row['tokens_per_second']:>9.1f}{drafts}")
     for name, ratio in report["ratios"].items():
         print(f"{name}: {ratio:.3f}")

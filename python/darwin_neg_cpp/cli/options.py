@@ -180,6 +180,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-ctk", "--type-k", default="f16", metavar="TYPE", help="type of the K cache (default f16)")
     group.add_argument("-ctv", "--type-v", default="f16", metavar="TYPE", help="type of the V cache (default f16)")
     add_loading_options(parser)
+    _add_draft_options(parser)
 
 
 def add_text_model_options(parser: argparse.ArgumentParser, *, side_car: bool) -> None:
@@ -190,6 +191,35 @@ def add_text_model_options(parser: argparse.ArgumentParser, *, side_car: bool) -
         _add_side_car_option(group)
     _add_machine_options(group)
     add_loading_options(parser)
+
+
+def _add_draft_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "drafts", "Several tokens are guessed and checked at once. Answers stay the same."
+    )
+    group.add_argument(
+        "--mtp",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tokens that the model's own MTP block drafts, 2 or 3 where it has one; 0: none (default)",
+    )
+    group.add_argument(
+        "--draft",
+        choices=("none", "ngram"),
+        default="none",
+        help="ngram: draft what followed the last words where they stood before, which helps with quoting and code",
+    )
+    group.add_argument(
+        "--draft-max", type=int, default=4, metavar="N", help="maximum length of an ngram draft (default 4)"
+    )
+    group.add_argument(
+        "--mtp-max-parallel",
+        type=int,
+        default=2,
+        metavar="N",
+        help="make no drafts while more than N sequences generate (default 2)",
+    )
 
 
 def _add_side_car_option(group: Any) -> None:
@@ -339,6 +369,10 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
         "n_parallel": args.n_parallel,
         "type_k": args.type_k,
         "type_v": args.type_v,
+        "mtp": args.mtp,
+        "draft": args.draft,
+        "draft_max": args.draft_max,
+        "mtp_max_parallel": args.mtp_max_parallel,
     }
     if args.prefix_cache is not None:
         more["prefix_cache"] = args.prefix_cache

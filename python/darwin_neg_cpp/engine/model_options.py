@@ -18,6 +18,7 @@ from ..errors import ModelFileError, RequestError
 from ..files.input_file import open_input, shown_path
 
 MAX_THREADS = 512  # ggml's own limit
+MAX_DRAFT = 32  # tokens
 MAX_PATTERN = 256  # characters
 MAX_PATTERN_STATES = 2000  # the standard library's matcher recurses once for each, on the stack
 MAX_KEY = 127  # bytes of a key, and of a text that replaces another: the size of llama.cpp's fields
@@ -26,6 +27,7 @@ LEAST_ROPE_SCALE, LARGEST_ROPE_SCALE = 1e-4, 1e4
 
 Lora: TypeAlias = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
 KeyValue: TypeAlias = bool | int | float | str
+Draft: TypeAlias = Literal["none", "ngram"]
 SplitMode: TypeAlias = Literal["none", "layer", "row", "tensor"]
 RopeScaling: TypeAlias = Literal["none", "linear", "yarn"]
 NumaStrategy: TypeAlias = Literal["distribute", "isolate", "numactl"]
@@ -52,6 +54,10 @@ class ModelOptions(TypedDict, total=False):
     type_v: str
     use_mmap: bool
     use_mlock: bool
+    mtp: int
+    draft: Draft
+    draft_max: int
+    mtp_max_parallel: int
     offload_kqv: bool
     op_offload: bool
     swa_full: bool
@@ -77,6 +83,7 @@ class ModelOptions(TypedDict, total=False):
 WITHOUT_EFFECT_ON_STATES = {
     *("n_ctx", "n_parallel", "prefix_cache", "prefix_cache_bytes", "n_batch", "n_ubatch", "n_threads"),
     *("n_threads_batch", "n_gpu_layers", "main_gpu", "split_mode", "tensor_split", "devices", "use_mmap", "use_mlock"),
+    *("mtp", "draft", "draft_max", "mtp_max_parallel"),
     *("offload_kqv", "op_offload", "override_tensor", "n_cpu_moe", "numa"),
 }
 
@@ -237,6 +244,10 @@ CHECKS: dict[str, Callable[[str, Any], object]] = {
     "type_v": check_text,
     "use_mmap": check_flag,
     "use_mlock": check_flag,
+    "mtp": partial(check_integer, low=0, high=MAX_DRAFT),
+    "draft": partial(check_choice, choices=("none", "ngram")),
+    "draft_max": partial(check_integer, low=1, high=MAX_DRAFT),
+    "mtp_max_parallel": partial(check_integer, low=1, high=MAX_INT32),
     "offload_kqv": check_flag,
     "op_offload": check_flag,
     "swa_full": check_flag,
