@@ -113,6 +113,7 @@ std::string text_of(const KeyValue & value) {
 
 LoadOptions::LoadOptions(const ModelParams & params) {
     load_.n_gpu_layers = params.n_gpu_layers;
+    load_.load_mtp     = params.mtp > 0;
     load_.main_gpu     = params.main_gpu;
     load_.split_mode   = split_mode(params.split_mode);
     if (params.use_mmap) {

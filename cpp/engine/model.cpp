@@ -193,8 +193,9 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     // has
     params_.prefix_cache     = std::min(params_.prefix_cache, k_max_parallel - params_.n_parallel);
     params_.mtp_max_parallel = std::min(params_.mtp_max_parallel, params_.n_parallel);
-    params_.n_batch          = std::max(params_.n_batch, params_.n_parallel + 1 + params_.prefix_cache);
-    params_.n_ubatch         = std::min(params_.n_ubatch, params_.n_batch);
+    params_.n_batch =
+        std::max({params_.n_batch, params_.n_parallel + 1 + params_.prefix_cache, params_.n_draft_rows()});
+    params_.n_ubatch = std::min(params_.n_ubatch, params_.n_batch);
     if (params_.n_threads <= 0) {
         params_.n_threads = common_cpu_get_num_math();
     }
@@ -305,8 +306,7 @@ void Model::check_drafts() const {
                                name + "'; leave mtp=" + std::to_string(params_.mtp) + " out");
         }
     }
-    // all drafts of a step, and as much of a prompt, must be decoded at once: see Drafter
-    const uint32_t needed = (params_.mtp_max_parallel + 1) * (params_.n_draft() + 1);
+    const uint32_t needed = params_.n_draft_rows();
     const uint32_t n      = std::min(params_.n_ubatch, n_ctx_);
     if (n < needed) {
         throw RequestError((params_.n_ubatch < needed ? "n_ubatch" : "n_ctx") + std::string(" must be at least ") +

@@ -80,6 +80,8 @@ struct ModelParams {
 
     // The longest draft; 0: none are made.
     uint32_t n_draft() const { return std::max(mtp, draft == "none" ? 0U : draft_max); }
+    // Rows that must fit one decode: those of all drafts, and of a prompt as long as one of them.
+    uint32_t n_draft_rows() const { return n_draft() == 0 ? 0 : (mtp_max_parallel + 1) * (n_draft() + 1); }
 
     // Called with 0..1 while the model is loaded and never after; returning false stops the load.
     std::function<bool(float)> progress;

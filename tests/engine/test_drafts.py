@@ -317,6 +317,11 @@ def test_what_cannot_be_drafted_with_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_batch_is_never_too_small_for_drafts(load: Load) -> None:
+    plain, drafting = load("good"), load("good", mtp=3, n_batch=1)
+    assert_same(drafting.generate(PROMPT, max_tokens=20, seed=1), plain.generate(PROMPT, max_tokens=20, seed=1))
+
+
 def test_a_block_that_is_not_asked_for_does_not_matter(files: dict[str, Path]) -> None:
     with DarwinNEG(files["two"], **SMALL) as llm:
         assert len(llm.generate(PROMPT, max_tokens=5, ignore_eos=True).token_ids) == 5
