@@ -1,9 +1,10 @@
-"""Compares mode 3, with and without early stop, with one greedy answer and with 20 separate calls.
+"""Compares modes 2 and 3 with one greedy answer and with 20 separate calls, with the prefix cache and without it.
 
     python benchmarks/modes.py [--model FILE] [--side-car FILE] [--rounds N] [--max-tokens N]
     python benchmarks/random_qwen35.py /tmp/q.gguf && python benchmarks/modes.py --model /tmp/q.gguf
 
-Wall time, medians of interleaved rounds. Every candidate has the same max_tokens. The random model has neither an
+Wall time and prompt tokens decoded, medians of interleaved rounds; each measurement has an engine of its own, which has
+seen nothing but one short prompt before. Every candidate has the same max_tokens. The random model has neither an
 opinion nor a head: it runs with the gate off, and its answers cannot be read, so that nothing is decided early, no
 second opinion is asked for and mode 3 is 16 inferences. `20 separate calls` are what a loop over `llm.chat` (or
 `generate`) would do: the prompts of mode 3 one after another, 4 greedy and 16 sampled.
@@ -17,7 +18,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from darwin_neg_cpp import Answer, DarwinNEG, ModeConfig, Neg, Question, SamplingParams, demo_model
 from darwin_neg_cpp.protocols.prompts import PROMPTS
@@ -34,6 +37,10 @@ SEPARATE_CALLS = 20
 
 def greedy(llm: DarwinNEG, question: Question, config: ModeConfig) -> Answer:
     return llm.answer(question, mode=1, config=config)
+
+
+def mode_2(llm: DarwinNEG, question: Question, config: ModeConfig) -> Answer:
+    return llm.answer(question, mode=2, config=config, early_stop=False)
 
 
 def mode_3(llm: DarwinNEG, question: Question, config: ModeConfig) -> Answer:
@@ -66,29 +73,47 @@ def separate_calls(llm: DarwinNEG, question: Question, config: ModeConfig) -> No
 
 VARIANTS: dict[str, Callable[[DarwinNEG, Question, ModeConfig], Answer | None]] = {
     "one greedy answer": greedy,
+    "mode 2": mode_2,
     "mode 3": mode_3,
     "mode 3, full": mode_3_full,
     f"{SEPARATE_CALLS} separate calls": separate_calls,
 }
 
 
-def measure(
-    llm: DarwinNEG, config: ModeConfig, rounds: int, questions: Sequence[Question]
-) -> dict[str, tuple[float, list[Answer]]]:
-    """Measures each variant on all questions, one after another.
+CACHES = {"": {}, ", no cache": {"prefix_cache": 0}}  # what is said of a variant, and how its engine is opened
 
-    Returns the median over rounds of the seconds that it took, and the last round's answers.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    answers: dict[str, list[Answer]] = {}
-    greedy(llm, questions[0], config)  # warms up
-    for _ in range(rounds):
-        for name, variant in VARIANTS.items():
-            begin = time.perf_counter()
-            out = [variant(llm, question, config) for question in questions]
-            seconds[name].append(time.perf_counter() - begin)
-            answers[name] = [answer for answer in out if answer is not None]
-    return {name: (statistics.median(seconds[name]), answers[name]) for name in VARIANTS}
+
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    prompt_tokens: int  # decoded
+    reused: int  # prompt tokens that had been decoded before
+    answers: Sequence[Answer]
+
+
+def measure(llm: DarwinNEG, variant: Callable[..., Answer | None], config: ModeConfig, questions: Any) -> Measured:
+    """Measures a variant on all questions, one after another."""
+    llm.generate("Once", max_tokens=2)  # starts the threads
+    before = llm.stats()
+    begin = time.perf_counter()
+    out = [variant(llm, question, config) for question in questions]
+    seconds = time.perf_counter() - begin
+    decoded, reused = (llm.stats()[name] - before[name] for name in ("n_prompt_decoded", "n_prompt_reused"))
+    return Measured(seconds, decoded, reused, [answer for answer in out if answer is not None])
+
+
+def describe(name: str, runs: Sequence[Measured], reference: float) -> str:
+    seconds = statistics.median(run.seconds for run in runs)
+    decoded, reused = (statistics.median(getattr(run, key) for run in runs) for key in ("prompt_tokens", "reused"))
+    planned, finished, tokens = (
+        sum(getattr(answer.cost, field) for answer in runs[-1].answers)
+        for field in ("planned", "finished", "completion_tokens")
+    )
+    inferences = f", {finished} of {planned} inferences finished, {tokens} tokens" if runs[-1].answers else ""
+    return (
+        f"{name:<28} {seconds:8.2f} s  {seconds / reference:6.2f}x one greedy answer, {decoded:.0f} prompt tokens "
+        f"decoded, {reused:.0f} reused{inferences}"
+    )
 
 
 def main() -> None:
@@ -101,26 +126,32 @@ def main() -> None:
     parser.add_argument("--n-parallel", type=int, default=16)
     args = parser.parse_args()
     model, side_car = (args.model, args.side_car) if args.model else demo_model.model_and_head()
-    n_ctx = args.n_parallel * (args.max_tokens + 512)
-    with DarwinNEG(model, side_car, n_ctx=n_ctx, n_parallel=args.n_parallel) as llm:
-        config = ModeConfig(max_tokens=args.max_tokens, gate=llm.neg is not None)
+    options: dict[str, Any] = {"n_ctx": args.n_parallel * (args.max_tokens + 512), "n_parallel": args.n_parallel}
+    found: dict[str, list[Measured]] = {name + said: [] for name in VARIANTS for said in CACHES}
+    with DarwinNEG(model, n_ctx=512, n_parallel=1) as llm:
         print(
             f"{model.name}, {platform.machine()}, {llm.info['n_threads']} threads, {datetime.date.today()}, "
             f"{args.questions} questions, {args.rounds} rounds, {args.max_tokens} tokens at most, "
-            f"{args.n_parallel} side by side"
+            f"{args.n_parallel} side by side",
+            flush=True,
         )
-        found = measure(llm, config, args.rounds, QUESTIONS[: args.questions])
-    reference = found["one greedy answer"][0]
-    for name, (median, answers) in found.items():
-        planned, finished, tokens = (
-            sum(getattr(answer.cost, field) for answer in answers)
-            for field in ("planned", "finished", "completion_tokens")
+    for _ in range(args.rounds):
+        for name, variant in VARIANTS.items():
+            for said, cache in CACHES.items():
+                with DarwinNEG(model, side_car, **options, **cache) as llm:
+                    config = ModeConfig(max_tokens=args.max_tokens, gate=llm.neg is not None)
+                    found[name + said].append(measure(llm, variant, config, QUESTIONS[: args.questions]))
+    medians = {name: statistics.median(run.seconds for run in runs) for name, runs in found.items()}
+    for name, runs in found.items():
+        print(describe(name, runs, medians["one greedy answer"]))
+    for mode in ("mode 2", "mode 3, full"):
+        decoded = {said: statistics.median(run.prompt_tokens for run in found[mode + said]) for said in CACHES}
+        print(
+            f"{mode}: {100 * decoded[''] / decoded[', no cache']:.1f} % of the prompt tokens decoded without the cache"
         )
-        inferences = f", {finished} of {planned} inferences finished, {tokens} tokens" if answers else ""
-        print(f"{name:<18} {median:8.2f} s  {median / reference:6.2f}x one greedy answer{inferences}")
-    full = found["mode 3, full"][0]
-    separate = found[f"{SEPARATE_CALLS} separate calls"][0]
-    print(f"{SEPARATE_CALLS} separate calls take {separate / full:.2f}x as long as full mode 3")
+    separate = f"{SEPARATE_CALLS} separate calls"
+    for said in CACHES:
+        print(f"mode 3, full, takes {medians['mode 3, full'] / medians[separate + said]:.3f} of {separate}{said}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
 namespace darwin_neg {
@@ -273,19 +274,22 @@ void Places::plan_checkpoints(Sample & sample, const Queue & queue) const {
         best.emplace_back(gain, length);
     }
     std::sort(best.rbegin(), best.rend());
-    std::vector<int32_t> points = request.checkpoints;
-    for (size_t i = 0; i < std::min(best.size(), k_max_forks); ++i) {
-        points.push_back(best[i].second);
-    }
-    std::sort(points.begin(), points.end());
-    request.checkpoints.clear();
-    int32_t last = sample.n_past;
-    for (const int32_t point : points) {
-        if (point >= last + k_min_gain && point < static_cast<int32_t>(request.prompt.size())) {
-            request.checkpoints.push_back(point);
-            last = point;
+    // Points close to each other are worth one only. Others wait for a fork; of what the request names, the last saves
+    // a conversation's next turn the most.
+    std::set<int32_t> points;
+    const auto add = [&](int32_t point) {
+        const auto after    = points.lower_bound(point);
+        const int32_t below = after == points.begin() ? sample.n_past : *std::prev(after);
+        const bool apart    = point >= below + k_min_gain && (after == points.end() || *after >= point + k_min_gain);
+        if (apart && point < static_cast<int32_t>(request.prompt.size())) {
+            points.insert(point);
         }
+    };
+    for (size_t i = 0; i < std::min(best.size(), k_max_forks); ++i) {
+        add(best[i].second);
     }
+    std::for_each(request.checkpoints.rbegin(), request.checkpoints.rend(), add);
+    request.checkpoints.assign(points.begin(), points.end());
 }
 
 int32_t Places::next_stop(const Sample & sample) const {
