@@ -12,6 +12,8 @@ namespace {
 
 // What is worth keeping or waiting for, in tokens of a prompt.
 constexpr int32_t k_min_gain = 32;
+// Points that are closer to each other are worth one of them only.
+constexpr int32_t k_min_apart = 8;
 // Points kept in one prompt for the sake of others, each of which takes a sequence.
 constexpr size_t k_max_forks = 2;
 
@@ -274,14 +276,13 @@ void Places::plan_checkpoints(Sample & sample, const Queue & queue) const {
         best.emplace_back(gain, length);
     }
     std::sort(best.rbegin(), best.rend());
-    // Points close to each other are worth one only. Others wait for a fork; of what the request names, the last saves
-    // a conversation's next turn the most.
+    // Forks first, since others wait for them; then what the request names, from the end.
     std::set<int32_t> points;
     const auto add = [&](int32_t point) {
-        const auto after    = points.lower_bound(point);
-        const int32_t below = after == points.begin() ? sample.n_past : *std::prev(after);
-        const bool apart    = point >= below + k_min_gain && (after == points.end() || *after >= point + k_min_gain);
-        if (apart && point < static_cast<int32_t>(request.prompt.size())) {
+        const auto after = points.lower_bound(point);
+        const bool apart = (after == points.begin() || point >= *std::prev(after) + k_min_apart) &&
+                           (after == points.end() || *after >= point + k_min_apart);
+        if (apart && point >= sample.n_past + k_min_gain && point < static_cast<int32_t>(request.prompt.size())) {
             points.insert(point);
         }
     };

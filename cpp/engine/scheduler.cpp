@@ -43,14 +43,21 @@ Sequences sequences_of(llama_context * context, const Drafter * drafter) {
     return sequences;
 }
 
-// Lengths of the beginning of a prompt that later prompts are likely to share. A plain prompt may come again as it is.
+// Lengths of the beginning of a prompt that later prompts are likely to share. A plain prompt may come again as it is,
+// or with another end: there its last batch but one ends at a length that costs no step of its own.
 std::vector<int32_t> likely_to_be_shared(const Model & model, const Tokens & prompt, const ChatPrompt * chat) {
-    constexpr size_t k_long_prompt = 256;  // from which on a step for its last token alone costs next to nothing
+    constexpr int32_t k_long_prompt = 256;  // from which on a step for its last token alone costs next to nothing
+    constexpr int32_t k_other_end   = 64;
     if (chat != nullptr) {
         return chat->token_counts(model, prompt);
     }
-    return prompt.size() < k_long_prompt ? std::vector<int32_t>{}
-                                         : std::vector<int32_t>{static_cast<int32_t>(prompt.size()) - 1};
+    const auto size = static_cast<int32_t>(prompt.size());
+    if (size < k_long_prompt) {
+        return {};
+    }
+    const auto n_batch     = static_cast<int32_t>(model.params().n_batch);
+    const int32_t boundary = (size - k_other_end) / n_batch * n_batch;
+    return boundary > 0 ? std::vector<int32_t>{boundary, size - 1} : std::vector<int32_t>{size - 1};
 }
 
 }  // namespace

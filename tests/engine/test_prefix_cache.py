@@ -165,6 +165,27 @@ def test_preempted_samples_come_back(byte_models: dict[str, Path], architecture:
         assert keeps.stats()["n_preempted"] > 0
 
 
+@pytest.mark.parametrize("options", [{"mtp": 2}, {"draft": "ngram"}])
+@pytest.mark.parametrize("name", ["qwen35", "qwen35moe"])
+def test_drafts_beside_kept_texts(byte_models: dict[str, Path], name: str, options: dict[str, object]) -> None:
+    """The block is random, so that nearly every draft is taken back: a state with that pending must not be copied."""
+    with (
+        open_model(byte_models[name], **options) as keeps,
+        open_model(byte_models[name], prefix_cache=0) as plain,
+    ):
+        text = words(0, 80)
+        for turn in range(5):
+            got = answer(keeps, text, 12)
+            assert_same(got, answer(plain, text, 12))
+            together = keeps.generate(
+                [[*text, *words(i, 20)] for i in range(3)], temperature=0, max_tokens=6, logprobs=2
+            )
+            for i, one in enumerate(together):
+                assert_same(one, plain.generate([*text, *words(i, 20)], temperature=0, max_tokens=6, logprobs=2))
+            text = [*text, *got.token_ids.tolist(), *words(turn + 1, 40)]
+        assert keeps.stats()["n_prompt_reused"] > 0
+
+
 def test_a_cancelled_prompt_leaves_what_it_had(byte_models: dict[str, Path], architecture: str) -> None:
     text = words(7, 900)
     with (
