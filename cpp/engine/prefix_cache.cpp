@@ -3,6 +3,7 @@
 #include "errors.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 namespace darwin_neg {
