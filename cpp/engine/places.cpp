@@ -13,7 +13,7 @@ namespace {
 // What is worth keeping or waiting for, in tokens of a prompt.
 constexpr int32_t k_min_gain = 32;
 // Points that are closer to each other are worth one of them only.
-constexpr int32_t k_min_apart = 8;
+constexpr int32_t k_min_apart = 4;
 // Points kept in one prompt for the sake of others, each of which takes a sequence.
 constexpr size_t k_max_forks = 2;
 

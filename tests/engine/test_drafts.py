@@ -301,7 +301,7 @@ def test_without_drafts_there_are_no_figures_of_them(load: Load) -> None:
         ("good", {"mtp": -1}, "mtp must be"),
         ("good", {"mtp": 33}, "mtp must be"),
         ("good", {"mtp": 1.5}, "mtp must be"),
-        ("good", {"draft": "magic"}, "draft must be none or ngram"),
+        ("good", {"draft": "magic"}, "draft must be 'none' or 'ngram'"),
         ("good", {"draft": "ngram", "draft_max": 0}, "draft_max must be"),
         ("good", {"mtp": 2, "mtp_max_parallel": 0}, "mtp_max_parallel must be"),
         ("good", {"mtp": 3, "n_ubatch": 8}, "n_ubatch must be at least 20"),

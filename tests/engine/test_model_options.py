@@ -326,7 +326,7 @@ def test_tensors_are_put_where_a_pattern_says(caplog: pytest.LogCaptureFixture, 
 
 def test_caches_of_sliding_windows_may_hold_the_window_alone(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     model = write_tiny_llama(tmp_path / "window.gguf", arch="gemma3")
-    sizes = {"n_ctx": 2048, "n_batch": 64, "n_ubatch": 64}
+    sizes = {"n_ctx": 2048, "n_batch": 64, "n_ubatch": 64, "prefix_cache": 0}
     cells = re.compile(r"llama_kv_cache: size = .*?\( *(\d+) cells")
     assert cells.findall(log_of(caplog, model, **sizes)) == ["2048", "2048"]
     full, small = map(int, cells.findall(log_of(caplog, model, **sizes, swa_full=False)))
@@ -361,7 +361,7 @@ for numa in ("isolate", "isolate", None, False, True):
 def test_logits_have_memory_for_the_rows_of_a_step_alone(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     vocabulary = 2**16
     model = write_tiny_llama(tmp_path / "wide.gguf", tags=[f"<t{i}>" for i in range(vocabulary - 258)])
-    log = log_of(caplog, model, n_ctx=1024, n_parallel=8)
+    log = log_of(caplog, model, n_ctx=1024, n_parallel=8, prefix_cache=0)
     (size,) = map(float, re.findall(r"CPU compute buffer size = +([\d.]+) MiB", log))
     rows = re.findall(r"n_outputs_max += (\d+)", log)
     assert rows == ["9"]

@@ -95,7 +95,7 @@ def test_another_question_about_one_document(byte_models: dict[str, Path], archi
     document = "".join(map(chr, words(3, 300)))
     with open_model(byte_models[architecture]) as llm:
         n_before = len(llm.chat_tokens([{"role": "system", "content": document}], add_generation_prompt=False))
-        for number, question in enumerate(["Who wrote it, and when?", "Where does it take place?", "Why?"]):
+        for number, question in enumerate(["Who?", "Where does it take place?", "Why?"]):
             messages = [{"role": "system", "content": document}, {"role": "user", "content": question}]
             out = llm.chat(messages, temperature=0, max_tokens=4)
             assert out.generation.cached_tokens >= (0 if number == 0 else n_before)

@@ -52,10 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-head", dest="without_neg", action="store_true", help="convert the backbone alone")
     parser.add_argument("--imatrix", metavar="FILE", help="importance matrix of llama-imatrix, for the quantized types")
     parser.add_argument(
-        "--mtp",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="keep the block for multi-token prediction (default) or leave it out",
+        "--no-mtp", dest="mtp", action="store_false", help="leave out the block for multi-token prediction"
     )
     parser.add_argument(
         "--side-car",
