@@ -232,7 +232,7 @@ int32_t Places::take_prefix(Sample & sample, const Queue & queue) {
         const int32_t limit = request.n_tokens(sample) - 1;
         const Tokens wanted = request.tokens(sample, limit + 1);
         const Source source = running_source(prefixes_, wanted, queue);
-        if (source.n_tokens > prefixes_.longest(wanted, limit)) {
+        if (source.sample != nullptr && source.n_tokens > prefixes_.longest(wanted, limit)) {
             const Sample & from = *source.sample;
             n = prefixes_.copy(from.request.tokens(from, from.n_past), from.seq, source.n_tokens, sample.seq);
         } else {

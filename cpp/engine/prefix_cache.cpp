@@ -49,21 +49,11 @@ int32_t PrefixCache::usable_of_stored(const Tokens & held, const Tokens & wanted
     return n == static_cast<int32_t>(held.size()) || !kind_.needs_checkpoints() ? n : 0;
 }
 
-const PrefixCache::Entry * PrefixCache::best_entry(const Tokens & wanted, int32_t limit, int32_t & n) const {
-    const Entry * best = nullptr;
-    for (const Entry & entry : entries_) {
-        const int32_t usable_here = usable(entry.tokens, entry.seq, wanted, limit);
-        if (usable_here > n) {
-            best = &entry;
-            n    = usable_here;
-        }
-    }
-    return best;
-}
-
 int32_t PrefixCache::longest(const Tokens & wanted, int32_t limit) const {
     int32_t n = 0;
-    best_entry(wanted, limit, n);
+    for (const Entry & entry : entries_) {
+        n = std::max(n, usable(entry.tokens, entry.seq, wanted, limit));
+    }
     for (const Stored & stored : stored_) {
         n = std::max(n, usable_of_stored(stored.state.tokens, wanted, limit));
     }
@@ -71,9 +61,15 @@ int32_t PrefixCache::longest(const Tokens & wanted, int32_t limit) const {
 }
 
 int32_t PrefixCache::take(const Tokens & wanted, int32_t limit, llama_seq_id seq) {
-    int32_t n = 0;
-    // const_cast-free: the entry is looked up again to note its use
-    const Entry * entry = best_entry(wanted, limit, n);
+    Entry * best = nullptr;
+    int32_t n    = 0;
+    for (Entry & entry : entries_) {
+        const int32_t usable_here = usable(entry.tokens, entry.seq, wanted, limit);
+        if (usable_here > n) {
+            best = &entry;
+            n    = usable_here;
+        }
+    }
     for (Stored & stored : stored_) {
         const int32_t usable_here = usable_of_stored(stored.state.tokens, wanted, limit);
         if (usable_here > n && restore(stored.state, usable_here, seq)) {
@@ -81,15 +77,11 @@ int32_t PrefixCache::take(const Tokens & wanted, int32_t limit, llama_seq_id seq
             return usable_here;
         }
     }
-    if (entry == nullptr) {
+    if (best == nullptr) {
         return 0;
     }
-    for (Entry & each : entries_) {
-        if (&each == entry) {
-            each.last_used = ++clock_;
-        }
-    }
-    return copy(entry->tokens, entry->seq, n, seq);
+    best->last_used = ++clock_;
+    return copy(best->tokens, best->seq, n, seq);
 }
 
 int32_t PrefixCache::copy(const Tokens & held, llama_seq_id from, int32_t n, llama_seq_id to) const {

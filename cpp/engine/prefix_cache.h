@@ -100,7 +100,6 @@ private:
     void move_to_host(const Entry & entry);
     void forget(std::list<Entry>::iterator entry) noexcept;
     int32_t usable_of_stored(const Tokens & held, const Tokens & wanted, int32_t limit) const;
-    const Entry * best_entry(const Tokens & wanted, int32_t limit, int32_t & n) const;
     std::vector<uint8_t> read_state(llama_seq_id seq) const;
     bool restore(const State & state, int32_t n, llama_seq_id seq) const;
 
