@@ -130,13 +130,11 @@ def test_every_verb_shows_an_error_of_its_library_with_flags(
 
 
 def test_a_flag_is_spelled_and_typed_alike_in_every_verb() -> None:
-    """--json of trace is the known exception: it names a file."""
     meanings: dict[str, set[tuple[Any, ...]]] = {}
-    for verb, parser in LEAVES.items():
+    for parser in LEAVES.values():
         for action in parser._actions:
             for name in action.option_strings:
-                if (verb, name) != ("trace", "--json"):
-                    meanings.setdefault(name, set()).add((action.nargs == 0, action.type, action.const))
+                meanings.setdefault(name, set()).add((action.nargs == 0, action.type, action.const))
     assert {name: found for name, found in meanings.items() if len(found) > 1} == {}
 
 

@@ -47,13 +47,13 @@ def test_the_json_holds_nothing_that_a_terminal_would_obey_or_hide() -> None:
 def test_the_command_writes_page_and_json(smollm2: SmolLM2, tmp_path: Path, opened: Any) -> None:
     html, data = tmp_path / "out.html", tmp_path / "out.json"
     common = ["-m", str(smollm2.model), "-n", "12", "--seed", "1"]
-    out = run("trace", "Once upon a time", *common, "--html", str(html), "--json", str(data))
+    out = run("trace", "Once upon a time", *common, "--html", str(html), "--json-out", str(data))
     assert out.returncode == 0 and "gate active" in out.stderr, out.stderr
     found = json.loads(data.read_text("utf-8"))
     assert len(found["tokens"]) == found["prompt_tokens"] + 12 and found["summary"]["tokens"] == 12
     tab = opened(html.read_text("utf-8"))
     assert tab.locator(".t").count() == len(found["tokens"])
-    again = run("trace", "Once upon a time", *common, "--json", "-")
+    again = run("trace", "Once upon a time", *common, "--json")
     assert json.loads(again.stdout)["tokens"] == found["tokens"]
     shown = run("trace", "--text", "Given text, as it is.", "-m", str(smollm2.model), "--color", "always")
     assert shown.returncode == 0 and "\033[30;48;5;" in shown.stdout
@@ -68,7 +68,7 @@ def test_what_cannot_be_traced_is_refused(smollm2: SmolLM2, tmp_path: Path) -> N
         (common, "0 of PROMPT"),
         ([*common, "a", "--text", "b"], "2 of PROMPT"),
         ([*common, "a", "--html", str(tmp_path / "there.html")], "exists already"),
-        ([*common, "a", "--html", str(tmp_path / "x"), "--json", str(tmp_path / "x")], "same file"),
+        ([*common, "a", "--html", str(tmp_path / "x"), "--json-out", str(tmp_path / "x")], "same file"),
         ([*common, "--text", "@/nope"], "/nope"),
         ([*common, "--text", "a"], "fewer than two"),
         ([*common, "--text", "a b", "--chat"], "--chat acts on generation"),
@@ -82,7 +82,7 @@ def test_what_cannot_be_traced_is_refused(smollm2: SmolLM2, tmp_path: Path) -> N
     assert (tmp_path / "there.html").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("output", ["--html", "--json"])
+@pytest.mark.parametrize("output", ["--html", "--json-out"])
 @pytest.mark.parametrize("way", ["itself", "link"])
 @pytest.mark.parametrize(
     "reading",
@@ -128,7 +128,7 @@ def test_page_and_json_are_two_files(
     Path("link").symlink_to("out")
     Path("old").write_text("old")
     Path("hard").hardlink_to("old")
-    assert cli.main(["trace", "a", "-m", "model", "--html", names[0], "--json", names[1], "--force"]) == 2
+    assert cli.main(["trace", "a", "-m", "model", "--html", names[0], "--json-out", names[1], "--force"]) == 2
     assert "name the same file" in capsys.readouterr().err
 
 
@@ -142,7 +142,7 @@ def test_a_page_named_like_standard_output_is_checked_too(
 
 
 def test_the_command_traces_a_text_with_the_gate_that_was_asked_for(smollm2: SmolLM2) -> None:
-    common = ["trace", "--text", "Given text, as it is.", "-m", str(smollm2.model), "--json", "-"]
+    common = ["trace", "--text", "Given text, as it is.", "-m", str(smollm2.model), "--json"]
     out = run(*common, "--neg-threshold", "0")
     assert out.returncode == 0, out.stderr
     found = json.loads(out.stdout)
@@ -155,7 +155,7 @@ def test_the_command_traces_a_text_with_the_gate_that_was_asked_for(smollm2: Smo
 
 
 def test_the_demo_model_is_traced_with_the_packages_head() -> None:
-    out = run("trace", "--demo", "The quick brown fox", "-n", "4", "--temp", "0", "--json", "-")
+    out = run("trace", "--demo", "The quick brown fox", "-n", "4", "--temp", "0", "--json")
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout)["model"] == demo_model.MODEL
 
@@ -163,7 +163,7 @@ def test_the_demo_model_is_traced_with_the_packages_head() -> None:
 def test_a_chat_begins_with_the_models_start_token(tmp_path: Path) -> None:
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     model = write_tiny_llama(tmp_path / "model.gguf", chat_template=template)
-    out = run("trace", "hi", "--chat", "-m", str(model), "-n", "2", "--json", "-")
+    out = run("trace", "hi", "--chat", "-m", str(model), "-n", "2", "--json")
     assert out.returncode == 0, out.stderr
     found = json.loads(out.stdout)
     assert [token["text"] for token in found["tokens"][:3]] == ["<s>", "h", "i"]

@@ -16,6 +16,7 @@ from .options import (
     add_chat_template_option,
     add_colour_option,
     add_force_option,
+    add_json_option,
     add_model_options,
     add_sampling_options,
     check_chat_template_option,
@@ -42,14 +43,15 @@ def add_parser(verbs: Any) -> None:
         help="show predicted and true entropy along a text",
         description="Generates from a prompt, or takes a given text, and shows for each token the predicted and the "
         "true entropy of the distribution that it was chosen from, the gate and the likeliest alternatives. With "
-        "neither --out nor --json, prints the text in colours and the figures.",
+        "none of --out, --json-out and --json, prints the text in colours and the figures.",
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="generate from this prompt")
     parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file, without its last newline")
     parser.add_argument("--text", metavar="TEXT", help="trace this text as it is, or @FILE; nothing is generated")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     parser.add_argument("-o", "--out", "--html", metavar="FILE", help="write a self-contained HTML page")
-    parser.add_argument("--json", metavar="FILE", help="write JSON; - writes to standard output")
+    parser.add_argument("--json-out", metavar="FILE", help="write JSON to a file")
+    add_json_option(parser)
     add_force_option(parser)
     add_colour_option(parser)
     add_chat_template_option(parser)
@@ -76,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
     check_chat_template_option(args, as_chat=args.chat)
     sampling_params(args)
     pages = [Path(args.out)] if args.out is not None else []
-    pages += [Path(args.json)] if args.json not in (None, "-") else []
+    pages += [Path(args.json_out)] if args.json_out is not None else []
     if len(pages) == 2 and _same_file(*pages):
-        raise RequestError("--out and --json name the same file; choose two names")
+        raise RequestError("--out and --json-out name the same file; choose two names")
     inputs = _inputs(args) if pages else []
     for path in pages:
         check_output(path, inputs, force=args.force)
@@ -133,15 +135,13 @@ def _write(args: argparse.Namespace, found: Trace) -> None:
         with replacing(Path(args.out)) as (file, _):
             file.write(render_page(found).encode())
         print(f"{shown_path(args.out)}: written", file=sys.stderr)
-    if args.json is not None:
-        text = json_text(found)
-        if args.json == "-":
-            sys.stdout.write(text)
-        else:
-            with replacing(Path(args.json)) as (file, _):
-                file.write(text.encode())
-            print(f"{shown_path(args.json)}: written", file=sys.stderr)
-    if args.out is None and args.json is None:
+    if args.json_out is not None:
+        with replacing(Path(args.json_out)) as (file, _):
+            file.write(json_text(found).encode())
+        print(f"{shown_path(args.json_out)}: written", file=sys.stderr)
+    if args.json:
+        sys.stdout.write(json_text(found))
+    elif args.out is None and args.json_out is None:
         colour = use_colour(sys.stdout, args.color)
         texts = _shown_texts(found) if sys.stdout.isatty() else [token.text for token in found.tokens]
         if colour:
