@@ -69,7 +69,8 @@ class Ours:
         for chunk in self.llm.stream_chat(messages, temperature=0.0, max_tokens=n, ignore_eos=True):
             tokens += len(chunk.chunk.token_ids)
             yield chunk.reasoning + chunk.text
-        used = {name: value - before[name] for name, value in self.llm.stats().items()}
+        after = self.llm.stats()
+        used = {name: after[name] - before[name] for name in ("n_prompt_decoded", "n_prompt_reused", "n_steps")}
         decoded, reused = used["n_prompt_decoded"], used["n_prompt_reused"]
         yield {"prompt": decoded + reused, "cached": reused, "tokens": tokens, "steps": used["n_steps"]}
 

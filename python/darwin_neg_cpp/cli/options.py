@@ -383,7 +383,8 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
 
 def load_text_model(args: argparse.Namespace, *, n_ctx: int, n_parallel: int, model: str | None = None) -> DarwinNEG:
     """Loads the model that the options of add_text_model_options name, or `model` with the same settings."""
-    more: ModelOptions = {"n_ctx": n_ctx, "n_parallel": n_parallel}
+    # nothing is kept of other texts, so that an interrupted run draws and sees the same as an undisturbed one
+    more: ModelOptions = {"n_ctx": n_ctx, "n_parallel": n_parallel, "prefix_cache": 0}
     return _load(args, model or args.model, getattr(args, "side_car", None), more)
 
 

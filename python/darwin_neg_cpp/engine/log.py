@@ -7,8 +7,10 @@ import re
 
 logger = logging.getLogger("darwin_neg_cpp.llama")
 # Not worth a warning: seven lines, most of them empty or in capitals, about a file without tokenizer.ggml.pre, of which
-# the session says it in one; and a full memory, in which the engine then makes room.
-DETAILS = re.compile(r"missing pre-tokenizer type|^load: [A-Z!* ]*$|failed to find a memory slot")
+# the session says it in one; a full memory, in which the engine then makes room; and no room for a kept prefix.
+DETAILS = re.compile(
+    r"missing pre-tokenizer type|^load: [A-Z!* ]*$|failed to find a memory slot|^state_(read_meta|seq_set_data): "
+)
 logger.addHandler(logging.NullHandler())
 
 
