@@ -58,7 +58,7 @@ def run(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 
 def tiny(path: Path) -> DarwinNEG:
-    return DarwinNEG(path, n_ctx=512, n_parallel=8, n_threads=1, chat_template=TEMPLATE)
+    return DarwinNEG(path, n_ctx=512, n_parallel=8, n_threads=1, prefix_cache=0, chat_template=TEMPLATE)
 
 
 def settings(folder: Path, text: list[Path] | None = None, **changes: object) -> command.Settings:
