@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 from darwin_neg_cpp.files.cache_folder import cache_root
@@ -60,19 +59,10 @@ def server() -> str:
 
 
 def _add_ui_files(source: Path) -> None:
-    from llama_source import PIN, find_tarball
+    from llama_source import extract
 
-    folder = source / "tools" / "ui"
-    wanted = {f"{PIN['subfolder']}/tools/ui/{name}": folder / name for name in UI_FILES}
-    if all(path.is_file() for path in wanted.values()):
-        return
-    folder.mkdir(exist_ok=True)
-    with tarfile.open(find_tarball(None), "r:gz") as archive:
-        for member in archive:
-            if path := wanted.get(member.name.split("/", 1)[-1]):
-                file = archive.extractfile(member)
-                assert file is not None
-                path.write_bytes(file.read())
+    for name in UI_FILES:
+        extract(f"tools/ui/{name}", source / "tools" / "ui")
 
 
 if __name__ == "__main__":
