@@ -29,6 +29,8 @@ def fit_overrides(path: str, overrides: Overrides) -> list[tuple[str, Value]]:
 
     A value of the wrong type would have no effect, as one in the place of an array.
     """
+    if not overrides:
+        return []
     try:
         header = read_header(path)
     except ModelFileError:  # llama.cpp refuses it too, or knows a type that we do not
@@ -38,6 +40,8 @@ def fit_overrides(path: str, overrides: Overrides) -> list[tuple[str, Value]]:
 
 def overridden(header: Header, overrides: Overrides) -> Header:
     """The header as the loader sees it with these overrides."""
+    if not overrides:
+        return header
     keys, raw = dict(header.keys), bytes(header.raw)
     for key, value in overrides:
         kind = _kind(header, key, value)
