@@ -65,12 +65,14 @@ def write(
     path = Path(out)
     check_output(path, [Path(name) for name in inputs], force=force)
     tokens = np.asarray(prefix.tokens, "<i4").tobytes()
+    digest = hashlib.sha256(tokens)
+    digest.update(prefix.state)
     header = {
         "version": VERSION,
         **made_by,
         "n_tokens": len(prefix.tokens),
         "n_bytes": len(prefix.state),
-        "sha256": hashlib.sha256(tokens + prefix.state).hexdigest(),
+        "sha256": digest.hexdigest(),
     }
     text = json.dumps(header).encode()
     with os_errors_about(path), replacing(path) as (file, _):
@@ -101,13 +103,13 @@ def read(path: PathLike, made_by: Mapping[str, Any], *, n_vocab: int) -> Prefix:
                 f"{name}: has {size} bytes instead of {begin + 4 * n_tokens + n_bytes}; it was cut or added to, so "
                 "save the prefix again"
             )
-        body = bytes(read_exactly(file, size - begin, begin, ModelFileError, path))
+        body = read_exactly(file, size - begin, begin, ModelFileError, path)
     if hashlib.sha256(body).hexdigest() != header["sha256"]:
         raise ModelFileError(f"{name}: is damaged (its checksum differs); save the prefix again")
     tokens = np.frombuffer(body, "<i4", n_tokens)
     if n_tokens == 0 or tokens.min() < 0 or tokens.max() >= n_vocab:
         raise ModelFileError(f"{name}: holds token ids outside the vocabulary of {n_vocab}; save the prefix again")
-    return Prefix(tokens.tolist(), body[4 * n_tokens :])
+    return Prefix(tokens.tolist(), bytes(memoryview(body)[4 * n_tokens :]))
 
 
 def _parse(text: bytes, name: str) -> dict[str, Any]:
