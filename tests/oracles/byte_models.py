@@ -19,7 +19,6 @@ from tiny_gguf import byte_tokens, write_tiny_llama
 
 TAGS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 N_VOCAB = 256 + 2 + len(TAGS)
-WINDOW = 24  # tokens that the sliding layers of the gemma3 look back
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
@@ -38,7 +37,8 @@ def write_all(folder: Path, llama_tree: Path, qwen35: Path) -> None:
             if architecture == "llama":
                 write_tiny_llama(bare, chat_template=TEMPLATE, tags=TAGS)
             elif architecture == "gemma3":
-                write_gemma3(bare)
+                every_second = {"gemma3.attention.sliding_window_pattern": (gguf.GGUFValueType.UINT32, 2)}
+                write_tiny_llama(bare, arch="gemma3", chat_template=TEMPLATE, tags=TAGS, keys=every_second)
             elif architecture == "qwen35":
                 write_with_byte_vocabulary(bare, qwen35)
             else:
@@ -64,52 +64,6 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_eos_token_id(257)
     writer.add_add_bos_token(False)
     writer.add_chat_template(TEMPLATE)
-
-
-def write_gemma3(out: Path, seed: int = 0) -> None:
-    """Four layers, of which every second one sees all tokens."""
-    hidden, heads, ffn, layers = 64, 4, 96, 4
-    head_dim = hidden // heads
-    rng = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(out, "gemma3")
-    writer.add_context_length(4096)
-    writer.add_embedding_length(hidden)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(ffn)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(heads)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_sliding_window(WINDOW)
-    writer.add_sliding_window_pattern(2)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    add_vocabulary(writer)
-
-    def weight(name: str, *shape: int) -> None:
-        writer.add_tensor(name, (rng.standard_normal(shape) * 1.5 * shape[-1] ** -0.5).astype(np.float32))
-
-    def norm(name: str, size: int = hidden) -> None:
-        writer.add_tensor(name, (1 + 0.1 * rng.standard_normal(size)).astype(np.float32))
-
-    weight("token_embd.weight", N_VOCAB, hidden)
-    for layer in range(layers):
-        block = f"blk.{layer}."
-        for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
-            norm(f"{block}{name}.weight")
-        for name in ("attn_q_norm", "attn_k_norm"):
-            norm(f"{block}{name}.weight", head_dim)
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            weight(f"{block}{name}.weight", hidden, hidden)
-        weight(f"{block}ffn_gate.weight", ffn, hidden)
-        weight(f"{block}ffn_up.weight", ffn, hidden)
-        weight(f"{block}ffn_down.weight", hidden, ffn)
-    norm("output_norm.weight")
-    weight("output.weight", N_VOCAB, hidden)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def write_with_byte_vocabulary(out: Path, source: Path) -> None:
