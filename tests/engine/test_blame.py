@@ -207,7 +207,7 @@ def test_a_string_that_is_not_utf8_ends_in_one_line_or_not_at_all(
         ["info", str(path), "--json"],
         ["generate", "-m", str(path), "abc", "-n", "2", "--json", *machine],
         ["generate", "-m", str(path), "abc", "-n", "2", "--chat", "-q", *machine],
-        ["trace", "-m", str(path), "--text", "abc", "--json", "-", *machine],
+        ["trace", "-m", str(path), "--text", "abc", "--json", *machine],
         ["quantize", str(path), str(tmp_path / "out.gguf"), "q8_0", "--force"],
         ["neg", "attach", str(path), "--random", "1", "-o", str(tmp_path / "neg.gguf"), "--force"],
     ):
