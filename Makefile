@@ -91,7 +91,7 @@ browser:
 
 # two files at a time: most tests keep one core busy
 pytest: $(VENV)/.tests install stock browser
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # --- the rest
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
+PIN = ROOT / "cmake" / "llama_pin.json"
 sys.path.insert(0, str(TESTS))
 
 import darwin_neg_cpp  # noqa: E402
@@ -29,21 +31,19 @@ from darwin_neg_cpp.neg import files as neg_files  # noqa: E402
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _key(*files: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+def made(name: str, make: Callable[[Path], None], *sources: Path, versions: Sequence[str] = ()) -> Path:
+    """A cached folder that `make` fills, keyed by its code, by the files that it works with and by versions.
 
-
-def _made(name: str, key: str, make: object) -> Path:
-    """A cached folder, made in a temporary one and renamed, so that an interrupted run leaves nothing half-made."""
-    final = cache_root() / "tests" / f"{name}-{key}"
+    It is made under another name and renamed, so that an interrupted run leaves nothing half-made.
+    """
+    digest = hashlib.sha256(inspect.getsource(make).encode())
+    for part in (*(path.read_bytes() for path in sources), *(version.encode() for version in versions)):
+        digest.update(part)
+    final = cache_root() / "tests" / f"{name}-{digest.hexdigest()[:16]}"
     if not final.is_dir():
         temp = final.with_name(f"{final.name}.tmp-{os.getpid()}")
         shutil.rmtree(temp, ignore_errors=True)
         temp.mkdir(parents=True)
-        assert callable(make)
         make(temp)
         try:
             temp.rename(final)
@@ -83,13 +83,8 @@ def tiny_qwen(llama_tree: Path) -> TinyQwen:
         neg_files.attach(folder / "base.gguf", checkpoint / "neg_modules.safetensors", folder / "model.gguf")
 
     oracles = TESTS / "oracles"
-    key = _key(
-        oracles / "tiny_qwen35.py",
-        oracles / "qwen_tokenizer.py",
-        oracles / "neg_reference.py",
-        ROOT / "cmake" / "llama_pin.json",
-    )
-    folder = _made("tiny-qwen35", key, make)
+    sources = [oracles / name for name in ("tiny_qwen35.py", "qwen_tokenizer.py", "neg_reference.py")]
+    folder = made("tiny-qwen35", make, *sources, PIN)
     return TinyQwen(folder / "checkpoint", folder / "base.gguf", folder / "model.gguf")
 
 
@@ -120,7 +115,7 @@ def smollm2() -> SmolLM2:
         (folder / "f32-base.gguf").unlink()
 
     oracles = TESTS / "oracles"
-    folder = _made("smollm2", _key(oracles / "smollm2.py", oracles / "neg_reference.py", Path(__file__)), make)
+    folder = made("smollm2", make, oracles / "smollm2.py", oracles / "neg_reference.py")
     return SmolLM2(base, folder / "neg_modules.safetensors", folder / "model.gguf", folder / "f32.gguf")
 
 
@@ -144,9 +139,9 @@ def byte_models(llama_tree: Path, tiny_qwen: TinyQwen) -> dict[str, Path]:
         byte_models.write_all(folder, llama_tree, tiny_qwen.base)
 
     oracles = TESTS / "oracles"
-    files = [oracles / name for name in ("byte_models.py", "tiny_qwen35.py", "neg_reference.py")]
-    key = _key(*files, TESTS / "tiny_gguf.py", ROOT / "cmake" / "llama_pin.json")
-    return {file.stem: file for file in sorted(_made("byte-models", key, make).iterdir())}
+    sources = [oracles / name for name in ("byte_models.py", "tiny_qwen35.py", "neg_reference.py")]
+    folder = made("byte-models", make, *sources, TESTS / "tiny_gguf.py", PIN)
+    return {file.stem: file for file in sorted(folder.iterdir())}
 
 
 def pytest_configure() -> None:
@@ -155,6 +150,12 @@ def pytest_configure() -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that two workers end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import SmolLM2
-from darwin_neg_cpp import DarwinNEG
+from darwin_neg_cpp import DarwinNEG, demo_model
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.neg import formats as neg_format
 from darwin_neg_cpp.trace.agreement import measure_agreement
@@ -18,11 +19,11 @@ from training_runs import run, write_texts
 
 
 @pytest.mark.slow
-def test_calibrate_finds_the_threshold_and_writes_it_only_when_told_to(
-    trained: Path, smollm2: SmolLM2, tmp_path: Path
-) -> None:
-    texts = sorted(map(str, trained.glob("text-*.txt")))[:20]
-    side_car = trained / "head.gguf"
+def test_calibrate_finds_the_threshold_and_writes_it_only_when_told_to(smollm2: SmolLM2, tmp_path: Path) -> None:
+    texts = [str(path) for path in write_texts(tmp_path, 6)]
+    _, demo_head = demo_model.model_and_head()
+    side_car = tmp_path / "head.gguf"
+    shutil.copyfile(demo_head, side_car)
     before = side_car.read_bytes()
     args = ["calibrate", "-m", str(smollm2.base), "--side-car", str(side_car), "--text", *texts, "--target-rate", "0.2"]
     out = run(*args, "--json")

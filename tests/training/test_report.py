@@ -14,7 +14,30 @@ from conftest import SmolLM2
 from darwin_neg_cpp import DarwinNEG, demo_model
 from darwin_neg_cpp.neg import files as neg_files
 from darwin_neg_cpp.trace.agreement import measure_agreement
-from training_runs import SENTENCES
+from training_runs import SENTENCES, run, write_texts
+
+
+@pytest.fixture(scope="module")
+def trained(smollm2: SmolLM2, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the outputs of a small run, head.* among them."""
+    folder = tmp_path_factory.mktemp("trained")
+    texts = write_texts(folder, 60)
+    args = [
+        "--text",
+        *map(str, texts),
+        "--self-generate",
+        "12",
+        "--self-tokens",
+        "48",
+        "--reduced",
+        "32",
+        "--epochs",
+        "8",
+    ]
+    out = run("train-head", "-m", str(smollm2.base), *args, "-o", str(folder / "head.gguf"))
+    assert out.returncode == 0, out.stderr
+    assert "R²" in out.stdout and "Traceback" not in out.stderr
+    return folder
 
 
 @pytest.mark.slow
