@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from tiny_hybrid import write_tiny_hybrid
 
 
 @pytest.mark.slow
@@ -26,6 +28,8 @@ from conftest import ROOT
         ("peers.py", ["--peers", "ours", "--works", "decode,sample,chat,document", "--rounds", "1", "--tokens", "4",
                       "--turns", "2", "--samples", "2", "--document", "64"],
          r"first token, turn 2, s +[\d.]+\n(.*\n)*document, question 3, s +[\d.]+"),
+        ("drafts.py", ["HYBRID", "--rounds", "1", "--tokens", "8"],
+         r" 1\.0 +[\d.]+ +[\d.]+ +[\d.]+  \d\.\d\d \d\.\d\d"),
         ("convert.py", ["--shapes", "small", "--rounds", "1"], r"ours +[\d.]+ s"),
         ("attach.py", ["--gigabytes", "0.05", "--rounds", "1"], r"neg attach / cp \+ fsync: [\d.]+"),
         ("busy.py", ["--busy", "1", "--rounds", "1", "--seconds", "1"],
@@ -34,7 +38,9 @@ from conftest import ROOT
         ("gpu.py", ["--device", "CPU"], r"gate +248320 tokens, with ties: 0 of 8 rows wrong"),
     ],
 )  # fmt: skip
-def test_the_script_runs(script: str, options: list[str], figure: str) -> None:
+def test_the_script_runs(script: str, options: list[str], figure: str, tmp_path: Path) -> None:
+    if "HYBRID" in options:
+        options = [str(write_tiny_hybrid(tmp_path / "hybrid.gguf")), *options[1:]]
     command = [sys.executable, str(ROOT / "benchmarks" / script), *options]
     out = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert out.returncode == 0, out.stderr[-2000:]
