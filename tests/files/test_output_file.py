@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def test_a_full_disk_ends_a_copy_at_once_by_the_name_of_its_error(tmp_path, monk
     with source.open("rb") as reader, target.open("wb") as writer:
         copy_range(reader, writer, 0, 1000)
     assert target.read_bytes() == bytes(1000)
+
+
+def test_a_full_quota_has_the_number_that_this_system_gives_it(monkeypatch):
+    monkeypatch.setattr(errno, "EDQUOT", 69)  # as on macOS
+    spec = importlib.util.spec_from_file_location("darwin_neg_cpp.files.read_again", output_file.__file__)
+    assert spec is not None and spec.loader is not None
+    read_again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(read_again)
+    assert {errno.ENOSPC, errno.EFBIG, 69} == read_again.FULL
 
 
 def test_an_error_of_the_system_names_the_output_and_the_remedy(tmp_path):

@@ -35,6 +35,15 @@ def test_the_letter_is_read_in_every_language(text: str, letter: str) -> None:
     assert extract(text, "ABCD").letter == letter
 
 
+@pytest.mark.parametrize(
+    "arrow", [*"→➔➜➡⇒⇨⟶⟹↦➤►▶▸⮕👉☞", "->", "=>", "-->", "==>", "\\to", "\\rightarrow", "\\Rightarrow", "\\implies"]
+)
+def test_an_arrow_of_any_kind_leads_to_the_letter(arrow: str) -> None:
+    for text in (f"Answer {arrow} B", f"A slips.\n**Answer** ${arrow}$ B"):
+        found = extract(text, "ABCD")
+        assert (found.letter, found.how) == ("B", "answer"), text
+
+
 def test_the_table_of_shapes_is_large_and_has_every_outcome() -> None:
     assert len(SHAPES) >= 80
     assert len({row[1:3] for row in SHAPES}) == len(SHAPES) == len({row[0] for row in SHAPES})
