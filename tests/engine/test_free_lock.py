@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +27,19 @@ def _detokenize(llm: DarwinNEG) -> Callable[[], Any]:
     return lambda: llm.session.engine.detokenize(tokens, False)
 
 
-@pytest.mark.parametrize("prepare", [_parse, _detokenize])
-def test_a_thread_runs_while_text_is_parsed(tmp_path: Path, prepare: Callable[[DarwinNEG], Callable[[], Any]]) -> None:
+def _tokenize(llm: DarwinNEG) -> Callable[[], Any]:
+    return lambda: llm.session.engine.tokenize(LONG[:200_000].encode(), False, False)
+
+
+def _render(llm: DarwinNEG) -> Callable[[], Any]:
+    messages = json.dumps([{"role": "user", "content": LONG}])
+    return lambda: llm.session.engine.apply_chat_template(messages)
+
+
+@pytest.mark.parametrize("prepare", [_parse, _detokenize, _tokenize, _render])
+def test_a_thread_runs_while_text_is_worked_on(
+    tmp_path: Path, prepare: Callable[[DarwinNEG], Callable[[], Any]]
+) -> None:
     path = write_tiny_llama(tmp_path / "model.gguf", chat_template="{{ messages[0].content }}")
     with DarwinNEG(path, n_ctx=64, n_parallel=1, n_threads=1) as llm:
         work = prepare(llm)
