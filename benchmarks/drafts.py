@@ -17,16 +17,7 @@ import statistics
 from pathlib import Path
 
 from darwin_neg_cpp import DarwinNEG
-from darwin_neg_cpp.cli.bench import Drafts, accepted
-
-PROMPT = "The quick brown fox"
-
-
-def seconds_per_step(llm: DarwinNEG, tokens: int, *, n: int = 1, temperature: float = 1.0) -> float:
-    """Seconds from the first token of each of n samples to the last ones, by tokens of one sample."""
-    outs = llm.generate(PROMPT, n=n, seed=1, max_tokens=tokens, temperature=temperature, ignore_eos=True)
-    first = outs[0] if isinstance(outs, list) else outs
-    return first.generate_seconds / (tokens - 1)
+from darwin_neg_cpp.cli.bench import Drafts, Variant, accepted, generate_rate
 
 
 def parse() -> argparse.Namespace:
@@ -43,24 +34,26 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     options = {"n_ctx": 2048, "n_parallel": args.mtp + 1, "n_threads": args.threads, "prefix_cache": 0}
-    with DarwinNEG(args.model, **options) as plain, DarwinNEG(args.model, mtp=args.mtp, **options) as drafting:
+    with DarwinNEG(args.model, **options) as without, DarwinNEG(args.model, mtp=args.mtp, **options) as drafting:
+        plain, drafted = Variant("without", without, None), Variant("with", drafting, None)
         print(f"{args.model.name}, {platform.machine()}, {args.threads} threads, {datetime.date.today()}")
         rows = args.mtp + 1
-        costs = [seconds_per_step(plain, 32, n=rows) / seconds_per_step(plain, 32) for _ in range(args.rounds)]
+        one_and_more = [[generate_rate(plain, n, 32, temperature=1.0) for n in (1, rows)] for _ in range(args.rounds)]
+        costs = [rows * one / more for one, more in one_and_more]
         print(f"a decode of {rows} rows takes {statistics.median(costs):.2f} times one of a single row")
         print("temperature  tokens/s without  with  ratio  accepted, by place")
         for temperature in map(float, args.temperature.split(",")):
-            rates: dict[DarwinNEG, list[float]] = {plain: [], drafting: []}
+            rates: dict[str, list[float]] = {plain.name: [], drafted.name: []}
             drafts = []
             for _ in range(args.rounds):
                 before = Drafts.of(drafting)
-                for llm, found in rates.items():
-                    found.append(1 / seconds_per_step(llm, args.tokens, temperature=temperature))
+                for variant in (plain, drafted):
+                    rates[variant.name].append(generate_rate(variant, 1, args.tokens, temperature=temperature))
                 drafts.append(Drafts.of(drafting) - before)
-            without, with_drafts = (statistics.median(found) for found in rates.values())
+            slow, fast = (statistics.median(found) for found in rates.values())
             ratio = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
             shares = " ".join(f"{share:.2f}" for share in accepted(drafts))
-            print(f"{temperature:11} {without:17.1f} {with_drafts:5.1f} {ratio:6.3f}  {shares}")
+            print(f"{temperature:11} {slow:17.1f} {fast:5.1f} {ratio:6.3f}  {shares}")
 
 
 if __name__ == "__main__":

@@ -161,10 +161,16 @@ def prompt_rate(variant: Variant, prompt_tokens: int) -> float:
     return prompt_tokens / float(out.prompt_seconds)
 
 
-def generate_rate(variant: Variant, batch: int, tokens: int) -> float:
+def generate_rate(variant: Variant, batch: int, tokens: int, *, temperature: float | None = None) -> float:
     """Measures generated tokens per second of `batch` sequences; the prompt yields the first token of each."""
     outs = variant.llm.generate(
-        "The quick brown fox", n=batch, seed=1, max_tokens=tokens, ignore_eos=True, neg=variant.neg
+        "The quick brown fox",
+        n=batch,
+        seed=1,
+        max_tokens=tokens,
+        temperature=temperature,
+        ignore_eos=True,
+        neg=variant.neg,
     )
     outs = outs if isinstance(outs, list) else [outs]
     return float(batch * (tokens - 1) / outs[0].generate_seconds)
