@@ -5,6 +5,8 @@
 #include "parallel.h"
 
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <utility>
 
 namespace darwin_neg {
@@ -327,13 +329,25 @@ Stats Scheduler::stats() const {
 }
 
 void Scheduler::run_on_worker(const std::function<void(PrefixCache &)> & task) {
+    // An exception itself would be shared with the worker, whoever lets go of it last: texts are not.
+    std::optional<std::string> refused;
+    std::optional<std::string> failed;
+    const auto reporting = [&](PrefixCache & prefixes) {
+        try {
+            task(prefixes);
+        } catch (const RequestError & e) {
+            refused = e.what();
+        } catch (const std::exception & e) {
+            failed = e.what();
+        }
+    };
     std::future<void> done;
     {
         const Lock lock(mutex_);
         if (closing_) {
             throw Error("the model is closed");
         }
-        tasks_.emplace_back(task);
+        tasks_.emplace_back(reporting);
         done = tasks_.back().get_future();
         work_.notify_all();
     }
@@ -341,6 +355,12 @@ void Scheduler::run_on_worker(const std::function<void(PrefixCache &)> & task) {
         done.get();
     } catch (const std::future_error &) {
         throw Error("the model was closed");
+    }
+    if (refused) {
+        throw RequestError(*refused);
+    }
+    if (failed) {
+        throw Error(*failed);
     }
 }
 
