@@ -52,3 +52,9 @@ target_sources(llama PRIVATE ${neg_sources})
 set_source_files_properties(${neg_sources} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 target_include_directories(llama PUBLIC ${PROJECT_SOURCE_DIR}/cpp/neg)
 target_link_libraries(llama PRIVATE vendor-hash)
+
+# Our part of the HTTP server, where it is built
+if(TARGET server-context)
+  target_sources(server-context PRIVATE ${PROJECT_SOURCE_DIR}/cpp/server/server-neg.cpp)
+  target_include_directories(server-context PUBLIC ${PROJECT_SOURCE_DIR}/cpp/server)
+endif()
