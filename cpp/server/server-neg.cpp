@@ -184,8 +184,13 @@ json server_neg_trace::to_json() const {
         n_active += token.active ? 1 : 0;
     }
     const double n = std::max<size_t>(tokens.size(), 1);
+
+    std::vector<std::string> texts = pieces;
+    if (!held.empty()) {
+        texts.back() += "\xEF\xBF\xBD"; // U+FFFD, as for a character without an end anywhere else
+    }
     return json{
-        {"tokens",          pieces},
+        {"tokens",          texts},
         {"entropy",         entropy},
         {"active",          active},
         {"activation_rate", n_active / n},
