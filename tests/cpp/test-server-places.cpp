@@ -1,7 +1,7 @@
 // The bounded queue of the HTTP server, and how deep JSON may be nested.
 
 #include "check.h"
-#include "common-json-depth.h"
+#include "nesting.h"
 #include "server-places.h"
 
 #include <atomic>
@@ -93,17 +93,23 @@ void threads_never_get_more_than_there_is() {
     CHECK(most > 0 && most <= 4);
 }
 
-void depth_counts_brackets_outside_of_texts() {
-    CHECK(common_json_depth("") == 0);
-    CHECK(common_json_depth("1") == 0);
-    CHECK(common_json_depth("[]") == 1);
-    CHECK(common_json_depth(R"({"a": [{"b": []}], "c": {}})") == 4);
-    CHECK(common_json_depth(R"({"[[[[": "]]{{\"[[\\"})") == 1);
-    CHECK(common_json_depth(R"(["\\", [], "\\\"[[["])") == 2);
-    CHECK(common_json_depth("]]]}}[") == 1);
-    CHECK(common_json_depth("\"\\") == 0);
-    CHECK(common_json_depth(std::string(100000, '[')) == 100000);
-    CHECK(common_json_depth("[" + std::string(100000, ']')) == 1);
+void nesting_counts_what_is_outside_of_texts() {
+    CHECK(json_nesting("") == 0);
+    CHECK(json_nesting("1") == 0);
+    CHECK(json_nesting("[]") == 1);
+    CHECK(json_nesting(R"({"a": [{"b": []}], "c": {}})") == 4);
+    CHECK(json_nesting(R"({"[[[[": "]]{{\"[[\\"})") == 1);
+    CHECK(json_nesting(R"(["\\", [], "\\\"[[["])") == 2);
+    CHECK(json_nesting("]]]}}[") == 1);
+    CHECK(json_nesting("\"\\") == 0);
+    CHECK(json_nesting(std::string(100000, '[')) == 100000);
+    CHECK(json_nesting("[" + std::string(100000, ']')) == 1);
+
+    CHECK(grammar_nesting("root ::= a (b | (c)+)* d") == 2);
+    CHECK(grammar_nesting("root ::= \"((\\\"((\" [((\\]\"(] # (((\nx ::= (\"a\")") == 1);
+    CHECK(grammar_nesting("root ::= [\"] ((( [\"]") == 3);
+    CHECK(grammar_nesting("# ((") == 0);
+    CHECK(grammar_nesting("root ::= " + std::string(100000, '(')) == 100000);
 }
 
 }  // namespace
@@ -113,6 +119,6 @@ int main() {
     places_are_counted_with_children_and_given_back();
     a_request_that_is_too_large_is_taken_when_it_is_alone();
     threads_never_get_more_than_there_is();
-    depth_counts_brackets_outside_of_texts();
+    nesting_counts_what_is_outside_of_texts();
     return check_result("test-server-places");
 }

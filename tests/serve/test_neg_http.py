@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
@@ -371,29 +372,72 @@ def test_a_stop_string_leaves_sums_and_arrays_equal(server: Server) -> None:
     assert "".join(answer["neg"]["tokens"]).startswith(answer["content"])
 
 
-@pytest.mark.parametrize(
-    "draft",
-    [
-        ("--spec-type", "draft-mtp", "--spec-draft-n-max", "3"),
-        ("--spec-type", "ngram-simple", "--spec-draft-n-max", "4"),
-        ("--spec-type", "ngram-mod"),
-    ],
-    ids=["mtp", "ngram-simple", "ngram-mod"],
-)
-def test_drafts_change_no_record(start_server: Callable[..., Server], server_models, draft: tuple[str, ...]) -> None:
-    plain = start_server("-m", server_models.hybrid, "-c", 2048, "-np", 2, "--metrics")
-    drafting = start_server("-m", server_models.hybrid, "-c", 2048, "-np", 2, "--metrics", *draft)
-    drafted = 0
-    requests = [("hello", {}), ("fox", {"neg": {"threshold": 0.3}}), ("abc", {"temperature": 1.0, "seed": 4})]
+# what drafts, and which model; the last is a model of its own
+DRAFTERS = {
+    "mtp": ("hybrid", ("--spec-type", "draft-mtp", "--spec-draft-n-max", "3")),
+    "ngram-simple": ("hybrid", ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "2")),
+    "ngram-mod": (
+        "hybrid",
+        (
+            "--spec-type",
+            "ngram-mod",
+            "--spec-ngram-mod-n-match",
+            "2",
+            "--spec-ngram-mod-n-min",
+            "1",
+            "--spec-ngram-mod-n-max",
+            "4",
+        ),
+    ),
+    "ngram-simple, attention only": (
+        "neg",
+        ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "1", "--spec-ngram-simple-size-m", "3"),
+    ),
+    "a draft model": ("neg", ("--spec-type", "draft-simple", "--spec-draft-n-max", "3", "--spec-draft-model")),
+}
+
+
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_drafts_change_no_record(start_server: Callable[..., Server], server_models, name: str) -> None:
+    model, draft = DRAFTERS[name]
+    options = ("-m", getattr(server_models, model), "-c", 2048, "-np", 2)
+    plain = start_server(*options)
+    drafting = start_server(*options, *draft, *([server_models.base] if name == "a draft model" else []))
+    drafted = accepted = 0
+    requests = [("hello", {}), ("fox", {"neg": {"threshold": 0.3}}), ("abcabcabc", {"temperature": 0.8, "seed": 4})]
     for prompt, extra in requests:
         body = {"prompt": prompt, "n_predict": 80, "return_tokens": True, "return_neg": True, **GREEDY, **extra}
         ours, theirs = drafting.ok("/completion", body), plain.ok("/completion", body)
         drafted += ours["timings"].get("draft_n", 0)
+        accepted += ours["timings"].get("draft_n_accepted", 0)
         assert ours["tokens"] == theirs["tokens"]
         np.testing.assert_allclose(ours["neg"]["entropy"], theirs["neg"]["entropy"], atol=1e-4)
-        assert ours["neg"]["active"] == theirs["neg"]["active"]
-        assert ours["neg"]["tokens"] == theirs["neg"]["tokens"]
+        assert (ours["neg"]["active"], ours["neg"]["tokens"]) == (theirs["neg"]["active"], theirs["neg"]["tokens"])
         assert ours["timings"]["neg"]["n"] == 80 and ours["timings"]["neg"]["n_active"] == sum(ours["neg"]["active"])
         streamed = drafting.stream("/completion", body)
         np.testing.assert_allclose(streamed[-1]["neg"]["entropy"], theirs["neg"]["entropy"], atol=1e-4)
-    assert drafted > 8
+    assert drafted > accepted > 0  # right and wrong ones
+
+
+def test_sampling_in_the_graph_changes_no_record(start_server, server_models) -> None:
+    plain = start_server("-m", server_models.neg, "-c", 2048, "-np", 2)
+    body = {"prompt": "hello", "n_predict": 40, "return_tokens": True, "return_neg": True, **GREEDY}
+    host, graph = (plain.ok("/completion", {**body, "backend_sampling": wanted}) for wanted in (False, True))
+    assert host["tokens"] == graph["tokens"]
+    np.testing.assert_allclose(host["neg"]["entropy"], graph["neg"]["entropy"], atol=1e-4)
+    assert host["neg"]["active"] == graph["neg"]["active"]
+
+
+def test_a_server_that_slept_has_its_side_car_and_its_counts_again(start_server, server_models) -> None:
+    options = ("-m", server_models.base, "--neg-file", server_models.side_car, "-c", 512, "-np", 1, "--metrics")
+    server = start_server(*options, "--sleep-idle-seconds", 1)
+    body = {"prompt": "hello", "n_predict": 20, "return_neg": True, **GREEDY}
+    before, props = server.ok("/completion", body)["neg"], server.get("/props").json["neg"]
+    end = time.monotonic() + 30
+    while not server.get("/props").json["is_sleeping"]:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert server.get("/props").json["neg"] == props
+    assert server.metrics()["neg_tokens_total"] == 20
+    assert server.ok("/completion", body)["neg"]["entropy"] == pytest.approx(before["entropy"], abs=1e-4)
+    assert server.metrics()["neg_tokens_total"] == 40
