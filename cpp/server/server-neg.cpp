@@ -31,7 +31,7 @@ float read_threshold(const json & value) {
     if (!(threshold >= 0.0 && threshold <= std::numeric_limits<float>::max())) {
         throw std::invalid_argument("neg.threshold must be a number from 0 to 3.4e38");
     }
-    return (float) threshold;
+    return (float)threshold;
 }
 
 int32_t read_top_k(const json & value, int32_t n_vocab) {
@@ -39,12 +39,12 @@ int32_t read_top_k(const json & value, int32_t n_vocab) {
     if (top_k < 1 || top_k > n_vocab) {
         throw std::invalid_argument("neg.top_k must be an integer from 1 to " + std::to_string(n_vocab));
     }
-    return (int32_t) top_k;
+    return (int32_t)top_k;
 }
 
 int32_t read_action(const json & value) {
     const std::string name = value.is_string() ? value.get<std::string>() : "";
-    for (const int32_t action : { LLAMA_NEG_MASK, LLAMA_NEG_SAMPLE, LLAMA_NEG_OFF }) {
+    for (const int32_t action : {LLAMA_NEG_MASK, LLAMA_NEG_SAMPLE, LLAMA_NEG_OFF}) {
         if (name == action_name(action)) {
             return action;
         }
@@ -59,11 +59,12 @@ int32_t acting(int32_t action) {
 
 // Returns false where the fields say that the gate shall not act.
 bool read_fields(const json & fields, int32_t n_vocab, common_params_neg & neg) {
-    std::optional<bool>    enabled;
+    std::optional<bool> enabled;
     std::optional<int32_t> action;
     for (const auto & [key, value] : fields.items()) {
         if (key != "enabled" && key != "action" && key != "threshold" && key != "top_k" && key != "use_temp_scale") {
-            throw std::invalid_argument("neg has a field that is none of enabled, action, threshold, top_k and use_temp_scale");
+            throw std::invalid_argument(
+                "neg has a field that is none of enabled, action, threshold, top_k and use_temp_scale");
         }
         if (value.is_null()) {
             continue;
@@ -109,12 +110,12 @@ void put_trace(json & answer, const server_neg_trace & trace) {
     }
 }
 
-} // namespace
+}  // namespace
 
 json server_neg_token::to_json() const {
     return json{
         {"entropy", number(entropy)},
-        {"active",  active},
+        {"active", active},
     };
 }
 
@@ -123,26 +124,26 @@ server_neg_token server_neg_totals::take(const std::vector<common_neg_record> & 
         return {};
     }
     // drafts that a test accepts regardless of the model (--spec-draft-synth) have no record
-    const common_neg_record record = n < records.size() ? records[n] : common_neg_record{ NAN, false };
+    const common_neg_record record = n < records.size() ? records[n] : common_neg_record{NAN, false};
 
     present = true;
-    n        += 1;
+    n += 1;
     n_active += record.active ? 1 : 0;
     entropy_sum += std::isfinite(record.entropy) ? record.entropy : 0.0;
-    last = { true, record.entropy, record.active };
+    last = {true, record.entropy, record.active};
     return last;
 }
 
 void server_neg_totals::add(const server_neg_totals & answer) {
-    n           += answer.n;
-    n_active    += answer.n_active;
+    n += answer.n;
+    n_active += answer.n_active;
     entropy_sum += answer.entropy_sum;
 }
 
 json server_neg_totals::to_json() const {
     return json{
-        {"n",           n},
-        {"n_active",    n_active},
+        {"n", n},
+        {"n_active", n_active},
         {"entropy_sum", entropy_sum},
     };
 }
@@ -173,28 +174,28 @@ void server_neg_trace::add(const server_neg_token & token, const std::string & b
 }
 
 json server_neg_trace::to_json() const {
-    json   entropy  = json::array();
-    json   active   = json::array();
+    json entropy    = json::array();
+    json active     = json::array();
     double sum      = 0.0;
     size_t n_active = 0;
     for (const server_neg_token & token : tokens) {
         entropy.push_back(number(token.entropy));
         active.push_back(token.active);
-        sum      += token.entropy;
+        sum += token.entropy;
         n_active += token.active ? 1 : 0;
     }
     const double n = std::max<size_t>(tokens.size(), 1);
 
     std::vector<std::string> texts = pieces;
     if (!held.empty()) {
-        texts.back() += "\xEF\xBF\xBD"; // U+FFFD, as for a character without an end anywhere else
+        texts.back() += "\xEF\xBF\xBD";  // U+FFFD, as for a character without an end anywhere else
     }
     return json{
-        {"tokens",          texts},
-        {"entropy",         entropy},
-        {"active",          active},
+        {"tokens", texts},
+        {"entropy", entropy},
+        {"active", active},
         {"activation_rate", n_active / n},
-        {"mean_entropy",    number(sum / n)},
+        {"mean_entropy", number(sum / n)},
     };
 }
 
@@ -206,18 +207,19 @@ json server_neg_props(const llama_model * model, const common_params & params) {
     common_neg neg;
     neg.init(model, params.sampling.neg);
     return json{
-        {"n_embd",       info.n_embd},
-        {"reduced",      info.n_reduced},
-        {"threshold",    number(neg.gate.threshold)},
-        {"top_k",        neg.gate.top_k},
-        {"temp_scale",   info.temp_scale},
+        {"n_embd", info.n_embd},
+        {"reduced", info.n_reduced},
+        {"threshold", number(neg.gate.threshold)},
+        {"top_k", neg.gate.top_k},
+        {"temp_scale", info.temp_scale},
         {"temp_enabled", params.sampling.neg.temp < 0 ? info.temp_enabled : params.sampling.neg.temp > 0},
-        {"source",       llama_model_neg_source(model)},
-        {"action",       action_name(neg.action)},
+        {"source", llama_model_neg_source(model)},
+        {"action", action_name(neg.action)},
     };
 }
 
-void server_neg_read(const json & body, const json & props, int32_t n_vocab, common_params_neg & neg, bool & return_neg) {
+void server_neg_read(const json & body, const json & props, int32_t n_vocab, common_params_neg & neg,
+                     bool & return_neg) {
     bool acts = false;
     if (body.contains("neg") && !body.at("neg").is_null()) {
         const json & value = body.at("neg");
@@ -234,7 +236,8 @@ void server_neg_read(const json & body, const json & props, int32_t n_vocab, com
         return_neg = read_flag(body.at("return_neg"), "return_neg");
     }
     if (props.is_null() && (acts || return_neg)) {
-        throw std::invalid_argument(std::string(acts ? "neg" : "return_neg") + " needs a NEG head, and this model has none");
+        throw std::invalid_argument(std::string(acts ? "neg" : "return_neg") +
+                                    " needs a NEG head, and this model has none");
     }
 }
 

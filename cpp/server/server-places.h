@@ -1,6 +1,7 @@
 #pragma once
 
-// A bounded queue for llama.cpp's HTTP server: how many tasks may be in flight, which is one per slot and those that wait.
+// A bounded queue for llama.cpp's HTTP server: how many tasks may be in flight, which is one per slot and those that
+// wait.
 
 #include <mutex>
 #include <stdexcept>
@@ -19,11 +20,13 @@ struct server_places {
         this->n_waiting = n_waiting;
     }
 
-    // A request that alone is larger than slots and queue is let in when nothing else is there: it could never run otherwise.
+    // A request that alone is larger than slots and queue is let in when nothing else is there: it could never run
+    // otherwise.
     void enter(int n) {
         const std::lock_guard<std::mutex> lock(mutex);
         if (n_waiting >= 0 && n_inside > 0 && n_inside + n > n_slots + n_waiting) {
-            throw server_queue_full("the queue is full: " + std::to_string(n_waiting) + " tasks may wait (--max-queue); try again later");
+            throw server_queue_full("the queue is full: " + std::to_string(n_waiting) +
+                                    " tasks may wait (--max-queue); try again later");
         }
         n_inside += n;
     }
@@ -33,18 +36,18 @@ struct server_places {
         n_inside -= n;
     }
 
-  private:
+private:
     std::mutex mutex;
-    int        n_slots   = 0;
-    int        n_waiting = -1;
-    int        n_inside  = 0;
+    int n_slots   = 0;
+    int n_waiting = -1;
+    int n_inside  = 0;
 };
 
 // The places of one request, which it gives back at its end, however that comes.
 class server_ticket {
-  public:
-    server_ticket() = default;
-    server_ticket(const server_ticket &) = delete;
+public:
+    server_ticket()                                  = default;
+    server_ticket(const server_ticket &)             = delete;
     server_ticket & operator=(const server_ticket &) = delete;
     ~server_ticket() {
         if (places) {
@@ -53,17 +56,18 @@ class server_ticket {
     }
 
     // Throws server_queue_full.
-    template <typename Tasks> void take(server_places & from, const Tasks & tasks) {
+    template <typename Tasks>
+    void take(server_places & from, const Tasks & tasks) {
         int wanted = 0;
         for (const auto & task : tasks) {
-            wanted += 1 + (int) task.child_tasks.size();
+            wanted += 1 + (int)task.child_tasks.size();
         }
         from.enter(wanted);
         places = &from;
         n      = wanted;
     }
 
-  private:
+private:
     server_places * places = nullptr;
-    int             n      = 0;
+    int n                  = 0;
 };
