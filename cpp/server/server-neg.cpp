@@ -63,8 +63,8 @@ bool read_fields(const json & fields, int32_t n_vocab, common_params_neg & neg) 
     std::optional<int32_t> action;
     for (const auto & [key, value] : fields.items()) {
         if (key != "enabled" && key != "action" && key != "threshold" && key != "top_k" && key != "use_temp_scale") {
-            throw std::invalid_argument(
-                "neg has a field that is none of enabled, action, threshold, top_k and use_temp_scale");
+            throw std::invalid_argument("neg has no field " + json(key.substr(0, 40)).dump_safe() +
+                                        "; its fields are enabled, action, threshold, top_k and use_temp_scale");
         }
         if (value.is_null()) {
             continue;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -220,6 +221,13 @@ def test_a_bad_value_is_refused_in_one_sentence_that_names_it(server: Server, fi
         answer = server.post("/completion", {"prompt": "x", "n_predict": 1, **bad})
         assert (answer.status, answer.json["error"]["type"]) == (400, "invalid_request_error"), (value, answer.text)
         assert answer.message.startswith(field + " ") and "\n" not in answer.message, answer.message
+
+
+@pytest.mark.parametrize("key", ["topk", "Enabled", "", "top_k ", "a\nb\x00", '"', "é" * 100, "x" * 10_000])
+def test_an_unknown_key_is_named(server: Server, key: str) -> None:
+    answer = server.post("/completion", {"prompt": "x", "n_predict": 1, "neg": {key: 1}})
+    assert answer.status == 400 and answer.message.isprintable() and len(answer.message) < 250, answer.text
+    assert answer.message.startswith(f"neg has no field {json.dumps(key[:20], ensure_ascii=False)[:-1]}")
 
 
 @pytest.mark.parametrize("api", APIS)
