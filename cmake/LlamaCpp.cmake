@@ -61,6 +61,12 @@ set_source_files_properties(${neg_sources} TARGET_DIRECTORY llama PROPERTIES SKI
 target_include_directories(llama PUBLIC ${PROJECT_SOURCE_DIR}/cpp/neg)
 target_link_libraries(llama PRIVATE vendor-hash)
 
+# Our part of the HTTP server, where it is built
+if(TARGET server-context)
+  target_sources(server-context PRIVATE ${PROJECT_SOURCE_DIR}/cpp/server/server-neg.cpp)
+  target_include_directories(server-context PUBLIC ${PROJECT_SOURCE_DIR}/cpp/server)
+endif()
+
 # The libraries lie beside the modules, in the package. Their names are our own, since a process that has loaded a library does
 # not load another of the same name: with llama.cpp's names, any other package's ggml would take the place of ours. A wheel has
 # no symbolic links, so the names carry no version.
