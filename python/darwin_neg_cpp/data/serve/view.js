@@ -1,0 +1,184 @@
+// An answer on the page. All text of the model and of the server is set as text, never as HTML.
+
+import { figures, isMarked } from './answer.js';
+import { drawSparkline, newSparkline } from './sparkline.js';
+import { visibleParts } from './text.js';
+
+export const FULL_SHADE = 5; // nats from which on a token has the full shade, as on the pages of `darwin-neg trace`
+
+const views = new WeakMap(); // element -> AnswerView
+
+export function add(parent, name, content = '', className = '') {
+  const element = document.createElement(name);
+  element.textContent = content;
+  if (className) element.className = className;
+  parent.append(element);
+  return element;
+}
+
+export const nats = (x) => (x === null ? '–' : `${x.toFixed(3)} nats`);
+
+// The view and the token's number of an element inside a token, or null.
+export function tokenAt(element) {
+  const span = element.closest?.('.answer .t');
+  const view = span && views.get(span.closest('.answer'));
+  return view ? { view, index: Number(span.dataset.i), span } : null;
+}
+
+export class AnswerView {
+  constructor(answer, threshold) {
+    this.answer = answer;
+    this.threshold = threshold;
+    this.spans = []; // of each token, or undefined where it is not shown
+    this.element = document.createElement('article');
+    this.element.className = 'answer';
+    views.set(this.element, this);
+    this.title = add(this.element, 'h3', answer.title);
+    this.title.hidden = !answer.title;
+    this.fold = add(this.element, 'details', '', 'reasoning');
+    this.summary = add(this.fold, 'summary', 'Reasoning');
+    this.parts = { reasoning: add(this.fold, 'div', '', 'text'), content: add(this.element, 'div', '', 'text') };
+    for (const [name, part] of Object.entries(this.parts)) {
+      part.setAttribute('role', 'group');
+      part.setAttribute('aria-label', name === 'content' ? 'answer' : 'reasoning');
+    }
+    this.problem = add(this.element, 'p', '', 'problem');
+    this.spark = newSparkline();
+    this.element.append(this.spark);
+    this.figures = add(this.element, 'p', '', 'figures');
+    this.redraw();
+  }
+
+  // Shows the tokens that the answer has got since.
+  append() {
+    for (let i = this.spans.length; i < this.answer.tokens.length; i += 1) this.#addToken(i);
+    this.fold.hidden = !this.answer.reasoning;
+    // what is said about all of them, once for all chunks that come before the next picture
+    this.frame ??= requestAnimationFrame(() => this.update());
+  }
+
+  // Shows all of it again, after its tokens have changed.
+  redraw() {
+    this.spans = [];
+    for (const part of Object.values(this.parts)) part.replaceChildren();
+    // kept without its tokens, where the browser's storage was full
+    if (!this.answer.tokens.length) {
+      for (const [name, part] of Object.entries(this.parts)) {
+        if (this.answer[name]) addVisible(part, this.answer[name]);
+      }
+    }
+    this.append();
+    this.update();
+  }
+
+  #addToken(i) {
+    const token = this.answer.tokens[i];
+    if (token.part === 'unseen') {
+      this.spans.push(undefined);
+      return;
+    }
+    const part = this.parts[token.part];
+    // the space before a word stays outside, so that no shade hangs at the end of a line where the word wraps
+    const spaced = /^ \S/u.test(token.text);
+    if (spaced) part.append(' ');
+    const span = document.createElement('span');
+    span.className = 't';
+    span.dataset.i = i;
+    span.tabIndex = part.querySelector('.t') ? -1 : 0;
+    const share = Math.min(1, Math.max(0, (token.entropy ?? 0) / FULL_SHADE));
+    span.style.setProperty('--e', Math.round(100 * share));
+    span.classList.toggle('a', isMarked(token, this.threshold));
+    addVisible(span, spaced ? token.text.slice(1) : token.text, part.lastChild ? part.lastChild.textContent : '');
+    part.append(span);
+    this.spans.push(span);
+  }
+
+  mark(threshold) {
+    this.threshold = threshold;
+    for (const [i, span] of this.spans.entries()) {
+      span?.classList.toggle('a', isMarked(this.answer.tokens[i], threshold));
+    }
+    this.update();
+  }
+
+  // What is said about the answer as a whole.
+  update() {
+    const { answer } = this;
+    cancelAnimationFrame(this.frame);
+    this.frame = undefined;
+    const thoughts = answer.tokens.filter((token) => token.part === 'reasoning').length;
+    this.fold.hidden = !answer.reasoning;
+    const thinking = this.live && !answer.content;
+    this.summary.textContent = `${thinking ? 'Reasoning …' : 'Reasoning'}${thoughts ? ` · ${thoughts} tokens` : ''}`;
+    this.problem.textContent = answer.error;
+    this.problem.hidden = !answer.error;
+    this.figures.textContent = this.#figures().join(' · ');
+    drawSparkline(this.spark, answer.tokens, this.threshold);
+  }
+
+  #figures() {
+    const { answer } = this;
+    const { request } = answer;
+    const of = figures(answer, this.threshold);
+    const words = [`${of.tokens} token${of.tokens === 1 ? '' : 's'}`];
+    if (of.known) {
+      words.push(`mean entropy ${nats(of.mean)}`);
+      words.push(`${of.marked} marked (${((100 * of.marked) / of.known).toFixed(0)} %)`);
+    }
+    if (answer.speed) words.push(`${answer.speed.toFixed(answer.speed < 10 ? 1 : 0)} tokens/s`);
+    if (request.neg === false) words.push('gate off');
+    else if (request.neg) words.push(`gate ${request.neg.action}`);
+    if (typeof request.temperature === 'number') words.push(`temperature ${request.temperature}`);
+    if (typeof request.seed === 'number') words.push(`seed ${request.seed}`);
+    if (answer.finish === 'length') words.push('ended by the maximum number of tokens');
+    if (answer.finish === 'stopped') words.push('stopped');
+    return words;
+  }
+
+  setLive(live) {
+    this.live = live;
+    this.element.setAttribute('aria-busy', live);
+    this.element.classList.toggle('live', live);
+    this.update();
+  }
+
+  // The number of the token that is `step` tokens (or marked tokens) away in the same text, or null.
+  next(index, step, { marked = false } = {}) {
+    const { part } = this.answer.tokens[index];
+    for (let i = index + step; i >= 0 && i < this.spans.length; i += step) {
+      const token = this.answer.tokens[i];
+      if (token.part === part && (!marked || isMarked(token, this.threshold))) return i;
+    }
+    return null;
+  }
+
+  // The first or last token of the text that this token is in.
+  end(index, step) {
+    let at = index;
+    for (let i = index; i !== null; i = this.next(i, step)) at = i;
+    return at;
+  }
+
+  focus(index) {
+    const span = this.spans[index];
+    if (!span) return;
+    if (this.answer.tokens[index].part === 'reasoning') this.fold.open = true;
+    for (const other of span.parentElement.querySelectorAll('.t[tabindex="0"]')) other.tabIndex = -1;
+    span.tabIndex = 0;
+    span.focus();
+    span.scrollIntoView({ block: 'nearest' });
+  }
+
+  // Marks the token where two answers part; -1: this one had ended.
+  markDifference(index) {
+    for (const span of this.spans) span?.classList.remove('d');
+    if (index >= 0) this.spans[index]?.classList.add('d');
+  }
+}
+
+function addVisible(parent, text, before = '') {
+  for (const { text: part, mark } of visibleParts(text, before)) {
+    if (mark) add(parent, 'i', part);
+    else parent.append(part);
+  }
+}
