@@ -1,5 +1,6 @@
-"""A server that plays scripted chat answers in llama-server's form, beside the page's files: no model, and it can be cut,
-slow or wrong on demand."""
+"""A server that plays scripted chat answers in llama-server's form, beside the page's files.
+
+It has no model, and can be slow, cut or wrong on demand."""
 
 from __future__ import annotations
 
@@ -43,7 +44,12 @@ def alternatives(text: str) -> list[dict[str, Any]]:
 
 
 def written(
-    tokens: Iterable[Token], *, threshold: float = 1.175, head: bool = True, return_neg: bool = True, finish: str = "stop"
+    tokens: Iterable[Token],
+    *,
+    threshold: float = 1.175,
+    head: bool = True,
+    return_neg: bool = True,
+    finish: str = "stop",
 ) -> Iterator[bytes]:
     """The stream of an answer of these tokens; a token that is not shown has no chunk of its own."""
     records = []
