@@ -171,6 +171,27 @@ def test_tokens_appear_while_the_answer_is_written(opened: Open) -> None:
     assert content(tab).text_content() == TEXT and tab.locator(".answer").get_attribute("aria-busy") == "false"
 
 
+def test_a_token_that_is_looked_at_stays_when_the_answer_ends(opened: Open) -> None:
+    go: list[bool] = []
+
+    def answer(body: dict[str, Any]) -> Iterator[bytes]:
+        for part in written(SENTENCE):
+            if b'finish_reason": "stop' in part:
+                wait_until(lambda: bool(go))
+            yield part
+
+    tab = opened(ChatServer(answer=answer))
+    tab.fill("#prompt", "Why?")
+    tab.click("#send")
+    tab.locator(".answer .t", has_text="blue").click()
+    assert "token 6 of 7" in tab.locator("#card").inner_text()
+    go.append(True)
+    finished(tab)
+    assert tab.evaluate("document.activeElement.textContent") == "blue" and tab.locator("#card").is_visible()
+    tab.keyboard.press("ArrowLeft")
+    assert "token 7 of 10" in tab.locator("#card").inner_text(), "those that are not shown are counted now"
+
+
 def test_stop_ends_the_request_and_keeps_what_was_written(opened: Open) -> None:
     def answer(body: dict[str, Any]) -> Iterator[bytes]:
         parts = list(written([("content", "word ", 0.5)] * 2))

@@ -1,6 +1,6 @@
 // The page of `darwin-neg serve`: what happens when.
 
-import { addChunk, firstDifference, newAnswer } from './answer.js';
+import { addChunk, figures, firstDifference, newAnswer } from './answer.js';
 import { Card } from './card.js';
 import { Server, ServerError } from './server.js';
 import { Settings } from './settings.js';
@@ -9,6 +9,7 @@ import { oneLine, visibleParts } from './text.js';
 import { add, AnswerView } from './view.js';
 
 const ASK_AGAIN = 1000; // milliseconds between questions to a server that is loading
+const KEEP_AFTER = 500; // milliseconds after a setting has changed
 const FOLLOW = 80; // pixels from the end within which the view follows the answer
 const ALTERNATIVES = 5;
 
@@ -25,13 +26,15 @@ let running = null; // AbortController of the answer that is being written
 let model = '';
 let waiting = 0; // the timer of the next question to a server that does not answer yet
 let unanswered = true; // whether the line for messages is about that
+let keeping = 0; // the timer of the next writing to the browser's storage
 
 const settings = new Settings(kept.settings, (thresholdMoved) => {
   if (thresholdMoved) {
     for (const view of views) view.mark(settings.threshold);
     card.refresh();
   }
-  keep();
+  clearTimeout(keeping);
+  keeping = setTimeout(keep, KEEP_AFTER);
 });
 const card = new Card(byId('card'), log);
 
@@ -46,6 +49,7 @@ function say(text, button = null) {
 }
 
 function keep() {
+  clearTimeout(keeping);
   const problem = save(settings.values, turns);
   if (problem) say(problem);
 }
@@ -91,7 +95,7 @@ async function write(answer, view, messages) {
       const before = answer.tokens;
       addChunk(answer, chunk);
       if (answer.tokens === before) view.append();
-      else view.redraw();
+      else if (!view.settle()) card.hide();
       if (atEnd) log.scrollTop = log.scrollHeight;
     }
     return true;
@@ -173,7 +177,9 @@ function finish(turn, shown, user) {
     showDifference(turn, shown);
   }
   byId('welcome').hidden = turns.length > 0;
-  if (document.activeElement === document.body || document.activeElement === byId('stop')) prompt.focus();
+  if (document.activeElement === document.body && !onPhone()) prompt.focus();
+  const { tokens, marked } = figures(turn.answers[0], settings.threshold);
+  byId('said').textContent = `The answer has ended: ${tokens} tokens, ${marked} marked.`;
   keep();
 }
 
@@ -181,6 +187,7 @@ function showTurn(turn) {
   byId('welcome').hidden = true;
   const element = add(log, 'section', '', turn.answers.length > 1 ? 'turn compared' : 'turn');
   const user = add(element, 'div', '', 'user');
+  user.dir = 'auto';
   for (const { text, mark } of visibleParts(turn.user)) {
     if (!mark) user.append(text);
     else if (text !== '↵') add(user, 'i', text);
@@ -243,6 +250,10 @@ function openSettings(open) {
   byId('settings-button').setAttribute('aria-expanded', open);
 }
 
+function onPhone() {
+  return matchMedia('(pointer: coarse)').matches;
+}
+
 function fit() {
   prompt.style.height = 'auto';
   prompt.style.height = `${prompt.scrollHeight + 2}px`;
@@ -303,8 +314,7 @@ byId('key-form').addEventListener('submit', (event) => {
 prompt.addEventListener('input', fit);
 prompt.addEventListener('keydown', (event) => {
   // on a phone's keyboard, Enter is a new line
-  const onPhone = matchMedia('(pointer: coarse)').matches;
-  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing && !onPhone) {
+  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing && !onPhone()) {
     event.preventDefault();
     send(false);
   }

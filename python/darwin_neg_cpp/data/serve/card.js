@@ -28,7 +28,7 @@ export class Card {
     log.addEventListener('focusout', (event) => {
       if (!tokenAt(event.relatedTarget ?? log)) this.hide();
     });
-    log.addEventListener('scroll', () => this.at && this.#place(), { passive: true });
+    log.addEventListener('scroll', () => this.at && this.#follow(log), { passive: true });
     addEventListener('resize', () => this.hide());
     element.addEventListener('mouseenter', () => clearTimeout(this.timer));
     element.addEventListener('mouseleave', () => this.#hideSoon());
@@ -101,6 +101,14 @@ export class Card {
       const bar = add(add(line, 'td'), 'span', '', 'bar');
       bar.style.width = `${Math.min(100, 100 * Math.exp(logprob))}%`;
     }
+  }
+
+  // Stays beside the token where the text moves, and goes with it where it leaves the window.
+  #follow(log) {
+    const box = this.at.span.getBoundingClientRect();
+    const window = log.getBoundingClientRect();
+    if (box.bottom < window.top || box.top > window.bottom) this.hide();
+    else this.#place();
   }
 
   #place() {

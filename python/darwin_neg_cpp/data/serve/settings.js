@@ -2,6 +2,7 @@
 
 const DEFAULTS = { gate: null, threshold: null, temperature: '', seed: '', maxTokens: '2048', system: '' };
 const GATES = ['mask', 'sample', 'off'];
+const UNREACHABLE = 100; // nats; no vocabulary has this entropy
 const LARGEST_SEED = 0xffffffff - 1; // the last one means "random" to llama.cpp
 
 const byId = (id) => document.getElementById(id);
@@ -94,7 +95,7 @@ export class Settings {
     for (const radio of byId('gate').querySelectorAll('input')) radio.checked = radio.value === this.gate;
     const slider = byId('threshold');
     if (threshold !== null) slider.value = threshold;
-    const shown = threshold === null ? '–' : `${threshold.toFixed(3)} nats`;
+    const shown = threshold === null ? '–' : threshold > UNREACHABLE ? 'never reached' : `${threshold.toFixed(3)} nats`;
     byId('threshold-value').textContent = shown;
     slider.setAttribute('aria-valuetext', shown);
     byId('threshold-default').hidden = this.values.threshold === null;

@@ -18,11 +18,11 @@ export function add(parent, name, content = '', className = '') {
 
 export const nats = (x) => (x === null ? '–' : `${x.toFixed(3)} nats`);
 
-// The view and the token's number of an element inside a token, or null.
+// The token that an element is in, as { view, span, index }, or null.
 export function tokenAt(element) {
   const span = element.closest?.('.answer .t');
   const view = span && views.get(span.closest('.answer'));
-  return view ? { view, index: Number(span.dataset.i), span } : null;
+  return view ? { view, span, get index() { return Number(span.dataset.i); } } : null;
 }
 
 export class AnswerView {
@@ -30,6 +30,7 @@ export class AnswerView {
     this.answer = answer;
     this.threshold = threshold;
     this.spans = []; // of each token, or undefined where it is not shown
+    this.drawn = []; // the tokens that the spans were made for
     this.element = document.createElement('article');
     this.element.className = 'answer';
     views.set(this.element, this);
@@ -39,6 +40,7 @@ export class AnswerView {
     this.summary = add(this.fold, 'summary', 'Reasoning');
     this.parts = { reasoning: add(this.fold, 'div', '', 'text'), content: add(this.element, 'div', '', 'text') };
     for (const [name, part] of Object.entries(this.parts)) {
+      part.dir = 'auto';
       part.setAttribute('role', 'group');
       part.setAttribute('aria-label', name === 'content' ? 'answer' : 'reasoning');
     }
@@ -57,9 +59,27 @@ export class AnswerView {
     this.frame ??= requestAnimationFrame(() => this.update());
   }
 
-  // Shows all of it again, after its tokens have changed.
+  // Takes over the tokens that a stream's end has put in the place of those that were shown. Mostly some that are not
+  // shown have come between them: then their elements stay, and with them what is focused. Returns whether they stay.
+  settle() {
+    const old = this.spans.flatMap((span, i) => (span ? [[span, this.drawn[i]]] : []));
+    const now = this.answer.tokens.filter((token) => token.part !== 'unseen');
+    const same = (token, [, before]) => before.part === token.part && before.text === token.text;
+    if (old.length !== now.length || !now.every((token, i) => same(token, old[i]))) {
+      this.redraw();
+      return false;
+    }
+    let at = 0;
+    this.spans = this.answer.tokens.map((token) => (token.part === 'unseen' ? undefined : old[at++][0]));
+    this.drawn = [...this.answer.tokens];
+    for (const i of this.spans.keys()) this.#colour(i);
+    this.update();
+    return true;
+  }
+
   redraw() {
     this.spans = [];
+    this.drawn = [];
     for (const part of Object.values(this.parts)) part.replaceChildren();
     // kept without its tokens, where the browser's storage was full
     if (!this.answer.tokens.length) {
@@ -73,6 +93,7 @@ export class AnswerView {
 
   #addToken(i) {
     const token = this.answer.tokens[i];
+    this.drawn.push(token);
     if (token.part === 'unseen') {
       this.spans.push(undefined);
       return;
@@ -83,14 +104,21 @@ export class AnswerView {
     if (spaced) part.append(' ');
     const span = document.createElement('span');
     span.className = 't';
-    span.dataset.i = i;
     span.tabIndex = part.querySelector('.t') ? -1 : 0;
-    const share = Math.min(1, Math.max(0, (token.entropy ?? 0) / FULL_SHADE));
-    span.style.setProperty('--e', Math.round(100 * share));
-    span.classList.toggle('a', isMarked(token, this.threshold));
     addVisible(span, spaced ? token.text.slice(1) : token.text, part.lastChild ? part.lastChild.textContent : '');
     part.append(span);
     this.spans.push(span);
+    this.#colour(i);
+  }
+
+  #colour(i) {
+    const span = this.spans[i];
+    if (!span) return;
+    const token = this.answer.tokens[i];
+    const share = Math.min(1, Math.max(0, (token.entropy ?? 0) / FULL_SHADE));
+    span.dataset.i = i;
+    span.style.setProperty('--e', Math.round(100 * share));
+    span.classList.toggle('a', isMarked(token, this.threshold));
   }
 
   mark(threshold) {
