@@ -87,16 +87,23 @@ function fail(error) {
 
 // Writes one answer into its view. Returns whether it came to its end.
 async function write(answer, view, messages) {
+  let frame = 0;
+  // once for all chunks that come before the next picture
+  const draw = () => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < FOLLOW;
+    view.append();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
   view.setLive(true);
   try {
     const body = { messages, stream: true, logprobs: true, top_logprobs: ALTERNATIVES, ...answer.request };
     for await (const chunk of server.chat(body, running.signal)) {
-      const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < FOLLOW;
       const before = answer.tokens;
       addChunk(answer, chunk);
-      if (answer.tokens === before) view.append();
-      else if (!view.settle()) card.hide();
-      if (atEnd) log.scrollTop = log.scrollHeight;
+      if (answer.tokens !== before && !view.settle()) card.hide();
+      frame ||= requestAnimationFrame(draw);
     }
     return true;
   } catch (error) {
@@ -108,6 +115,7 @@ async function write(answer, view, messages) {
     }
     return false;
   } finally {
+    draw();
     view.setLive(false);
   }
 }

@@ -53,11 +53,17 @@ export function save(settings, turns) {
   return 'This browser cannot keep the conversation; export it if you want to.';
 }
 
+// Enough digits to show a probability; the others would fill the storage.
+function short(logprob) {
+  return logprob === null ? null : Number(logprob.toPrecision(5));
+}
+
 function packTurn(turn, thin) {
   return { ...turn, answers: turn.answers.map((answer) => ({
     ...answer,
     tokens: thin === null ? [] : answer.tokens.map(thin).map((token) => [
-      PARTS.indexOf(token.part), token.text, token.entropy, token.active, token.logprob, token.top]),
+      PARTS.indexOf(token.part), token.text, token.entropy, token.active, short(token.logprob),
+      token.top.map(([text, logprob]) => [text, short(logprob)])]),
   })) };
 }
 

@@ -54,9 +54,7 @@ export class AnswerView {
   // Shows the tokens that the answer has got since.
   append() {
     for (let i = this.spans.length; i < this.answer.tokens.length; i += 1) this.#addToken(i);
-    this.fold.hidden = !this.answer.reasoning;
-    // what is said about all of them, once for all chunks that come before the next picture
-    this.frame ??= requestAnimationFrame(() => this.update());
+    this.update();
   }
 
   // Takes over the tokens that a stream's end has put in the place of those that were shown. Mostly some that are not
@@ -64,16 +62,19 @@ export class AnswerView {
   settle() {
     const old = this.spans.flatMap((span, i) => (span ? [[span, this.drawn[i]]] : []));
     const now = this.answer.tokens.filter((token) => token.part !== 'unseen');
-    const same = (token, [, before]) => before.part === token.part && before.text === token.text;
-    if (old.length !== now.length || !now.every((token, i) => same(token, old[i]))) {
+    const same = ([, before], token) => before.part === token?.part && before.text === token.text;
+    if (!old.every((one, i) => same(one, now[i]))) {
       this.redraw();
       return false;
     }
-    let at = 0;
-    this.spans = this.answer.tokens.map((token) => (token.part === 'unseen' ? undefined : old[at++][0]));
-    this.drawn = [...this.answer.tokens];
+    this.spans = [];
+    for (const token of this.answer.tokens) {
+      if (token.part !== 'unseen' && !old.length) break;
+      this.spans.push(token.part === 'unseen' ? undefined : old.shift()[0]);
+    }
+    this.drawn = this.answer.tokens.slice(0, this.spans.length);
     for (const i of this.spans.keys()) this.#colour(i);
-    this.update();
+    this.append();
     return true;
   }
 
@@ -88,7 +89,6 @@ export class AnswerView {
       }
     }
     this.append();
-    this.update();
   }
 
   #addToken(i) {
@@ -132,8 +132,6 @@ export class AnswerView {
   // What is said about the answer as a whole.
   update() {
     const { answer } = this;
-    cancelAnimationFrame(this.frame);
-    this.frame = undefined;
     const thoughts = answer.tokens.filter((token) => token.part === 'reasoning').length;
     this.fold.hidden = !answer.reasoning;
     const thinking = this.live && !answer.content;
