@@ -479,7 +479,7 @@ def test_characters_split_between_packets_and_tokens_are_put_together(opened: Op
     def answer(body: dict[str, Any]) -> Iterator[bytes]:
         tokens: list[Token] = [
             ("content", "Ω", 0.3),
-            ("", "\ufffd", 2.0),
+            ("", "", 2.0),
             ("content", "😀", 1.0),
             ("content", " é", 0.2),
         ]
@@ -494,12 +494,21 @@ def test_characters_split_between_packets_and_tokens_are_put_together(opened: Op
 
     tab = opened(ChatServer(answer=answer))
     send(tab)
-    assert content(tab).text_content() == "Ω😀 é"
+    assert content(tab).text_content() == "Ω·😀 é" and marked(tab) == ["·"], (
+        "one that wrote a part of a character is shown"
+    )
     assert "4 tokens" in tab.locator(".figures").inner_text()
+    tab.locator(".answer .t.a").hover()
+    assert "writes a part of the next character" in tab.locator("#card").inner_text()
+    assert "2.000 nats" in tab.locator("#card").inner_text()
 
 
 def test_several_tokens_in_one_chunk_are_several_on_the_page(opened: Open) -> None:
-    entries = [{"token": text, "logprob": -0.5, "neg": {"entropy": e}} for text, e in ((" a", 0.5), (" b", 2.0))]
+    half = {"token": "\ufffd", "bytes": [0xE3, 0x81], "logprob": -1.0}
+    entries: list[dict[str, Any]] = [
+        {"token": " a", "logprob": -0.5, "neg": {"entropy": 0.5}},
+        {"token": " b", "logprob": -0.5, "neg": {"entropy": 2.0}, "top_logprobs": [half]},
+    ]
 
     def answer(body: dict[str, Any]) -> Iterator[bytes]:
         yield event(chunk({"content": " a b"}, logprobs={"content": entries}, neg={"entropy": 2.0, "active": True}))
@@ -510,6 +519,8 @@ def test_several_tokens_in_one_chunk_are_several_on_the_page(opened: Open) -> No
     tab = opened(ChatServer(answer=answer))
     send(tab)
     assert tab.locator(".answer .t").all_text_contents() == ["a", "b", "c d"] and marked(tab) == ["b", "c d"]
+    tab.locator(".answer .t").nth(1).hover()
+    assert tab.locator("#card td").first.inner_text() == '"<E3><81>"', "bytes that are no character alone"
     assert "ended by the maximum number of tokens" in tab.locator(".figures").inner_text()
 
 
@@ -654,6 +665,15 @@ def test_a_model_without_a_head_is_chatted_with_and_said_to_have_none(opened: Op
     tab.fill("#prompt", "x")
     tab.click("#compare")
     assert message(tab) == "There is nothing to compare: this model has no NEG head." and len(server.bodies) == 1
+
+
+def test_a_threshold_beyond_the_scale_makes_the_scale_longer(opened: Open) -> None:
+    server = scripted(SENTENCE)
+    server.head = {**HEAD, "threshold": 5.27}
+    tab = opened(server)
+    assert tab.locator("#scale-end").inner_text() == "8" and tab.get_attribute("#threshold", "max") == "8"
+    assert tab.input_value("#threshold") == "5.27" and tab.locator("#threshold-value").inner_text() == "5.270 nats"
+    assert tab.evaluate("document.querySelector('#scale').style.cssText") == "--full: 62.5%;", "where the shade is full"
 
 
 @pytest.mark.parametrize("action", ["mask", "sample", "off"])

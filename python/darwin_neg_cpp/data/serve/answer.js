@@ -1,8 +1,10 @@
 // An answer as data: its text, and its tokens with what is known of each.
 //
-// A token is { part, text, entropy, active, logprob, top }. part: 'reasoning', 'content', or 'unseen' for one that is
-// not shown, such as a tag. entropy: nats, or null. active: the gate's state when it was drawn, or null. top: the
-// likeliest tokens as [text, logprob].
+// A token is { part, text, entropy, active, logprob, top }.
+// part: 'reasoning', 'content', or 'unseen' for a token that is not shown, such as a tag.
+// text: empty where the token wrote a part of the next one's character.
+// entropy: nats, or null. active: the gate's state when the token was drawn, or null.
+// top: the likeliest tokens as [text, logprob].
 
 export const PARTS = ['reasoning', 'content', 'unseen'];
 const LONGEST_CHARACTER = 8; // UTF-16 units that a character of several tokens may have, in alignment
@@ -41,7 +43,7 @@ export function addChunk(answer, chunk) {
 }
 
 function newToken(part, written, entry, neg) {
-  const top = list(entry?.top_logprobs).map((one) => [text(one?.token), finite(one?.logprob)]);
+  const top = list(entry?.top_logprobs).map((one) => [candidate(one), finite(one?.logprob)]);
   return {
     part,
     text: written,
@@ -50,6 +52,13 @@ function newToken(part, written, entry, neg) {
     logprob: finite(entry?.logprob),
     top: top.filter(([, logprob]) => logprob !== null),
   };
+}
+
+// A likely token's text, or its bytes where they are a part of a character.
+function candidate(one) {
+  const bytes = list(one?.bytes);
+  if (!text(one?.token).includes('\ufffd') || !bytes.every(Number.isInteger)) return text(one?.token);
+  return bytes.map((byte) => `<${byte.toString(16).toUpperCase().padStart(2, '0')}>`).join('') || one.token;
 }
 
 // The complete arrays at a stream's end are the truth about each token, those without a chunk included. Where they do
@@ -69,12 +78,15 @@ function settle(answer, neg) {
     streamed.set(`${at}-${at + token.text.length}`, token);
     at += token.text.length;
   }
+  const parts = ranges.map((range) => (range ? (range[0] < border ? 'reasoning' : 'content') : 'unseen'));
+  for (let i = parts.length - 2; i >= 0; i -= 1) {
+    if (!ranges[i] && !pieces[i]) parts[i] = parts[i + 1];
+  }
   answer.tokens = pieces.map((piece, i) => {
-    const range = ranges[i];
-    const known = range && streamed.get(range.join('-'));
+    const known = ranges[i] && streamed.get(ranges[i].join('-'));
     return {
-      part: !range ? 'unseen' : range[0] < border ? 'reasoning' : 'content',
-      text: range ? whole.slice(...range) : piece,
+      part: parts[i],
+      text: ranges[i] ? whole.slice(...ranges[i]) : piece,
       entropy: finite(entropy[i]),
       active: flag(active[i]),
       logprob: known ? known.logprob : null,

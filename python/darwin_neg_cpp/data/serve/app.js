@@ -60,7 +60,8 @@ async function connect() {
   clearTimeout(waiting);
   try {
     const props = await server.props();
-    model = oneLine(props.model_alias || String(props.model_path ?? '').split(/[\\/]/).pop() || 'unnamed model');
+    // an alias may be the path of the file
+    model = oneLine(String(props.model_alias || props.model_path || '').split(/[\\/]/).pop() || 'unnamed model');
     byId('model').textContent = model;
     document.title = `${model} – darwin-neg`;
     settings.describe(props);

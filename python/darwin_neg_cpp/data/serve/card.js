@@ -73,8 +73,9 @@ export class Card {
     const { element } = this;
     const token = view.answer.tokens[index];
     element.replaceChildren();
-    add(element, 'b', literal(token.text));
-    add(element, 'p', `token ${index + 1} of ${view.answer.tokens.length}`);
+    if (token.text) add(element, 'b', literal(token.text));
+    const what = token.text ? '' : ', writes a part of the next character';
+    add(element, 'p', `token ${index + 1} of ${view.answer.tokens.length}${what}`);
     const rows = add(element, 'dl');
     const row = (name, value) => {
       const pair = add(rows, 'div');

@@ -1,5 +1,7 @@
 // The fields of the settings: what is asked of the server, and the threshold that marks tokens.
 
+import { FULL_SHADE } from './view.js';
+
 const DEFAULTS = { gate: null, threshold: null, temperature: '', seed: '', maxTokens: '2048', system: '' };
 const GATES = ['mask', 'sample', 'off'];
 const UNREACHABLE = 100; // nats; no vocabulary has this entropy
@@ -37,8 +39,18 @@ export class Settings {
     if (typeof temperature === 'number') byId('temperature').placeholder = String(Number(temperature.toFixed(3)));
     byId('gate-fields').disabled = !this.head;
     byId('no-head').hidden = Boolean(this.head);
+    this.#showScale(this.head?.threshold);
     this.#show();
     this.changed(true);
+  }
+
+  // The slider and the scale of shades go from 0 to beyond the model's own threshold.
+  #showScale(threshold) {
+    const high = threshold > FULL_SHADE - 1 && threshold < UNREACHABLE;
+    const end = high ? Math.ceil(threshold * 1.5) : FULL_SHADE;
+    byId('threshold').max = end;
+    byId('scale-end').textContent = end;
+    byId('scale').style.setProperty('--full', `${(100 * FULL_SHADE) / end}%`);
   }
 
   get threshold() {

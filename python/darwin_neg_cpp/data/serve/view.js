@@ -57,11 +57,11 @@ export class AnswerView {
     this.update();
   }
 
-  // Takes over the tokens that a stream's end has put in the place of those that were shown. Mostly some that are not
-  // shown have come between them: then their elements stay, and with them what is focused. Returns whether they stay.
+  // Takes over the tokens that a stream's end has put in the place of those that were shown. Mostly some without a text
+  // have come between them: then their elements stay, and with them what is focused. Returns whether they stay.
   settle() {
     const old = this.spans.flatMap((span, i) => (span ? [[span, this.drawn[i]]] : []));
-    const now = this.answer.tokens.filter((token) => token.part !== 'unseen');
+    const now = this.answer.tokens.filter((token) => token.part !== 'unseen' && token.text);
     const same = ([, before], token) => before.part === token?.part && before.text === token.text;
     if (!old.every((one, i) => same(one, now[i]))) {
       this.redraw();
@@ -69,8 +69,17 @@ export class AnswerView {
     }
     this.spans = [];
     for (const token of this.answer.tokens) {
-      if (token.part !== 'unseen' && !old.length) break;
-      this.spans.push(token.part === 'unseen' ? undefined : old.shift()[0]);
+      if (token.part === 'unseen') {
+        this.spans.push(undefined);
+      } else if (!old.length) {
+        break;
+      } else if (token.text) {
+        this.spans.push(old.shift()[0]);
+      } else {
+        const span = newSpan('');
+        old[0][0].before(span);
+        this.spans.push(span);
+      }
     }
     this.drawn = this.answer.tokens.slice(0, this.spans.length);
     for (const i of this.spans.keys()) this.#colour(i);
@@ -102,10 +111,8 @@ export class AnswerView {
     // the space before a word stays outside, so that no shade hangs at the end of a line where the word wraps
     const spaced = /^ \S/u.test(token.text);
     if (spaced) part.append(' ');
-    const span = document.createElement('span');
-    span.className = 't';
-    span.tabIndex = part.querySelector('.t') ? -1 : 0;
-    addVisible(span, spaced ? token.text.slice(1) : token.text, part.lastChild ? part.lastChild.textContent : '');
+    const span = newSpan(spaced ? token.text.slice(1) : token.text, part.lastChild?.textContent);
+    if (!part.querySelector('.t')) span.tabIndex = 0;
     part.append(span);
     this.spans.push(span);
     this.#colour(i);
@@ -200,6 +207,14 @@ export class AnswerView {
     for (const span of this.spans) span?.classList.remove('d');
     if (index >= 0) this.spans[index]?.classList.add('d');
   }
+}
+
+function newSpan(text, before) {
+  const span = document.createElement('span');
+  span.className = 't';
+  span.tabIndex = -1;
+  addVisible(span, text, before);
+  return span;
 }
 
 function addVisible(parent, text, before = '') {
