@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chat_page import content, finished, marked, message, send
 from chat_server import FOLDER, HEAD, ChatServer, Refused, Token, chunk, event, written
 from darwin_neg_cpp.files.shown_text import is_unseen
 from made_up_trace import HOSTILE, UNSEEN
@@ -51,38 +52,16 @@ def served() -> Iterator[Callable[[ChatServer], str]]:
 
 
 @pytest.fixture
-def opened(browser: Any, served: Callable[[ChatServer], str]) -> Iterator[Open]:
-    """open(server, expect=patterns, **context options) -> page.
+def opened(visit: Open, served: Callable[[ChatServer], str]) -> Open:
+    """open(server, ready=..., what `visit` takes) -> page; ready: once it knows the model."""
 
-    Beyond what is expected, it must not write to the console or ask anything of another server."""
-    said: list[str] = []
-    expected: list[str] = ["$^"]
-    contexts = []
-
-    def open_page(server: ChatServer, *, expect: tuple[str, ...] = (), ready: bool = True, **options: Any) -> Any:
-        url = served(server)
-        expected.extend(expect)
-        contexts.append(browser.new_context(**{"viewport": {"width": 1100, "height": 800}, **options}))
-        tab = contexts[-1].new_page()
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(f"pageerror {error}"))
-        tab.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-        tab.on(
-            "request",
-            lambda request: (
-                said.append(request.url) if not request.url.startswith((url, "data:", f"blob:{url[:-1]}")) else None
-            ),
-        )
-        tab.set_default_timeout(10_000)
-        tab.goto(url)
+    def open_page(server: ChatServer, *, ready: bool = True, **options: Any) -> Any:
+        tab = visit(served(server), **options)
         if ready:
             tab.wait_for_selector("#model:has-text('tiny')")
         return tab
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert [line for line in said if not re.search("|".join(expected), line)] == []
+    return open_page
 
 
 def scripted(*scripts: list[Token]) -> ChatServer:
@@ -93,28 +72,6 @@ def scripted(*scripts: list[Token]) -> ChatServer:
         return written(left.pop(0) if len(left) > 1 else left[0], return_neg=bool(body.get("return_neg")))
 
     return ChatServer(answer=answer)
-
-
-def send(tab: Any, text: str = "Why?", button: str = "#send") -> None:
-    tab.fill("#prompt", text)
-    tab.click(button)
-    finished(tab)
-
-
-def finished(tab: Any) -> None:
-    tab.wait_for_selector("#send:visible")
-
-
-def content(tab: Any) -> Any:
-    return tab.locator(".answer [aria-label=answer]")
-
-
-def message(tab: Any) -> str:
-    return str(tab.locator("#message").inner_text())
-
-
-def marked(tab: Any) -> list[str]:
-    return [str(text) for text in tab.locator(".answer .t.a").all_text_contents()]
 
 
 def wait_until(check: Callable[[], bool]) -> None:
