@@ -481,6 +481,31 @@ def test_several_tokens_in_one_chunk_are_several_on_the_page(opened: Open) -> No
     assert "ended by the maximum number of tokens" in tab.locator(".figures").inner_text()
 
 
+def test_what_a_chunk_says_is_about_its_last_token(opened: Open) -> None:
+    def answer(body: dict[str, Any]) -> Iterator[bytes]:
+        entry = {
+            "token": "b",
+            "logprob": -0.5,
+            "top_logprobs": [{"token": "b", "logprob": -0.5}],
+            "neg": {"entropy": 3.0},
+        }
+        yield event(chunk({"content": "a"}, neg={"entropy": 1.0, "active": False}))
+        # spaces are held back until it is known that they are not at the end
+        yield event(chunk({"content": "\n\nb"}, logprobs={"content": [entry]}))
+        last = chunk({}, finish="stop")
+        last["choices"][0]["neg"] = {"tokens": ["a", "\n\n", "b"], "entropy": [1, 2, 3], "active": [False, True, True]}
+        yield event(last)
+        yield event(b"[DONE]")
+
+    tab = opened(ChatServer(answer=answer))
+    send(tab)
+    assert tab.locator(".answer .t").all_text_contents() == ["a", "↵\n↵\n", "b"]
+    tab.locator(".answer .t").nth(2).hover()
+    assert "3.000 nats" in tab.locator("#card").inner_text() and tab.locator("#card td").first.inner_text() == '"b"'
+    tab.locator(".answer .t").nth(1).hover()
+    assert "2.000 nats" in tab.locator("#card").inner_text() and tab.locator("#card td").count() == 0
+
+
 def test_figures_of_no_use_are_left_out(opened: Open) -> None:
     odd: list[Any] = [None, "1", {}, [], True, -1.0, 1e308]
 

@@ -72,18 +72,19 @@ function settle(answer, neg) {
   const ranges = align(pieces, whole);
   const border = answer.reasoning.length;
   if (!ranges || ranges.some((range) => range && range[0] < border && border < range[1])) return;
+  // what a chunk says is about the token that its text ends with
   const streamed = new Map();
   let at = 0;
   for (const token of answer.tokens) {
-    streamed.set(`${at}-${at + token.text.length}`, token);
     at += token.text.length;
+    streamed.set(at, token);
   }
   const parts = ranges.map((range) => (range ? (range[0] < border ? 'reasoning' : 'content') : 'unseen'));
   for (let i = parts.length - 2; i >= 0; i -= 1) {
     if (!ranges[i] && !pieces[i]) parts[i] = parts[i + 1];
   }
   answer.tokens = pieces.map((piece, i) => {
-    const known = ranges[i] && streamed.get(ranges[i].join('-'));
+    const known = ranges[i] && streamed.get(ranges[i][1]);
     return {
       part: parts[i],
       text: ranges[i] ? whole.slice(...ranges[i]) : piece,
