@@ -506,6 +506,19 @@ def test_what_a_chunk_says_is_about_its_last_token(opened: Open) -> None:
     assert "2.000 nats" in tab.locator("#card").inner_text() and tab.locator("#card td").count() == 0
 
 
+def test_line_ends_before_a_text_leave_no_empty_lines(opened: Open) -> None:
+    tokens: list[Token] = [
+        ("reasoning", "\nLet", 1.0), ("content", "\n", 2.0), ("content", "\n\n", 0.1), ("content", "The\n", 0.1),
+        ("content", "\n", 0.1), ("content", "end", 0.1),
+    ]  # fmt: skip
+    tab = opened(scripted(tokens))
+    send(tab)
+    assert tab.locator(".answer .t").all_text_contents() == ["↵Let", "↵", "↵↵", "The↵\n", "↵\n", "end"]
+    tab.reload()
+    tab.wait_for_selector("[aria-label=answer] .t")
+    assert tab.locator(".answer .t").all_text_contents() == ["↵Let", "↵", "↵↵", "The↵\n", "↵\n", "end"]
+
+
 def test_figures_of_no_use_are_left_out(opened: Open) -> None:
     odd: list[Any] = [None, "1", {}, [], True, -1.0, 1e308]
 

@@ -88,6 +88,7 @@ export class AnswerView {
   }
 
   redraw() {
+    this.begun = new Set(); // the parts in which there is more than space
     this.spans = [];
     this.drawn = [];
     for (const part of Object.values(this.parts)) part.replaceChildren();
@@ -111,7 +112,10 @@ export class AnswerView {
     // the space before a word stays outside, so that no shade hangs at the end of a line where the word wraps
     const spaced = /^ \S/u.test(token.text);
     if (spaced) part.append(' ');
-    const span = newSpan(spaced ? token.text.slice(1) : token.text, part.lastChild?.textContent);
+    // line ends before a text, which tags leave behind, are marks without an empty line
+    const first = !this.begun.has(token.part);
+    if (token.text.trim()) this.begun.add(token.part);
+    const span = newSpan(spaced ? token.text.slice(1) : token.text, part.lastChild?.textContent, first);
     if (!part.querySelector('.t')) span.tabIndex = 0;
     part.append(span);
     this.spans.push(span);
@@ -209,17 +213,19 @@ export class AnswerView {
   }
 }
 
-function newSpan(text, before) {
+function newSpan(text, before, first) {
   const span = document.createElement('span');
   span.className = 't';
   span.tabIndex = -1;
-  addVisible(span, text, before);
+  addVisible(span, text, before, first);
   return span;
 }
 
-function addVisible(parent, text, before = '') {
+function addVisible(parent, text, before = '', first = false) {
+  let empty = first;
   for (const { text: part, mark } of visibleParts(text, before)) {
     if (mark) add(parent, 'i', part);
-    else parent.append(part);
+    else parent.append(empty ? part.replace(/^\n/, '') : part);
+    empty &&= part === '↵' || !part.trim();
   }
 }
