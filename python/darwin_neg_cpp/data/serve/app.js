@@ -27,6 +27,7 @@ let model = '';
 let waiting = 0; // the timer of the next question to a server that does not answer yet
 let unanswered = true; // whether the line for messages is about that
 let keeping = 0; // the timer of the next writing to the browser's storage
+let keepingProblem = '';
 
 const settings = new Settings(kept.settings, (thresholdMoved) => {
   if (thresholdMoved) {
@@ -51,7 +52,9 @@ function say(text, button = null) {
 function keep() {
   clearTimeout(keeping);
   const problem = save(settings.values, turns);
-  if (problem) say(problem);
+  // once, so that nothing else that is said is lost under it
+  if (problem && problem !== keepingProblem) say(problem);
+  keepingProblem = problem;
 }
 
 // ---- the server
@@ -145,6 +148,7 @@ async function send(compare) {
     return;
   }
   say('');
+  openSettings(false);
   cleared = null;
   const messages = [...history(), { role: 'user', content: user }];
   const on = settings.gate === 'off' ? 'mask' : settings.gate;
