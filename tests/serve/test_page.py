@@ -506,6 +506,17 @@ def test_what_a_chunk_says_is_about_its_last_token(opened: Open) -> None:
     assert "2.000 nats" in tab.locator("#card").inner_text() and tab.locator("#card td").count() == 0
 
 
+def test_a_tag_is_not_taken_for_the_text_that_follows_it(opened: Open) -> None:
+    tokens: list[Token] = [
+        ("", "</", 0.1), ("", "think", 4.0), ("", ">", 0.1), ("content", "think", 0.2), ("content", " hard", 3.0)
+    ]  # fmt: skip
+    tab = opened(scripted(tokens))
+    send(tab)
+    assert marked(tab) == ["hard"] and content(tab).text_content() == "think hard"
+    tab.locator(".answer .t").first.hover()
+    assert "0.200 nats" in tab.locator("#card").inner_text()
+
+
 def test_line_ends_before_a_text_leave_no_empty_lines(opened: Open) -> None:
     tokens: list[Token] = [
         ("reasoning", "\nLet", 1.0), ("content", "\n", 2.0), ("content", "\n\n", 0.1), ("content", "The\n", 0.1),

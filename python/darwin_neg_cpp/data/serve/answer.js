@@ -83,8 +83,11 @@ function settle(answer, neg) {
   for (let i = parts.length - 2; i >= 0; i -= 1) {
     if (!ranges[i] && !pieces[i]) parts[i] = parts[i + 1];
   }
+  const told = ranges.map((range) => range && streamed.get(range[1]));
+  // a word of a tag may be taken for one of the text, but not with the entropy that was streamed
+  if (told.some((token, i) => token && token.entropy !== null && token.entropy !== entropy[i])) return;
   answer.tokens = pieces.map((piece, i) => {
-    const known = ranges[i] && streamed.get(ranges[i][1]);
+    const known = told[i];
     return {
       part: parts[i],
       text: ranges[i] ? whole.slice(...ranges[i]) : piece,
