@@ -579,7 +579,7 @@ def test_a_key_is_typed_into_the_page_and_kept_nowhere(opened: Open) -> None:
     tab.fill("#key", KEY)
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#model:has-text('tiny')")
-    assert message(tab) == ""
+    assert message(tab) == "" and tab.evaluate("document.activeElement.id") == "prompt"
     send(tab)
     assert content(tab).text_content() == TEXT
     with tab.expect_download() as download:

@@ -26,6 +26,7 @@ let running = null; // AbortController of the answer that is being written
 let model = '';
 let waiting = 0; // the timer of the next question to a server that does not answer yet
 let unanswered = true; // whether the line for messages is about that
+let keyless = false; // whether a key has been asked for
 let keeping = 0; // the timer of the next writing to the browser's storage
 let keepingProblem = '';
 
@@ -71,6 +72,11 @@ async function connect() {
     if (unanswered) say(kept.problem);
     unanswered = false;
     kept.problem = '';
+    if (keyless) {
+      openSettings(false);
+      prompt.focus();
+    }
+    keyless = false;
   } catch (error) {
     unanswered = true;
     fail(error);
@@ -82,6 +88,7 @@ async function connect() {
 function fail(error) {
   say(error instanceof ServerError ? error.message : `The server’s answer cannot be read: ${oneLine(error.message)}`);
   if (error.kind === 'key') {
+    keyless = true;
     openSettings(true);
     byId('key').focus();
   }

@@ -16,6 +16,8 @@ export function add(parent, name, content = '', className = '') {
   return element;
 }
 
+const counted = (tokens) => `${tokens} token${tokens === 1 ? '' : 's'}`;
+
 export const nats = (x) => (x === null ? '–' : `${x.toFixed(3)} nats`);
 
 // The token that an element is in, as { view, span, index }, or null.
@@ -146,7 +148,7 @@ export class AnswerView {
     const thoughts = answer.tokens.filter((token) => token.part === 'reasoning').length;
     this.fold.hidden = !answer.reasoning;
     const thinking = this.live && !answer.content;
-    this.summary.textContent = `${thinking ? 'Reasoning …' : 'Reasoning'}${thoughts ? ` · ${thoughts} tokens` : ''}`;
+    this.summary.textContent = `${thinking ? 'Reasoning …' : 'Reasoning'}${thoughts ? ` · ${counted(thoughts)}` : ''}`;
     this.problem.textContent = answer.error;
     this.problem.hidden = !answer.error;
     this.figures.textContent = this.#figures().join(' · ');
@@ -157,7 +159,7 @@ export class AnswerView {
     const { answer } = this;
     const { request } = answer;
     const of = figures(answer, this.threshold);
-    const words = [`${of.tokens} token${of.tokens === 1 ? '' : 's'}`];
+    const words = [counted(of.tokens)];
     if (of.known) {
       words.push(`mean entropy ${nats(of.mean)}`);
       words.push(`${of.marked} marked (${((100 * of.marked) / of.known).toFixed(0)} %)`);
