@@ -28,7 +28,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         tab.on("pageerror", lambda error: said.append(f"pageerror {error}"))
         tab.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
         tab.on("request", lambda request: said.append(request.url) if not request.url.startswith(own) else None)
-        tab.set_default_timeout(10_000)
+        tab.set_default_timeout(30_000)
         tab.goto(url)
         return tab
 

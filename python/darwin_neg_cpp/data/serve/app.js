@@ -89,6 +89,7 @@ function fail(error) {
   say(error instanceof ServerError ? error.message : `The server’s answer cannot be read: ${oneLine(error.message)}`);
   if (error.kind === 'key') {
     keyless = true;
+    unanswered = true;
     openSettings(true);
     byId('key').focus();
   }
