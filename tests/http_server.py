@@ -57,11 +57,14 @@ def write_models(folder: Path) -> Models:
     return Models(folder / "neg.gguf", base, folder / "side-car.gguf", folder / "endless.gguf", hybrid)
 
 
-def command(*options: object) -> list[str]:
+RAW = ("serve", "--raw")
+
+
+def command(*options: object, verb: tuple[str, ...] = RAW) -> list[str]:
     """What starts the server. DARWIN_NEG_SERVER_BIN names an llama-server that takes the place of the package's own."""
-    if binary := os.environ.get("DARWIN_NEG_SERVER_BIN"):
+    if (binary := os.environ.get("DARWIN_NEG_SERVER_BIN")) and verb == RAW:
         return [binary, *map(str, options)]
-    return [sys.executable, "-m", "darwin_neg_cpp", "serve", "--raw", *map(str, options)]
+    return [sys.executable, "-m", "darwin_neg_cpp", *verb, *map(str, options)]
 
 
 def free_port() -> int:
@@ -92,12 +95,14 @@ def refuse(name: str) -> Any:
 
 
 class Server:
-    def __init__(self, *options: object, seconds: float = 120) -> None:
+    def __init__(self, *options: object, seconds: float = 120, verb: tuple[str, ...] = RAW) -> None:
         self.port = free_port()
+        end_of_own = options.index("--") if "--" in options else len(options)
+        verb_options, more = options[:end_of_own], options[end_of_own:]
         self.log = Path(tempfile.mkstemp(prefix="serve-", suffix=".log")[1])
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command(*options, "--port", self.port), stdout=log, stderr=subprocess.STDOUT
+                command(*verb_options, "--port", self.port, *more, verb=verb), stdout=log, stderr=subprocess.STDOUT
             )
         end = time.monotonic() + seconds
         while True:

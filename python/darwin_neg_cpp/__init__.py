@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .protocols import Answer, ModeConfig, Question
     from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
+    from .server.serve import serve
 
 _LAZY = {
     "DarwinNEG": "llm",
@@ -30,6 +31,7 @@ _LAZY = {
     "NegTrace": "results",
     "Scores": "results",
     "TokenLogprobs": "results",
+    "serve": "server.serve",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "TokenLogprobs",
     "__version__",
     "load_darwin_neg",
+    "serve",
 ]
 
 
