@@ -29,8 +29,8 @@ Places::Places(llama_context * context, const Sequences & sequences, MemoryKind 
 }
 
 void Places::clear() noexcept {
+    sequences_.clear();  // first: after a failure in the middle of a change, the memory may not bear to be read
     prefixes_.clear();
-    sequences_.clear();
     holder_ = nullptr;
     free_.clear();
     for (llama_seq_id seq = n_parallel_ - 1; seq >= 0; --seq) {

@@ -186,11 +186,11 @@ static void a_failed_allocation_ends_requests_and_not_the_process(const ModelPar
         decoded                      = true;
         return llama_decode(ctx, batch);
     });
-    RequestParams greedy = greedy_params(5);
-    greedy.n             = 3;
+    RequestParams greedy = greedy_params(2);
+    greedy.n             = 2;
     const auto served    = [&] {
-        const Update update = consumer.run(prompt(40), greedy);
-        return update.samples.size() == 3 && update.samples[2].tokens.size() == 5;
+        const Update update = consumer.run(prompt(8), greedy);
+        return update.samples.size() == 2 && update.samples[1].tokens.size() == 2;
     };
     CHECK(served());
     for (const bool all_fail_then : {false, true}) {
@@ -199,13 +199,13 @@ static void a_failed_allocation_ends_requests_and_not_the_process(const ModelPar
             decoded                      = false;
             Allocations::all_fail_then   = all_fail_then;
             Allocations::n_until_failure = n_failed;
-            const Update update          = consumer.run(prompt(40), greedy);
+            const Update update          = consumer.run(prompt(8), greedy);
             Allocations::n_until_failure = -1;
             if (decoded) {
                 break;  // that many are not made
             }
             ++n_failed;
-            CHECK(update.samples.size() == 3);
+            CHECK(update.samples.size() == 2);
             for (const auto & sample : update.samples) {
                 CHECK(ends_with(sample, "error") && sample.error);
             }
