@@ -49,9 +49,13 @@ public:
     server_ticket()                                  = default;
     server_ticket(const server_ticket &)             = delete;
     server_ticket & operator=(const server_ticket &) = delete;
-    ~server_ticket() {
+    ~server_ticket() { give_back(); }
+
+    // Before the client hears of its request's end, so that its next one finds the place.
+    void give_back() {
         if (places) {
             places->leave(n);
+            places = nullptr;
         }
     }
 

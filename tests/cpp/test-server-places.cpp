@@ -50,6 +50,11 @@ void places_are_counted_with_children_and_given_back() {
     }
     server_ticket again;
     CHECK(takes(places, again, Tasks(3)));
+    again.give_back();
+    again.give_back();
+    server_ticket one;
+    server_ticket more;
+    CHECK(takes(places, one, Tasks(1)) && takes(places, again, Tasks(2)) && !takes(places, more, Tasks(1)));
 }
 
 // It would be refused for ever otherwise.

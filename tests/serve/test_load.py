@@ -82,8 +82,9 @@ def test_full_queue_is_503_with_retry_after_until_a_client_leaves(small_queue: S
 
 def test_queue_of_none_takes_what_a_slot_is_free_for(server_models) -> None:
     with Server(*SMALL, "-m", server_models.neg, "-c", 1024, "-np", 2, "--max-queue", 0, "--context-shift") as server:
-        for _ in range(5):
-            assert server.ok("/completion", {"prompt": "x", "n_predict": 2, "n": 2})
+        for k in range(100):  # one after another: the place of the last is free when its answer has come
+            assert server.ok("/completion", {"prompt": "x", "n_predict": 1 + k % 2, "n": 2})
+            assert server.stream("/completion", {"prompt": "x", "n_predict": 1, "n": 2})
         many = server.ok("/completion", {"prompt": ["a", "b", "c", "d", "e"], "n_predict": 2})  # nothing else is there
         assert len(many) == 5
         with server.opened("/completion", {**ENDLESS, "stream": True}) as first:
