@@ -127,7 +127,7 @@ def find_tarball(given: Path | None) -> Path:
 def wanted(name: str, with_tests: bool) -> bool:
     inside = [name == skipped or name.startswith(skipped + "/") for skipped in SKIPPED]
     if any(inside):
-        return name in KEPT or with_tests and any(name.startswith(extra) for extra in TEST_EXTRAS)
+        return name in KEPT or (with_tests and any(name.startswith(extra) for extra in TEST_EXTRAS))
     return with_tests or not any(name == part or name.startswith(part + "/") for part in CONVERTER)
 
 
