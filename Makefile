@@ -98,7 +98,7 @@ pytest: $(VENV)/.tests install stock browser
 # the module beside the Python files, for work in a checkout
 dev: $(VENV)/.tests
 	cmake -G Ninja -S . -B build/dev -DPython_EXECUTABLE=$(BIN)/python -DDARWIN_NEG_BUILD_TESTS=ON
-	cmake --build build/dev --target _core cpp-tests
+	cmake --build build/dev --target _core _server cpp-tests
 
 docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
