@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -26,6 +27,10 @@ import fake_core  # noqa: E402
 from darwin_neg_cpp import DarwinNEG  # noqa: E402
 from darwin_neg_cpp.files.cache_folder import cache_root  # noqa: E402
 from darwin_neg_cpp.neg import files as neg_files  # noqa: E402
+
+# an example that takes longer while others use the machine is no fault
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 
 # A shell's background job ignores SIGINT and its children inherit that: tests of Ctrl-C would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
