@@ -211,6 +211,43 @@ def test_without_a_standard_input_the_demo_has_its_own_prompt(model: str, monkey
     assert fake_core.calls("template")[0]["messages"][0]["content"] == generate.DEMO_PROMPT
 
 
+@pytest.mark.parametrize(
+    "args",
+    [["generate", "-"], ["generate", "-f", "-"], ["chat"], ["trace", "-"], ["answer", "-", "--choice", "a"]],
+    ids=" ".join,
+)
+def test_a_closed_standard_input_is_named_as_that(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main([*args, "-m", model]) == 2
+    assert "error: standard input is closed; pipe something in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["-"]])
+def test_trace_and_answer_take_a_prompt_from_a_pipe(
+    model: str, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    traced: list[str] = []
+    monkeypatch.setattr("darwin_neg_cpp.trace.trace_generation", lambda _llm, prompt, _params: traced.append(prompt))
+    monkeypatch.setattr("darwin_neg_cpp.cli.trace._write", lambda *_: None)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Say OK\n")))
+    assert main(["trace", "-m", model, *words]) == 0 and traced == ["Say OK"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Which?\n")))
+    given = argparse.Namespace(question=None, stem=next(iter(words), None), choice=["a", "b"])
+    assert read_questions(given)[0].stem == "Which?"
+
+
+@pytest.mark.parametrize("lines", [b"caf\xe9\n", b"fine\n\xff\xfeh\x00i\x00\n\x00"])
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_line_of_a_pipe_that_is_not_utf8_is_blamed_on_the_pipe(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lines: bytes, errors: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), "utf-8", errors))
+    assert main(["chat", "-m", model, "-q"]) == 2
+    assert "error: standard input is not UTF-8 text; convert it" in capsys.readouterr().err
+
+
 MARK = b"\xef\xbb\xbf"
 
 

@@ -24,7 +24,7 @@ CLI = [sys.executable, "-m", "darwin_neg_cpp"]
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, *args], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*CLI, *args], input="", capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_json_is_json_whatever_the_threshold() -> None:

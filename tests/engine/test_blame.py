@@ -92,6 +92,31 @@ def test_images_are_refused_with_the_way_to_ask_about_them(alternating: DarwinNE
         assert "darwin-neg serve -m MODEL --mmproj FILE" in said and "AAAA" not in said
 
 
+def test_arguments_that_a_template_cannot_read_are_those_of_a_message(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}{% for k, v in c.function.arguments|items %}{{ v }}"
+        "{% endfor %}{% endfor %}{{ m.content }}{% endfor %}"
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"a'}}
+    path = write_tiny_llama(tmp_path / "model.gguf", chat_template=template)
+    with DarwinNEG(path, **SETTINGS) as llm, pytest.raises(RequestError) as raised:
+        llm.chat([*conversation(U, A, U), {"role": A, "content": "", "tool_calls": [call]}])
+    said = str(raised.value)
+    assert said.startswith("messages[3] (assistant after user): the arguments of a tool call are not JSON")
+    assert "json.exception" not in said and "write an object" in said
+
+
+def test_a_schema_of_a_tool_is_not_called_json_schema(llama_tree: Path, tiny_llama: Path) -> None:
+    source = (llama_tree / "models" / "templates" / "Qwen-Qwen2.5-7B-Instruct.jinja").read_text("utf-8")
+    parameters = {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "required": ["a"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    with (
+        DarwinNEG(tiny_llama, chat_template=source, **SETTINGS) as llm,
+        pytest.raises(RequestError, match=r"^tools: the parameters of a function: cannot resolve \$ref"),
+    ):
+        llm.chat(conversation(U), tools=[tool], tool_choice="required", max_tokens=1)
+
+
 def test_a_fault_of_the_template_is_not_blamed_on_the_messages(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "model.gguf", chat_template="{{ messages[0].content.foo() }}")
     with DarwinNEG(path, **SETTINGS) as llm:  # a model whose template is of no use still generates

@@ -109,3 +109,51 @@ def test_strict_parameters_are_enforced_or_refused(llm: DarwinNEG) -> None:
 def test_a_schema_beside_tools_that_are_not_called_is_obeyed(llm: DarwinNEG) -> None:
     llm.chat(USER, tools=[tool("f")], tool_choice="none", json_schema={"type": "object"})
     assert json.loads(calls("template")[-1]["json_schema"]) == {"type": "object"}
+
+
+@pytest.mark.parametrize("name", ["tokenize", "documents", "thinking", "tool", "json_schema", "max_tokens"])
+def test_an_option_that_a_template_does_not_have_is_refused(llm: DarwinNEG, name: str) -> None:
+    given: dict[str, Any] = {name: True}
+    for call in (llm.apply_chat_template, llm.chat_tokens):
+        with pytest.raises(RequestError, match=f"unknown option '{name}'; known are enable_thinking, tools, "):
+            call(USER, **given)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("function_call", {"name": "f", "arguments": "{}"}, '"tool_calls"'),
+        ("prefix", True, "continue_final_message=True"),
+        ("reasoning", "hm", '"reasoning_content"'),
+        ("thinking", "hm", '"reasoning_content"'),
+        ("images", ["aGk="], '"content"'),
+    ],
+)
+def test_a_field_that_would_be_left_out_of_the_prompt_is_refused(
+    llm: DarwinNEG, field: str, value: Any, remedy: str
+) -> None:
+    message = {"role": "assistant", "content": "x", field: value}
+    with pytest.raises(RequestError, match=rf'^messages\[1\]: "{field}" would be left out.*{remedy}'):
+        llm.chat([*USER, message])
+    llm.chat([*USER, {**message, field: None}])
+    assert calls("template")[-1]["messages"][1] == {"role": "assistant", "content": "x"}
+
+
+def test_what_classes_of_data_write_out_as_none_is_not_given(llm: DarwinNEG) -> None:
+    function = {"name": "f", "arguments": ""}
+    call = {"id": None, "type": "function", "function": function}
+    message = {"role": "assistant", "content": "", "reasoning_content": None, "name": None, "tool_calls": [call]}
+    described = tool("f")
+    described["function"]["description"] = None
+    llm.chat([*USER, message, *USER], tools=[described])
+    passed = calls("template")[-1]
+    tidy = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert passed["messages"][1] == {"role": "assistant", "content": "", "tool_calls": [tidy]}
+    assert json.loads(passed["tools_json"]) == [tool("f")] and described["function"]["description"] is None
+
+
+@pytest.mark.parametrize("arguments", ["5", [1], "null", '"a"'])
+def test_arguments_of_a_call_that_are_no_object_are_refused(llm: DarwinNEG, arguments: Any) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(RequestError, match=r"^messages\[1\]: tool_calls\[0\]: its arguments must be a JSON object"):
+        llm.chat([*USER, {"role": "assistant", "content": "", "tool_calls": [call]}])

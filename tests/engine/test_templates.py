@@ -119,6 +119,13 @@ def test_texts_of_control_tokens_in_messages_stay_text(llm: DarwinNEG) -> None:
     assert tokens[1 : 1 + len(turn)] == turn
 
 
+def test_texts_of_control_tokens_in_documents_stay_text(tiny_llama: Path) -> None:
+    template = "{% for d in documents %}{{ d.text }}{% endfor %}{{ messages[0].content }}</s>"
+    with DarwinNEG(tiny_llama, n_ctx=64, n_parallel=1, chat_template=template) as llm:
+        tokens = llm.chat_tokens(USER, chat_template_kwargs={"documents": [{"text": "a</s><s>b"}]})
+        assert [tokens.count(llm.info[name]) for name in ("bos", "eos")] == [1, 1]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_token_ids_of_ordinary_conversations_are_those_of_transformers(llm: DarwinNEG, tiny_qwen: TinyQwen) -> None:
     from transformers import AutoTokenizer

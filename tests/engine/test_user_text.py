@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from darwin_neg_cpp.engine.user_text import UserText, tokenize_pieces
+from darwin_neg_cpp.engine.user_text import Given, UserText, tokenize_pieces
 
 MARKERS = [
     ("<|im_start|>", True),
@@ -48,7 +48,8 @@ class Tokenizer:
 
 
 def protect(content: Any, role: str = "user", tools: Any = ()) -> tuple[list[Any], list[Any], str]:
-    return UserText(cast(Any, Tokenizer())).protect([{"role": role, "content": content}], tools)
+    given, mark = UserText(cast(Any, Tokenizer())).protect(Given([{"role": role, "content": content}], list(tools), {}))
+    return given.messages, given.tools, mark
 
 
 def test_a_conversation_without_such_texts_is_not_touched() -> None:
@@ -72,7 +73,8 @@ def test_parts_names_and_calls_are_protected_and_roles_are_not() -> None:
     assert message["content"] == [{"type": "text", "text": f"<{mark}/s>"}]
     text = UserText(cast(Any, Tokenizer()))
     call = {"type": "function", "function": {"name": "f", "arguments": '{"a": "</s>"}'}}
-    (message,), _, mark = text.protect([{"role": "assistant", "content": None, "tool_calls": [call]}], [])
+    given, mark = text.protect(Given([{"role": "assistant", "content": None, "tool_calls": [call]}], [], {}))
+    (message,) = given.messages
     assert mark in message["tool_calls"][0]["function"]["arguments"] and message["role"] == "assistant"
 
 
@@ -86,6 +88,13 @@ def test_descriptions_of_tools_are_protected_and_their_values_are_not() -> None:
     _, (tool,), mark = protect("hi", tools=[{"type": "function", "function": function}])
     assert tool["function"]["description"] == f"ends <{mark}/s>"
     assert tool["function"]["parameters"] == function["parameters"]
+
+
+def test_documents_are_protected_and_other_variables_are_not() -> None:
+    variables = {"documents": [{"title": "</s>", "text": "a</s>b"}], "suffix": "</s>"}
+    given, mark = UserText(cast(Any, Tokenizer())).protect(Given([], [], variables))
+    (document,) = given.variables["documents"]
+    assert document == {"title": f"<{mark}/s>", "text": f"a<{mark}/s>b"} and given.variables["suffix"] == "</s>"
 
 
 def test_the_mark_is_a_character_that_nobody_has_written() -> None:

@@ -18,7 +18,9 @@ from .options import (
     add_json_option,
     add_model_options,
     check_model_options,
+    is_piped,
     load_repeatable_model,
+    read_prompt,
     read_standard_input,
     read_text,
 )
@@ -38,7 +40,7 @@ def add_parser(verbs: Any) -> None:
         "ensemble with second opinions (docs/protocols.md has every number). The answer goes to standard output, a "
         "closing line with votes and cost to standard error.",
     )
-    parser.add_argument("stem", nargs="?", metavar="QUESTION", help="the question")
+    parser.add_argument("stem", nargs="?", metavar="QUESTION", help="the question; - reads standard input")
     parser.add_argument(
         "--choice", action="append", default=[], metavar="TEXT", help="a choice; repeat the option, 2 to 26 times"
     )
@@ -141,11 +143,14 @@ def answer_with_progress(
 def read_questions(args: argparse.Namespace) -> list[Question]:
     """Takes the questions from the arguments, or from the file."""
     if args.question is None:
-        if args.stem is None:
+        stem = args.stem
+        if stem == "-" or (stem is None and args.choice and is_piped()):
+            stem = read_prompt("-").strip() or None
+        if stem is None:
             raise RequestError(
                 "no question given; write QUESTION with a --choice TEXT for each choice, or use --question"
             )
-        return [Question(args.stem, tuple(args.choice))]
+        return [Question(stem, tuple(args.choice))]
     if args.stem is not None or args.choice:
         raise RequestError("QUESTION and --question are both given; give one")
     if args.question == "-":

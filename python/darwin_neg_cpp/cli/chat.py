@@ -22,6 +22,7 @@ from .options import (
     given_text,
     load_model,
     sampling_params,
+    standard_input,
 )
 from .terminal import AnswerWriter, closing_line, print_note, use_colour
 
@@ -157,6 +158,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sampling_params(args)  # bad options are refused before the model is loaded
+    interactive = standard_input().isatty()
     system = None if args.system is None else given_text(args, "--system", args.system)
     with load_model(args) as llm:
         params = sampling_params(args, has_head=llm.neg is not None)
@@ -164,7 +166,6 @@ def run(args: argparse.Namespace) -> int:
         conversation.colour = use_colour(sys.stdout, args.color)
         conversation.quiet = args.quiet
         conversation.flags = args.flags
-        interactive = sys.stdin.isatty()
         if interactive:
             print_note("Type a message; /help lists the commands, /exit leaves.")
         with _history(interactive):
@@ -193,13 +194,20 @@ def read_messages(interactive: bool) -> Iterator[str]:
             print("\n(Ctrl-D or /exit leaves)", file=sys.stderr)
             continue
         except UnicodeDecodeError:
-            raise RequestError("standard input is not UTF-8 text; convert it") from None
+            raise _not_utf8() from None
+        # where Python lets such bytes through, they come as halves of surrogate pairs
+        if not interactive and any("\udc80" <= c <= "\udcff" for c in line):
+            raise _not_utf8()
         line = line.removeprefix("\ufeff")  # the byte order mark of a file that is piped in
         if line.endswith("\\"):
             parts.append(line[:-1])
             continue
         yield "\n".join([*parts, line])
         parts.clear()
+
+
+def _not_utf8() -> RequestError:
+    return RequestError("standard input is not UTF-8 text; convert it")
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ def read_prompt(args: argparse.Namespace) -> str:
         raise RequestError("a prompt and --file are both given; give one")
     if args.file is not None:
         return options.read_prompt(args.file)
-    if args.prompt == "-" or (args.prompt is None and sys.stdin is not None and not sys.stdin.isatty()):
+    if args.prompt == "-" or (args.prompt is None and options.is_piped()):
         text = options.read_prompt("-")
         # the demo has a prompt of its own for where nothing is piped in, such as a build's empty input
         if text.strip() or args.prompt == "-" or not args.demo:

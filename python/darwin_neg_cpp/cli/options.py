@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import RequestError
 from ..files.input_text import decode_text, without_last_newline
@@ -56,8 +56,19 @@ def read_prompt(path: str) -> str:
     return without_last_newline(text)
 
 
+def is_piped() -> bool:
+    """Whether standard input is a pipe or a file, and not a terminal or closed."""
+    return sys.stdin is not None and not sys.stdin.isatty()
+
+
+def standard_input() -> TextIO:
+    if sys.stdin is None:
+        raise RequestError("standard input is closed; pipe something in, or name a file")
+    return sys.stdin
+
+
 def read_standard_input() -> str:
-    return decode_text(sys.stdin.buffer.read(), "standard input", RequestError)
+    return decode_text(standard_input().buffer.read(), "standard input", RequestError)
 
 
 def text_or_file(text: str) -> str:

@@ -22,6 +22,7 @@ from .options import (
     check_chat_template_option,
     check_model_options,
     given_text,
+    is_piped,
     load_model,
     read_prompt,
     sampling_params,
@@ -45,7 +46,7 @@ def add_parser(verbs: Any) -> None:
         "true entropy of the distribution that it was chosen from, the gate and the likeliest alternatives. With "
         "none of --out, --json-out and --json, prints the text in colours and the figures.",
     )
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="generate from this prompt")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="generate from this prompt; - reads standard input")
     parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file, without its last newline")
     parser.add_argument("--text", metavar="TEXT", help="trace this text as it is, or @FILE; nothing is generated")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
@@ -66,15 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_model_options(args)
     _check_options_of_text(args)
-    given = [value for value in (args.prompt, args.file, args.text) if value is not None]
-    if len(given) != 1:
-        raise RequestError(f"{len(given)} of PROMPT, --file and --text are given; give one")
-    if args.prompt is not None:
-        text = given_text(args, "PROMPT", args.prompt)
-    elif args.file is not None:
-        text = read_prompt(args.file)
-    else:
-        text = text_or_file(args.text) if args.text.startswith("@") else given_text(args, "--text", args.text)
+    text = _read_text(args)
     check_chat_template_option(args, as_chat=args.chat)
     sampling_params(args)
     pages = [Path(args.out)] if args.out is not None else []
@@ -95,6 +88,21 @@ def run(args: argparse.Namespace) -> int:
             found = trace_generation(llm, prompt, params)
     _write(args, found)
     return 0
+
+
+def _read_text(args: argparse.Namespace) -> str:
+    """Takes the prompt or the text from the argument, the file or standard input."""
+    given = [value for value in (args.prompt, args.file, args.text) if value is not None]
+    piped = read_prompt("-") if not given and is_piped() else ""
+    if piped.strip():
+        return piped
+    if len(given) != 1:
+        raise RequestError(f"{len(given)} of PROMPT, --file and --text are given; give one")
+    if args.text is not None:
+        return text_or_file(args.text) if args.text.startswith("@") else given_text(args, "--text", args.text)
+    if args.file is not None or args.prompt == "-":
+        return read_prompt(args.file or "-")
+    return given_text(args, "PROMPT", args.prompt)
 
 
 def _check_options_of_text(args: argparse.Namespace) -> None:

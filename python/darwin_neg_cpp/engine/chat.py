@@ -15,9 +15,9 @@ from ..errors import RequestError, one_line
 from ..files.input_file import shown
 from ..results import ChatChunk, ChatReply, Chunk, Generation, ToolCall
 from ..sampling import SampleOptions, SamplingParams
-from . import chat_request, template_errors
+from . import chat_messages, chat_request, template_errors
 from .stream import Stream
-from .user_text import UserText
+from .user_text import Given, UserText
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -98,6 +98,13 @@ class StreamSplitter:
         return ChatChunk(text=new_text, reasoning=new_reasoning, chunk=chunk, tool_calls=done)
 
 
+def check_template_options(options: Mapping[str, Any]) -> None:
+    """Refuses options that a template does not have. Errors: RequestError."""
+    known = TemplateOptions.__annotations__
+    if unknown := sorted(set(options) - set(known)):
+        raise RequestError(f"unknown option {unknown[0]!r}; known are {', '.join(known)}")
+
+
 def split_options(options: ChatOptions) -> tuple[TemplateOptions, dict[str, Any]]:
     """The options of the template, and those of sampling."""
     sampling: dict[str, Any] = {**options}
@@ -123,19 +130,19 @@ def render(
     tools = chat_request.read_tools(options.get("tools"), options.get("tool_choice", "auto"))
     variables, thinking = chat_request.read_kwargs(options.get("chat_template_kwargs"), options.get("enable_thinking"))
     # made before anything is walked through: what has no end, or is no JSON, is refused here
-    messages_json, tools_json = json_text("messages", list(messages)), chat_request.tools_text(tools.tools)
-    shown_messages, shown_tools, cut = user_text.protect(messages, tools.tools)
-    if cut:
-        messages_json, tools_json = json_text("messages", shown_messages), chat_request.tools_text(shown_tools)
+    json_text("messages", list(messages))
+    chat_request.tools_text(tools.tools)
+    json_text("chat_template_kwargs", variables)
+    shown, cut = user_text.protect(Given(chat_messages.tidied(messages), tools.tools, variables))
     with one_line():
         return engine.apply_chat_template(
-            messages_json,
-            tools_json=tools_json,
+            json_text("messages", shown.messages),
+            tools_json=chat_request.tools_text(shown.tools),
             callable_json="" if tools.callable == tools.tools else chat_request.tools_text(tools.callable),
             tool_choice=tools.choice,
             enable_thinking=thinking,
             add_generation_prompt=check_flag("add_generation_prompt", add_generation_prompt),
-            template_kwargs_json=json_text("chat_template_kwargs", variables) if variables else "",
+            template_kwargs_json=json_text("chat_template_kwargs", shown.variables) if variables else "",
             parallel_tool_calls=None if parallel is None else check_flag("parallel_tool_calls", parallel),
             json_schema=json_schema,
             has_grammar=has_grammar,
@@ -151,6 +158,7 @@ def check_messages(messages: Sequence[Message]) -> None:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise RequestError(f'messages[{i}] must be a dict with a "role"')
         content = message.get("content")
+        chat_messages.check_fields(f"messages[{i}]", message)
         if content is None and not message.get("tool_calls"):
             raise RequestError(f'messages[{i}] has no "content"')
         if content is not None and not isinstance(content, (str, list)):

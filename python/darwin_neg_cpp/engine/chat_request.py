@@ -68,7 +68,7 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None, tool_choice: object = 
         not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools)
     ):
         raise RequestError('tools must be a list like [{"type": "function", "function": {"name": ...}}]')
-    offered = list(tools or ())
+    offered = [_without_empty_description(tool) for tool in tools or ()]
     for tool in offered:
         _check_strict(tool)
     choice, names = _read_choice("auto" if tool_choice is None else tool_choice)
@@ -104,6 +104,14 @@ def _check_strict(tool: Mapping[str, Any]) -> None:
             f"tools: the parameters of {shown(function.get('name'))} are strict, but have keywords that llama.cpp does "
             "not enforce in calls (patterns, bounds below zero ...); leave them out, or leave out strict"
         )
+
+
+def _without_empty_description(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A tool as classes of data write it out: what has no description has None, and llama.cpp wants text."""
+    function = tool.get("function")
+    if isinstance(function, Mapping) and function.get("description", "") is None:
+        return {**tool, "function": {name: value for name, value in function.items() if name != "description"}}
+    return tool
 
 
 def _read_choice(tool_choice: object) -> tuple[str, list[str] | None]:

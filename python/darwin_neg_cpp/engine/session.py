@@ -218,6 +218,7 @@ class Session:
     ) -> tuple[Sequence[str], bool]:
         """The text of a conversation, cut where no token may reach across, and whether it is open: whether something
         of the answer's message is its end."""
+        conversation.check_template_options(options)
         field = continuation.continued_field(options, add_generation_prompt)
         if field is not None:
             return continuation.render_open(self.render, messages, field, options), True

@@ -22,6 +22,7 @@ MOST = 300  # characters of what is quoted
 _RULE = re.compile(r"\bError: Jinja Exception: (.*)$")
 _FAULT = re.compile(r"\bWhile executing \w+ at line (\d+), column \d+ in source: .*?\^? ?Error: (.*)$")
 _PARSED = re.compile(r"^messages or tools: Failed to parse (messages|tools): (?:\[json\.exception\.[\w.]+\] )?(.*)$")
+_ARGUMENTS = re.compile(r"Failed to parse tool call arguments as JSON: (?:\[json\.exception\.[\w.]+\] )?(.*)$")
 _SCHEMA = re.compile(r"\bJSON schema error at (.*?): (.*)$")
 _FORM = {
     "messages": '{"role": ..., "content": "text"}',
@@ -50,13 +51,17 @@ def retold(render: Callable[P, T]) -> Callable[P, T]:
                 given.arguments["messages"] = first
                 render(*given.args, **given.kwargs)
 
-            raise explain(error, messages, again) from None
+            asked = "json_schema" if given.kwargs.get("json_schema") else "tools"
+            raise explain(error, messages, again, asked) from None
 
     return call
 
 
-def explain(error: RequestError, messages: Sequence[Any], render: Callable[[Sequence[Any]], object]) -> RequestError:
-    """The error of rendering `messages`, in the user's terms. render: does it again, for the first of them."""
+def explain(
+    error: RequestError, messages: Sequence[Any], render: Callable[[Sequence[Any]], object], asked: str
+) -> RequestError:
+    """The error of rendering `messages`, in the user's terms. render: does it again, for the first of them.
+    asked: where the schema of the answer stands."""
     text = " ".join(str(error).split())
     if rule := _RULE.search(text):
         where = _first_refused(rule[1], messages, render)
@@ -70,7 +75,13 @@ def explain(error: RequestError, messages: Sequence[Any], render: Callable[[Sequ
         form = _FORM["tool_calls" if kind == "messages" and re.search("tool call|arguments", why) else kind]
         return RequestError(f"{where}: cannot be read: {_quoted(why)}; OpenAI's form is {form}")
     if schema := _SCHEMA.search(text):
-        return RequestError(f"json_schema, or the parameters of a tool: {_quoted(schema[2])} (at {_quoted(schema[1])})")
+        whose = "json_schema" if asked == "json_schema" else "tools: the parameters of a function"
+        return RequestError(f"{whose}: {_quoted(schema[2])} (at {_quoted(schema[1])})")
+    if arguments := _ARGUMENTS.search(text):
+        where = _first_refused(arguments[1], messages, render)
+        return RequestError(
+            f"{where}: the arguments of a tool call are not JSON ({_quoted(arguments[1])}); write an object as text"
+        )
     if fault := _FAULT.search(text):
         return RequestError(
             f"the chat template fails at its line {fault[1]}: {_quoted(fault[2])}; pass another chat_template"

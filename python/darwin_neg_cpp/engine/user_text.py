@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .token_ids import split_added
@@ -20,6 +21,15 @@ _TAG = re.compile(r"[<\[{|]\S*[>\]}|]")
 _THINKING = re.compile("think|reason", re.IGNORECASE)
 _SHOWN_OF_A_TOOL = ("description", "title", "$comment")
 _PRIVATE_USE = range(0xE000, 0xF900)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a template is given. variables: more of them; of these, `documents` are texts that somebody else wrote."""
+
+    messages: list[dict[str, Any]]
+    tools: list[Any]
+    variables: dict[str, Any]
 
 
 class UserText:
@@ -42,20 +52,26 @@ class UserText:
         self._of_answers = _pattern({text for text in control if not _THINKING.search(text)})
         self._template = template
 
-    def protect(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[Any], list[Any], str]:
-        """Messages and tools with marks, and the mark, or "" where none is needed."""
-        plain = [dict(message) for message in messages], list(tools)
+    def protect(self, plain: Given) -> tuple[Given, str]:
+        """The same with marks, and the mark, or "" where none is needed."""
         if self._marked(plain, "\ue000") == plain:
-            return *plain, ""
+            return plain, ""
         # a private-use character that nobody has written
         written = self._template + repr(plain)
         mark = next(chr(code) for code in _PRIVATE_USE if chr(code) not in written and f"\\u{code:04x}" not in written)
-        return *self._marked(plain, mark), mark
+        return self._marked(plain, mark), mark
 
-    def _marked(self, plain: tuple[list[Any], list[Any]], mark: str) -> tuple[list[Any], list[Any]]:
-        return [self._mark_message(message, mark) for message in plain[0]], self._mark_described(plain[1], mark)
+    def _marked(self, plain: Given, mark: str) -> Given:
+        documents = {
+            name: self._mark_values(value, self._everywhere, mark)
+            for name, value in plain.variables.items()
+            if name == "documents"
+        }
+        return Given(
+            [self._mark_message(message, mark) for message in plain.messages],
+            self._mark_described(plain.tools, mark),
+            {**plain.variables, **documents},
+        )
 
     def _mark_message(self, message: Mapping[str, Any], mark: str) -> dict[str, Any]:
         pattern = self._of_answers if message.get("role") == "assistant" else self._everywhere
