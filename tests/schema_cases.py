@@ -93,6 +93,10 @@ OBEYED: list[tuple[Any, Callable[[Any], bool]]] = [
         lambda x: len(set(x)) == len(x) in (3, 4),
     ),
     ({"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 2}, lambda x: sum(x) == 1),
+    (
+        {"type": "array", "items": {"enum": [1, 1.0, True, "1"]}, "uniqueItems": True},
+        lambda x: sum(map(_is_number, x)) < 2,
+    ),
     ({"type": "array", "contains": {"type": "null"}}, lambda x: None in x),
     (
         {"type": "array", "items": {"type": "boolean"}, "contains": {"const": True}, "minContains": 2},

@@ -42,6 +42,11 @@ def test_an_automaton_accepts_what_re_finds(expression: str) -> None:
     assert [text for text in TEXTS if accepts(one, text) != bool(re.search(expression, text))] == []
 
 
+def test_two_escapes_of_a_surrogate_pair_are_one_character() -> None:
+    for expression in (r"^\ud83d\ude00$", r"^[\uD83D\uDE00-\uD83D\uDE02]$", r"^\u{1f600}$"):
+        assert accepts(automaton(expression), "😀") and not accepts(automaton(expression), "😎"), expression
+
+
 def test_a_date_is_one_of_the_calendar() -> None:
     one = automaton(f"^({FORMATS['date']})$")
     for year in (0, 4, 1900, 1996, 2000, 2023, 2024, 2100, 9996):

@@ -104,12 +104,16 @@ class Arrays:
         """Literals of all values that a schema allows, if they are few."""
         if isinstance(schema, bool):
             return None
-        out: list[str] = []
+        out: dict[object, str] = {}  # 1 and 1.0 are the same value
         for words in self.visitor.cases(self.visitor.merger.words(schema, path), path):
             if "enum" in words:
-                out += [literal(compact(value)) for value in words["enum"] if allows(words, value, path)]
+                for value in words["enum"]:
+                    if allows(words, value, path):
+                        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                        out.setdefault(value if is_number else compact(value), literal(compact(value)))
             elif words.keys() == {"type"} and set(words["type"]) <= {"boolean", "null"}:
-                out += ['"true"', '"false"'] * ("boolean" in words["type"]) + ['"null"'] * ("null" in words["type"])
+                texts = ["true", "false"] * ("boolean" in words["type"]) + ["null"] * ("null" in words["type"])
+                out |= {text: literal(text) for text in texts}
             else:
                 return None
-        return list(dict.fromkeys(out))
+        return list(out.values())

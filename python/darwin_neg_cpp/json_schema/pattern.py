@@ -15,6 +15,7 @@ from .charset import Ranges
 
 MAX_STATES = 20_000
 MAX_DEPTH = 60
+_PAIR = re.compile(r"([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")  # one character of two escapes
 _BEGIN, _END = "begin", "end"  # edges that are open at the begin and at the end of the text alone
 
 
@@ -225,6 +226,10 @@ class _Parser:
         controls = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
         if letter in controls and not (letter == "0" and self._next().isdigit()):
             return ((controls[letter], controls[letter]),)
+        if letter == "u" and (pair := _PAIR.match(self.text, self.at)):
+            self.at = pair.end()
+            code = 0x10000 + (int(pair[1], 16) - 0xD800) * 0x400 + int(pair[2], 16) - 0xDC00
+            return ((code, code),)
         if letter in "xu":
             braces = re.compile(r"\{([0-9a-fA-F]{1,6})\}").match(self.text, self.at)
             digits = braces[1] if braces and letter == "u" else self._take(2 if letter == "x" else 4)
