@@ -47,9 +47,12 @@ endif()
 foreach(option LLAMA_BUILD_TOOLS LLAMA_BUILD_SERVER)  # the server is one of the tools; of the others, only what is asked for is built
   set(${option} ${with_server} CACHE BOOL "set by darwin-neg-cpp" FORCE)
 endforeach()
-# nothing of llama.cpp is installed, downloads at build time, or starts other programs
-foreach(off LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_BUILD_MTMD LLAMA_USE_PREBUILT_UI
-    LLAMA_OPENSSL LLAMA_LLGUIDANCE LLAMA_SUBPROCESS LLAMA_TOOLS_INSTALL LLAMA_ALL_WARNINGS GGML_CCACHE)
+# The server's router, shell tools and MCP servers are other programs, which it starts when it is asked for them. A video is
+# taken apart by one too, whoever sends it: images and sound need none.
+set(LLAMA_SUBPROCESS ON CACHE BOOL "set by darwin-neg-cpp" FORCE)
+# nothing of llama.cpp is installed, or downloads at build time
+foreach(off MTMD_VIDEO LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_BUILD_MTMD LLAMA_USE_PREBUILT_UI
+    LLAMA_OPENSSL LLAMA_LLGUIDANCE LLAMA_TOOLS_INSTALL LLAMA_ALL_WARNINGS GGML_CCACHE)
   set(${off} OFF CACHE BOOL "set by darwin-neg-cpp" FORCE)
 endforeach()
 add_subdirectory(${llama_dir} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL)

@@ -17,7 +17,7 @@ import darwin_neg_cpp
 import http_server
 from darwin_neg_cpp import ModelFileError, RequestError
 from darwin_neg_cpp.cli.main import main
-from darwin_neg_cpp.server import serve as room
+from darwin_neg_cpp.server import process
 
 Start = Callable[..., http_server.Server]
 
@@ -26,7 +26,7 @@ Start = Callable[..., http_server.Server]
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What llama-server would have been started with."""
     calls: list[list[str]] = []
-    monkeypatch.setattr(room, "run_llama_server", lambda arguments: calls.append(list(arguments)) or 0)
+    monkeypatch.setattr(process, "run_llama_server", lambda arguments: calls.append(list(arguments)) or 0)
     return calls
 
 
@@ -48,7 +48,7 @@ def test_options_reach_the_server(asked: list[list[str]], server_models: http_se
         ("--neg-threshold", "0.5"), ("--neg-top-k", "7"), ("--host", "localhost"), ("--port", "0"), ("-c", "512"),
         ("--api-key-file", str(keys)), ("-np", "2"), ("-t", "1"), ("-ngl", "0"), ("--spec-type", "draft-mtp"),
         ("--spec-draft-n-max", "2"), ("--rpc", "a:1,b:2"), ("--max-queue", "5"), ("--lora", str(keys)),
-        ("--ctx-checkpoints", "8"), ("--alias", "base"), ("--cache-ram", "2048"),
+        ("--cors-origins", "localhost"), ("--ctx-checkpoints", "8"), ("--alias", "base"), ("--cache-ram", "2048"),
     ):  # fmt: skip
         assert value_of(given, flag) == value, flag
     assert "--no-temp-scale" in given and given[-3:] == ["--no-ui", "-fa", "off"]
@@ -91,6 +91,8 @@ def test_a_repository_is_fetched(asked: list[list[str]], monkeypatch: pytest.Mon
         (["-m", "MODEL", "surplus"], "two models given, surplus and "),
         (["--demo", "-m", "MODEL"], "--demo brings its own model"),
         (["-m", "MODEL", "--no-such-option"], "--no-such-option"),
+        (["-m", "MODEL", "--", "--tools", "all"], "--tools lets clients start programs on this machine; leave it out"),
+        (["-m", "MODEL", "--", "--mcp_servers_json", "{}"], "--mcp_servers_json lets clients start programs"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -131,6 +133,18 @@ def test_signals_end_it_cleanly(server_models: http_server.Models, sent: signal.
         assert server.ok("/v1/completions", {"prompt": "a", "max_tokens": 4})["usage"]["completion_tokens"] > 0
         server.process.send_signal(sent)
         assert server.process.wait(30) == code
+
+
+def test_raw_without_a_model_is_llama_servers_router(tmp_path: Path) -> None:
+    """It starts a server for each model: this package again, though the program that runs is Python."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    model = http_server.write_models(tmp_path).neg
+    model.rename(folder / "one.gguf")
+    with http_server.Server("--models-dir", folder, "-c", 256, "-t", 1, "--no-warmup") as server:
+        request = {"model": "one", "prompt": "a", "max_tokens": 4, "return_neg": True, "ignore_eos": True}
+        assert len(server.ok("/v1/completions", request)["choices"][0]["neg"]["entropy"]) == 4
+        assert server.close() == 0
 
 
 def test_one_copy_of_ggml_and_none_of_the_server_until_it_is_asked_for() -> None:

@@ -72,10 +72,11 @@ def _add_server_options(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..server import process
     from ..server import serve as server
 
     if args.raw:
-        return server.run_llama_server(args.argv[args.argv.index("--raw") + 1 :])
+        return process.run_llama_server(args.argv[args.argv.index("--raw") + 1 :])
     if args.name and args.model:
         raise RequestError(f"two models given, {args.name} and {args.model}; llama-server's options come after --")
     model, side_car = args.model or args.name, args.side_car

@@ -12,15 +12,15 @@ import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from ..checks import check_integer
-from ..errors import DarwinNegError, ModelFileError, RequestError
+from ..errors import ModelFileError, RequestError
 from ..files.input_file import shown_path
 from ..files.usable_cpus import usable_cpus
 from ..gguf_file.preflight import check_runnable
+from . import process
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ PAGE = Path(__file__).resolve().parents[1] / "data" / "serve"
 # llama-server keeps 32 checkpoints of a recurrent state for each slot, and 8 GiB of finished prompts
 LAPTOP = ("--ctx-checkpoints", "8", "--cache-ram", "2048")
 
+# options by which llama-server starts other programs, or lets clients do so; the last two are the same
+STARTING_PROGRAMS = ("--tools", "--tools-runtime", "--mcp-servers-config", "--mcp-servers-json", "--agent", "-ag")
 Text = str | os.PathLike[str]
 
 
@@ -85,8 +87,10 @@ def serve(
         if file is not None and not os.path.isfile(file):
             raise RequestError(f"{name} must be a file, and {shown_path(os.fspath(file))} is none; check the path")
     check_port(host, port)
+    check_programs(options)
     argv = ["-m", path, "--host", host, "--port", str(port), "--path", str(PAGE), "--kv-unified", *LAPTOP]
     argv += ["--alias", Path(path).stem]  # by default clients are told the whole path
+    argv += ["--cors-origins", "localhost"]  # by default any page of the web may ask, through the user's own browser
     argv += ["-np", str(n_parallel), "-c", str(n_ctx), "-t", str(n_threads or usable_cpus().default_threads)]
     given: list[tuple[str, object]] = [
         ("--neg-file", head),
@@ -110,19 +114,7 @@ def serve(
         argv += ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(mtp)]
     if open_page:
         _open_when_ready(host, port)
-    return run_llama_server([*argv, *options])
-
-
-def run_llama_server(arguments: Sequence[str]) -> int:
-    """Runs llama-server with its own arguments in this process, and returns its exit code."""
-    try:
-        module = import_module("darwin_neg_cpp._server")
-    except ModuleNotFoundError:
-        raise DarwinNegError(
-            "this build has no server; build the package with -DDARWIN_NEG_BUILD_SERVER=ON, its default"
-        ) from None
-    code: int = module.llama_server(["llama-server", *arguments])
-    return code
+    return process.run_llama_server([*argv, *options])
 
 
 def find_model(model: Text, side_car: Text | None) -> tuple[str, str | None]:
@@ -155,6 +147,15 @@ def check_port(host: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:
             raise RequestError(f"port must be free, and {port} is in use on {host}; give another one") from None
         raise RequestError(f"host and port must be free to listen on, got {host}:{port} ({error.strerror})") from None
+
+
+def check_programs(options: Sequence[str]) -> None:
+    """Raises RequestError where clients could start programs on this machine, by an option or a variable."""
+    for flag in STARTING_PROGRAMS:
+        variable = "LLAMA_ARG_" + flag.strip("-").replace("-", "_").upper()
+        for name in (flag, flag.replace("-", "_").replace("__", "--", 1), variable):
+            if name in (os.environ if name == variable else options):
+                raise RequestError(f"{name} lets clients start programs on this machine; leave it out, or use --raw")
 
 
 def _open_when_ready(host: str, port: int) -> None:
