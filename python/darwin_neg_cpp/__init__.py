@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .protocols import Answer, ModeConfig, Question
     from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
+    from .server.serve import serve
 
 _LAZY = {
     "DarwinNEG": "llm",
@@ -30,6 +31,7 @@ _LAZY = {
     "NegTrace": "results",
     "Scores": "results",
     "TokenLogprobs": "results",
+    "serve": "server.serve",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "TokenLogprobs",
     "__version__",
     "load_darwin_neg",
+    "serve",
 ]
 
 
@@ -65,8 +68,8 @@ def __getattr__(name: str) -> Any:
             return version("darwin-neg-cpp")
         except PackageNotFoundError:  # used from a checkout
             return "0.0.0+checkout"
-    if name == "_core":
-        return _load_core()
+    if name in ("_core", "_server"):
+        return _load_compiled(name)
     if name in _LAZY:
         from importlib import import_module
 
@@ -76,8 +79,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _load_core() -> Any:
-    """Imports the compiled engine, whose threads then wait for each other awake for microseconds, and then asleep.
+def _load_compiled(name: str) -> Any:
+    """Imports the engine or the server, whose threads then wait for each other awake for microseconds, and then asleep.
 
     Every operation of a graph ends with threads that wait. GNU's OpenMP lets them spin for milliseconds, and on cores
     that are busy with other work, a thread that spins uses up the time of the one that it waits for: a token then takes
@@ -91,7 +94,7 @@ def _load_core() -> Any:
     if not given:
         os.environ["GOMP_SPINCOUNT"] = "1000"
     try:
-        return import_module("._core", __name__)
+        return import_module(f".{name}", __name__)
     except ModuleNotFoundError as error:
         raise AttributeError(str(error)) from error  # so that Python's import statement raises an error of its own
     finally:
