@@ -24,11 +24,11 @@ BASE = ("files", "checks", "results", "openai_json", "errors")  # every other ro
 BELOW: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "cli": ("serve", "eval", "training", "trace"),
-    "serve": ("__init__",),
+    "serve": ("llm",),  # what the package exports of it takes it from there
     "eval": ("__init__",),
     "training": ("__init__", "trace"),  # how well predicted and measured entropy agree is computed in trace/
     "trace": ("__init__",),
-    "__init__": ("llm",),  # the package's public names and its version
+    "__init__": ("llm", "serve"),  # the package's public names and its version
     "llm": ("pretrained", "protocols", "demo_model"),
     "pretrained": ("convert",),
     "protocols": ("engine",),

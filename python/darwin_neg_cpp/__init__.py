@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .protocols import Answer, ModeConfig, Question
     from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
+    from .serve.remote_engine import RemoteEngine
 
 _LAZY = {
     "DarwinNEG": "llm",
@@ -23,6 +24,7 @@ _LAZY = {
     "Question": "protocols",
     "Neg": "sampling",
     "SamplingParams": "sampling",
+    "RemoteEngine": "serve.remote_engine",
     "ChatChunk": "results",
     "ChatReply": "results",
     "Chunk": "results",
@@ -48,6 +50,7 @@ __all__ = [
     "NegTrace",
     "OutputError",
     "Question",
+    "RemoteEngine",
     "RequestError",
     "SamplingParams",
     "Scores",
