@@ -46,12 +46,12 @@ lint: $(VENV)/.tests
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run --Werror cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+	clang-format --dry-run --Werror cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
 
 format: $(VENV)/.tests
 	ruff check --fix .
 	ruff format .
-	clang-format -i cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+	clang-format -i cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
 
 # builds the C++ tests and all they call, llama.cpp's patched files included, with the sanitizers $(1), and runs them
 define sanitized_tests
@@ -98,7 +98,7 @@ pytest: $(VENV)/.tests install stock browser
 # the module beside the Python files, for work in a checkout
 dev: $(VENV)/.tests
 	cmake -G Ninja -S . -B build/dev -DPython_EXECUTABLE=$(BIN)/python -DDARWIN_NEG_BUILD_TESTS=ON
-	cmake --build build/dev --target _core cpp-tests
+	cmake --build build/dev --target _core _server cpp-tests
 
 docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
@@ -125,4 +125,4 @@ gpu: $(VENV)/.tests
 	$(BIN)/python benchmarks/modes.py
 
 clean:
-	rm -rf build $(VENV) python/darwin_neg_cpp/_core*.so
+	rm -rf build $(VENV) python/darwin_neg_cpp/*.so

@@ -1,7 +1,9 @@
-# The pinned llama.cpp, patched, as targets `llama` and `llama-common`. See llama_source.py for where it comes from.
+# The pinned llama.cpp, patched, as targets `llama`, `llama-common` and `llama-server-impl`. See llama_source.py for where it
+# comes from. They and ggml are shared libraries, so that the modules _core and _server use one copy of them.
 
 set(DARWIN_NEG_LLAMA_DIR "" CACHE PATH "llama.cpp checkout of the pinned commit, used instead of the download (never written to)")
 set(DARWIN_NEG_LLAMA_TARBALL "" CACHE FILEPATH "the pinned source distribution, already downloaded")
+option(DARWIN_NEG_BUILD_SERVER "build the Python module _server, llama.cpp's HTTP server, which `darwin-neg serve` starts" ON)
 option(DARWIN_NEG_BUILD_TOOLS "also offer llama.cpp's own tools (llama-completion, llama-quantize, llama-bench) as targets" OFF)
 
 find_package(Python COMPONENTS Interpreter REQUIRED)
@@ -34,13 +36,19 @@ foreach(field sha256 commit llama_version build_number)
   string(JSON DARWIN_NEG_PIN_${field} GET "${pin}" ${field})
 endforeach()
 
-set(BUILD_SHARED_LIBS OFF)
+set(BUILD_SHARED_LIBS ON)
 set(LLAMA_BUILD_COMMIT ${DARWIN_NEG_PIN_commit})
 set(LLAMA_BUILD_NUMBER ${DARWIN_NEG_PIN_build_number})
 set(LLAMA_BUILD_COMMON ON)
-set(LLAMA_BUILD_TOOLS ${DARWIN_NEG_BUILD_TOOLS})
+set(with_server OFF)
+if(DARWIN_NEG_BUILD_TOOLS OR (DARWIN_NEG_BUILD_PYTHON AND DARWIN_NEG_BUILD_SERVER))
+  set(with_server ON)
+endif()
+foreach(option LLAMA_BUILD_TOOLS LLAMA_BUILD_SERVER)  # the server is one of the tools; of the others, only what is asked for is built
+  set(${option} ${with_server} CACHE BOOL "set by darwin-neg-cpp" FORCE)
+endforeach()
 # nothing of llama.cpp is installed, downloads at build time, or starts other programs
-foreach(off LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_BUILD_SERVER LLAMA_BUILD_MTMD LLAMA_USE_PREBUILT_UI
+foreach(off LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_BUILD_MTMD LLAMA_USE_PREBUILT_UI
     LLAMA_OPENSSL LLAMA_LLGUIDANCE LLAMA_SUBPROCESS LLAMA_TOOLS_INSTALL LLAMA_ALL_WARNINGS GGML_CCACHE)
   set(${off} OFF CACHE BOOL "set by darwin-neg-cpp" FORCE)
 endforeach()
@@ -52,3 +60,42 @@ target_sources(llama PRIVATE ${neg_sources})
 set_source_files_properties(${neg_sources} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 target_include_directories(llama PUBLIC ${PROJECT_SOURCE_DIR}/cpp/neg)
 target_link_libraries(llama PRIVATE vendor-hash)
+
+# Our part of the HTTP server, where it is built
+if(TARGET server-context)
+  target_sources(server-context PRIVATE ${PROJECT_SOURCE_DIR}/cpp/server/server-neg.cpp)
+  target_include_directories(server-context PUBLIC ${PROJECT_SOURCE_DIR}/cpp/server)
+endif()
+
+# The libraries lie beside the modules, in the package. Their names are our own, since a process that has loaded a library does
+# not load another of the same name: with llama.cpp's names, any other package's ggml would take the place of ours. A wheel has
+# no symbolic links, so the names carry no version.
+set(shared_libraries ggml-base ggml llama llama-common)
+if(NOT GGML_BACKEND_DL)
+  list(APPEND shared_libraries ${GGML_AVAILABLE_BACKENDS})  # of this and earlier configurations: not all of them need exist
+endif()
+if(with_server)
+  list(APPEND shared_libraries mtmd llama-server-impl)
+endif()
+set(DARWIN_NEG_LIBRARIES)
+foreach(library ${shared_libraries})
+  if(TARGET ${library})
+    list(APPEND DARWIN_NEG_LIBRARIES ${library})
+  endif()
+endforeach()
+if(APPLE)
+  set(beside_itself @loader_path)
+else()
+  set(beside_itself $ORIGIN)
+endif()
+foreach(library ${DARWIN_NEG_LIBRARIES})
+  string(REGEX REPLACE "-impl$" "" name ${library})
+  foreach(property VERSION SOVERSION MACHO_CURRENT_VERSION PUBLIC_HEADER PRIVATE_HEADER)
+    set_property(TARGET ${library} PROPERTY ${property})
+  endforeach()
+  set_target_properties(${library} PROPERTIES OUTPUT_NAME darwin-neg-${name} INSTALL_RPATH ${beside_itself})
+  if(UNIX AND NOT APPLE AND NOT DARWIN_NEG_SANITIZE)
+    # a name that none of the libraries has is an error here, not in somebody's process
+    target_link_options(${library} PRIVATE LINKER:--no-undefined)
+  endif()
+endforeach()

@@ -28,12 +28,14 @@ from apply_patch import patched_texts
 ROOT = Path(__file__).resolve().parent.parent
 PIN = json.loads((ROOT / "cmake" / "llama_pin.json").read_text("utf-8"))
 PATCHES = sorted((ROOT / "patches").glob("*.patch"))
-LAYOUT_VERSION = "1"  # of the unpacked tree; raise it when what is unpacked changes
+LAYOUT_VERSION = "2"  # of the unpacked tree; raise it when what is unpacked changes
 MARKER = ".darwin-neg.json"
 
 # Not needed to build; together more than half of the tree. `.git` is a dangling pointer that breaks git commands in the
 # tree.
 SKIPPED = (".git", "docs", "media", "benches", "models", "app", "ci", "examples", "tools/ui", "tests", "pocs")
+# What the build of the HTTP server reads of a skipped folder, the web interface's: it makes an empty one.
+KEPT = ("tools/ui/CMakeLists.txt", "tools/ui/ui.cpp.in", "tools/ui/ui.h.in")
 # Test-time oracles of this project: llama.cpp's own converter, a real vocabulary and chat templates.
 TEST_EXTRAS = ("models/ggml-vocab-qwen35.gguf", "models/templates")
 # What the build reads of a checkout; the rest may change without another copy of it.
@@ -125,7 +127,7 @@ def find_tarball(given: Path | None) -> Path:
 def wanted(name: str, with_tests: bool) -> bool:
     inside = [name == skipped or name.startswith(skipped + "/") for skipped in SKIPPED]
     if any(inside):
-        return with_tests and any(name.startswith(extra) for extra in TEST_EXTRAS)
+        return name in KEPT or (with_tests and any(name.startswith(extra) for extra in TEST_EXTRAS))
     return with_tests or not any(name == part or name.startswith(part + "/") for part in CONVERTER)
 
 
@@ -186,6 +188,10 @@ def copy_checkout(checkout: Path, target: Path) -> None:
         return [name for name in names if Path(folder) / name in skipped]
 
     shutil.copytree(checkout, target, ignore=ignore, dirs_exist_ok=True)
+    for name in KEPT:
+        if (checkout / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(checkout / name, target / name)
 
 
 def is_patched(tree: Path) -> bool:

@@ -23,13 +23,14 @@ BASE = ("files", "checks", "results", "openai_json", "errors")  # every other ro
 # what each room may import; whatever these may import, it may too
 BELOW: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
-    "cli": ("serve", "eval", "training", "trace"),
-    "serve": ("llm",),  # what the package exports of it takes it from there
+    "cli": ("eval", "training", "trace"),
     "eval": ("__init__",),
     "training": ("__init__", "trace"),  # how well predicted and measured entropy agree is computed in trace/
     "trace": ("__init__",),
-    "__init__": ("llm", "serve"),  # the package's public names and its version
+    "__init__": ("llm", "remote", "server"),  # the package's public names and its version
     "llm": ("pretrained", "protocols", "demo_model"),
+    "remote": ("protocols",),
+    "server": ("pretrained",),
     "pretrained": ("convert",),
     "protocols": ("engine",),
     "engine": ("sampling", "gguf_file"),
@@ -56,6 +57,7 @@ LAZY_ROOMS = ("cli", "__main__", "__init__")
 LAZY = {
     ("llm", "pretrained"),
     ("llm", "protocols"),
+    ("server", "pretrained"),
     ("eval", "__init__"),
 }  # the last: looking up the version takes time
 

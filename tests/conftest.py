@@ -23,6 +23,7 @@ sys.path.insert(0, str(TESTS))
 
 import darwin_neg_cpp  # noqa: E402
 import fake_core  # noqa: E402
+import http_server  # noqa: E402
 from darwin_neg_cpp import DarwinNEG  # noqa: E402
 from darwin_neg_cpp.files.cache_folder import cache_root  # noqa: E402
 from darwin_neg_cpp.neg import files as neg_files  # noqa: E402
@@ -188,6 +189,26 @@ def llm(fake: type[fake_core.Engine], file: Path) -> Iterator[DarwinNEG]:
     """A model of the scripted engine."""
     with DarwinNEG(file) as model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def server_models(tmp_path_factory: pytest.TempPathFactory) -> http_server.Models:
+    return http_server.write_models(tmp_path_factory.mktemp("server-models"))
+
+
+@pytest.fixture(scope="module")
+def start_server() -> Iterator[Callable[..., http_server.Server]]:
+    """start_server(*options) -> the server that runs with these options, started where it does not run yet."""
+    running: dict[tuple[str, ...], http_server.Server] = {}
+
+    def start(*options: object) -> http_server.Server:
+        key = tuple(map(str, options))
+        if key not in running:
+            running[key] = http_server.Server(*http_server.SMALL, *options)
+        return running[key]
+
+    yield start
+    assert {server.close() for server in running.values()} <= {0, http_server.ENDED}
 
 
 # for one module, not for the session: while playwright runs, its event loop counts as the running one of this thread,

@@ -329,16 +329,24 @@ common_chat_params ChatTemplate::render(common_chat_templates_inputs inputs,
         inputs.enable_thinking = enable_thinking.value_or(true);
         return common_chat_templates_apply(templates_.get(), inputs);
     }
-    common_chat_params out = common_chat_templates_apply(undecided.get(), inputs);
-    // usually the default is one of the two, and llama.cpp reads more from a template whose switch it can try
+    // Usually the default is one of the two, and llama.cpp reads more from a template whose switch it can try. What
+    // that is compared with is rendered alone: reading how answers look costs more than many renderings.
+    inputs.force_pure_content = true;
+    const std::string plain   = common_chat_templates_apply(undecided.get(), inputs).prompt;
+    inputs.force_pure_content = false;
+    std::vector<common_chat_params> switched;
     for (const bool on : {true, false}) {
-        inputs.enable_thinking    = on;
-        common_chat_params either = common_chat_templates_apply(templates_.get(), inputs);
-        if (either.prompt == out.prompt) {
-            return either;
+        inputs.enable_thinking = on;
+        switched.push_back(common_chat_templates_apply(templates_.get(), inputs));
+        if (switched.back().prompt == plain) {
+            return switched.back();
         }
     }
-    return out;
+    // of a few templates llama.cpp rewrites the messages first, which the plain prompt is without
+    common_chat_params out = common_chat_templates_apply(undecided.get(), inputs);
+    const auto same        = std::find_if(switched.begin(), switched.end(),
+                                          [&](const common_chat_params & each) { return each.prompt == out.prompt; });
+    return same == switched.end() ? out : *same;
 }
 
 // The grammar that the template has for answers in JSON, without what may stand around JSON alone; "" if there is none.

@@ -29,8 +29,8 @@ Places::Places(llama_context * context, const Sequences & sequences, MemoryKind 
 }
 
 void Places::clear() noexcept {
+    sequences_.clear();  // first: after a failure in the middle of a change, the memory may not bear to be read
     prefixes_.clear();
-    sequences_.clear();
     holder_ = nullptr;
     free_.clear();
     for (llama_seq_id seq = n_parallel_ - 1; seq >= 0; --seq) {
@@ -99,6 +99,7 @@ bool Places::place(Sample & sample, const Queue & queue, int64_t n_finished) {
         sample.n_shared = sample.n_past;
         sample.phase    = Sample::Phase::generating;
     } else {
+        prefixes_.set_aside(shared_by(queue));
         sample.n_past   = take_prefix(sample, queue);
         sample.n_shared = 0;
         sample.phase    = Sample::Phase::prefill;
@@ -203,6 +204,23 @@ PrefixCache::Wanted Places::wanted_by(const Queue & queue) const {
     };
 }
 
+PrefixCache::Shared Places::shared_by(const Queue & queue) {
+    return [&](const Tokens & text) {
+        int32_t most = 0;
+        for (const auto & request : queue) {
+            const int32_t n = common_length(text, request->prompt);
+            most            = std::max(most, n);
+            if (n < static_cast<int32_t>(request->prompt.size())) {
+                continue;  // what its samples have generated comes after that
+            }
+            for (const auto & sample : request->samples) {
+                most = std::max(most, common_length(text, request->tokens(*sample, request->n_tokens(*sample))));
+            }
+        }
+        return most;
+    };
+}
+
 Places::Source Places::running_source(const PrefixCache & prefixes, const Tokens & wanted, const Queue & queue) {
     Source best      = {nullptr, 0};
     const auto limit = static_cast<int32_t>(wanted.size()) - 1;
@@ -236,7 +254,7 @@ int32_t Places::take_prefix(Sample & sample, const Queue & queue) {
             const Sample & from = *source.sample;
             n = prefixes_.copy(from.request.tokens(from, from.n_past), from.seq, source.n_tokens, sample.seq);
         } else {
-            n = prefixes_.take(wanted, limit, sample.seq);
+            n = prefixes_.take(wanted, limit, sample.seq, wanted_by(queue));
         }
     }
     if (request.n_cached < 0) {

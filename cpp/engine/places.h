@@ -95,6 +95,7 @@ private:
     int32_t take_prefix(Sample & sample, const Queue & queue);
     void plan_checkpoints(Sample & sample, const Queue & queue) const;
     PrefixCache::Wanted wanted_by(const Queue & queue) const;
+    static PrefixCache::Shared shared_by(const Queue & queue);
 
     Sequences sequences_;
     PrefixCache prefixes_;

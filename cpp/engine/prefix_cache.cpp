@@ -12,6 +12,8 @@ namespace {
 
 // Less is not worth the bookkeeping.
 constexpr size_t k_min_tokens = 8;
+// Cells of others that may stay among those of a running text, for each entry: too few to be felt.
+constexpr int32_t k_max_idle = 256;
 
 }  // namespace
 
@@ -60,28 +62,47 @@ int32_t PrefixCache::longest(const Tokens & wanted, int32_t limit) const {
     return n;
 }
 
-int32_t PrefixCache::take(const Tokens & wanted, int32_t limit, llama_seq_id seq) {
+int32_t PrefixCache::take(const Tokens & text, int32_t limit, llama_seq_id seq, const Wanted & wanted) {
     Entry * best = nullptr;
     int32_t n    = 0;
     for (Entry & entry : entries_) {
-        const int32_t usable_here = usable(entry.tokens, entry.seq, wanted, limit);
+        const int32_t usable_here = usable(entry.tokens, entry.seq, text, limit);
         if (usable_here > n) {
             best = &entry;
             n    = usable_here;
         }
     }
-    for (Stored & stored : stored_) {
-        const int32_t usable_here = usable_of_stored(stored.state.tokens, wanted, limit);
-        if (usable_here > n && restore(stored.state, usable_here, seq)) {
-            stored.last_used = ++clock_;
-            return usable_here;
+    auto best_stored = stored_.end();
+    for (auto stored = stored_.begin(); stored != stored_.end(); ++stored) {
+        const int32_t usable_here = usable_of_stored(stored->state.tokens, text, limit);
+        if (usable_here > n) {
+            best_stored = stored;
+            n           = usable_here;
         }
+    }
+    if (best_stored != stored_.end()) {
+        return restore_stored(best_stored, n, seq, wanted) ? n : 0;
     }
     if (best == nullptr) {
         return 0;
     }
     best->last_used = ++clock_;
     return copy(best->tokens, best->seq, n, seq);
+}
+
+// What else is kept in the context gives way to it.
+bool PrefixCache::restore_stored(std::list<Stored>::iterator stored, int32_t n, llama_seq_id seq,
+                                 const Wanted & wanted) {
+    std::list<Stored> taken;  // out of reach of what moves to host memory meanwhile
+    taken.splice(taken.begin(), stored_, stored);
+    bool restored = restore(taken.front().state, n, seq);
+    while (!restored && drop_one(wanted)) {
+        restored = restore(taken.front().state, n, seq);
+    }
+    taken.front().last_used = ++clock_;
+    keep_to_limit(taken.front().stays ? 0 : taken.front().state.bytes.size());
+    stored_.splice(stored_.end(), taken);
+    return restored;
 }
 
 int32_t PrefixCache::copy(const Tokens & held, llama_seq_id from, int32_t n, llama_seq_id to) const {
@@ -155,6 +176,19 @@ bool PrefixCache::drop_one(const Wanted & wanted) {
     return true;
 }
 
+void PrefixCache::set_aside(const Shared & shared) {
+    if (kind_.needs_checkpoints()) {
+        return;
+    }
+    for (auto entry = entries_.begin(); entry != entries_.end();) {
+        const auto examined = entry++;
+        const auto n        = static_cast<int32_t>(examined->tokens.size());
+        if (n > k_max_idle && n - shared(examined->tokens) > k_max_idle && move_to_host(*examined)) {
+            forget(examined);
+        }
+    }
+}
+
 void PrefixCache::forget(std::list<Entry>::iterator entry) noexcept {
     sequences_.drop(entry->seq);
     free_.push_back(entry->seq);  // the capacity was reserved
@@ -176,43 +210,54 @@ int64_t PrefixCache::host_bytes_used() const {
 }
 
 // What a longer text beside it stands for is not worth a copy.
-void PrefixCache::move_to_host(const Entry & entry) {
+bool PrefixCache::move_to_host(const Entry & entry) {
     if (host_limit_ == 0) {
-        return;
+        return false;
     }
     const auto begins_with_it = [&](const Tokens & other) {
         return common_length(other, entry.tokens) == static_cast<int32_t>(entry.tokens.size());
     };
     for (const Entry & other : entries_) {
         if (&other != &entry && begins_with_it(other.tokens)) {
-            return;
+            return false;
         }
     }
     for (Stored & stored : stored_) {
         if (stored.state.tokens == entry.tokens ||
             (!kind_.needs_checkpoints() && begins_with_it(stored.state.tokens))) {
             stored.last_used = ++clock_;
-            return;
+            return true;
         }
     }
     if (llama_state_seq_get_size(context_, entry.seq) > host_limit_) {
-        return;
+        return false;
     }
     State state{entry.tokens, read_state(entry.seq)};
-    const auto used = [this] {
-        size_t bytes = 0;
-        for (const Stored & stored : stored_) {
-            bytes += stored.stays ? 0 : stored.state.bytes.size();
-        }
-        return bytes;
-    };
-    while (used() + state.bytes.size() > host_limit_) {
+    stored_.remove_if([&](const Stored & stored) {
+        const auto n = static_cast<int32_t>(stored.state.tokens.size());
+        return !stored.stays && !kind_.needs_checkpoints() && common_length(stored.state.tokens, entry.tokens) == n;
+    });
+    keep_to_limit(state.bytes.size());
+    stored_.push_back({std::move(state), ++clock_, false});
+    return true;
+}
+
+// Forgets what was used least recently until `more` bytes fit into host memory.
+void PrefixCache::keep_to_limit(size_t more) {
+    size_t used = more;
+    for (const Stored & stored : stored_) {
+        used += stored.stays ? 0 : stored.state.bytes.size();
+    }
+    while (used > host_limit_) {
         const auto oldest = std::min_element(stored_.begin(), stored_.end(), [](const Stored & a, const Stored & b) {
             return std::make_pair(a.stays, a.last_used) < std::make_pair(b.stays, b.last_used);
         });
+        if (oldest == stored_.end() || oldest->stays) {
+            return;
+        }
+        used -= oldest->state.bytes.size();
         stored_.erase(oldest);
     }
-    stored_.push_back({std::move(state), ++clock_, false});
 }
 
 std::vector<uint8_t> PrefixCache::read_state(llama_seq_id seq) const {

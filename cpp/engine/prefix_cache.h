@@ -47,10 +47,6 @@ public:
     // The number of tokens that `take` would give.
     int32_t longest(const Tokens & wanted, int32_t limit) const;
 
-    // Puts the longest beginning of `wanted` that is known into `seq`, which must be empty, and returns its number of
-    // tokens. The caller has the memory to hold it.
-    int32_t take(const Tokens & wanted, int32_t limit, llama_seq_id seq);
-
     // Copies the first n tokens of sequence `from`, which holds `held`, into `to`. Returns n, or 0 if it cannot be cut.
     int32_t copy(const Tokens & held, llama_seq_id from, int32_t n, llama_seq_id to) const;
 
@@ -60,11 +56,22 @@ public:
     // Says whether somebody waits who would use a text.
     using Wanted = std::function<bool(const Tokens &)>;
 
+    // Puts the longest beginning of `text` that is known into `seq`, which must be empty, and returns its number of
+    // tokens. The caller has the memory to hold it, once others that are kept have given way.
+    int32_t take(const Tokens & text, int32_t limit, llama_seq_id seq, const Wanted & wanted);
+
     // Keeps the state of `tokens`, which is exactly what `seq` holds.
     void keep(Tokens tokens, llama_seq_id seq, const Wanted & wanted);
 
     // Gives up what has not been used for longest to make room in the context. Returns false if there is nothing.
     bool drop_one(const Wanted & wanted);
+
+    // How many of a text's first tokens those who run or wait have in common with it.
+    using Shared = std::function<int32_t(const Tokens &)>;
+
+    // Moves to host memory what nobody shares: attention goes over all cells in use, only to skip those of others.
+    // Models whose states need checkpoints are left as they are: little of them is attention, and a state is large.
+    void set_aside(const Shared & shared);
 
     // Forgets what is in the context.
     void clear() noexcept;
@@ -97,8 +104,11 @@ private:
     };
 
     std::list<Entry>::iterator victim(const Wanted & wanted);
-    void move_to_host(const Entry & entry);
+    // Returns whether host memory holds now what the entry stands for.
+    bool move_to_host(const Entry & entry);
     void forget(std::list<Entry>::iterator entry) noexcept;
+    bool restore_stored(std::list<Stored>::iterator stored, int32_t n, llama_seq_id seq, const Wanted & wanted);
+    void keep_to_limit(size_t more);
     int32_t usable_of_stored(const Tokens & held, const Tokens & wanted, int32_t limit) const;
     std::vector<uint8_t> read_state(llama_seq_id seq) const;
     bool restore(const State & state, int32_t n, llama_seq_id seq) const;

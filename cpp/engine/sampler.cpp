@@ -135,7 +135,7 @@ common_params_sampling sampling_params(const Model & model, const RequestParams 
         }
         s.reasoning_budget_tokens = *r.reasoning_budget_tokens;
     }
-    if (!s.grammar.empty() && !s.grammar_lazy) {
+    if (!s.grammar.empty()) {
         require_grammar(model, common_grammar_value(s.grammar));
     }
     if (chat != nullptr && !r.grammar.empty()) {

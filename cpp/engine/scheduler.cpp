@@ -757,6 +757,13 @@ void Scheduler::fail_placed_locked(const std::string & message) {
 // After an exception: nothing in the queue can be trusted to go better the next time.
 void Scheduler::fail_all(const char * message) noexcept {
     const Lock lock(mutex_);
+    // what was thrown may have left the memory in the middle of a change: nothing of it is used or even taken apart
+    for (auto & request : queue_) {
+        for (auto & sample : request->samples) {
+            sample->seq = -1;
+        }
+    }
+    places_.clear();
     try {
         for (auto & request : queue_) {
             for (auto & sample : request->samples) {

@@ -12,9 +12,10 @@ from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadErr
 if TYPE_CHECKING:
     from .llm import DarwinNEG, load_darwin_neg
     from .protocols import Answer, ModeConfig, Question
+    from .remote.engine import RemoteEngine
     from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
-    from .serve.remote_engine import RemoteEngine
+    from .server.serve import serve
 
 _LAZY = {
     "DarwinNEG": "llm",
@@ -24,7 +25,7 @@ _LAZY = {
     "Question": "protocols",
     "Neg": "sampling",
     "SamplingParams": "sampling",
-    "RemoteEngine": "serve.remote_engine",
+    "RemoteEngine": "remote.engine",
     "ChatChunk": "results",
     "ChatReply": "results",
     "Chunk": "results",
@@ -32,6 +33,7 @@ _LAZY = {
     "NegTrace": "results",
     "Scores": "results",
     "TokenLogprobs": "results",
+    "serve": "server.serve",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "TokenLogprobs",
     "__version__",
     "load_darwin_neg",
+    "serve",
 ]
 
 

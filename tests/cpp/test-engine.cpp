@@ -12,7 +12,9 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <new>
@@ -39,6 +41,47 @@ struct SchedulerTest {
 };
 
 }  // namespace darwin_neg
+
+// Memory that runs out in one thread, at an allocation of choice.
+struct Allocations {
+    static thread_local bool counted;         // in this thread
+    static std::atomic<int> n_until_failure;  // -1: none fails
+    static std::atomic<bool> all_fail_then;   // or that one alone
+
+    static bool one_fails() {
+        if (!counted || n_until_failure < 0) {
+            return false;
+        }
+        if (n_until_failure > 0) {
+            --n_until_failure;
+            return false;
+        }
+        if (!all_fail_then) {
+            n_until_failure = -1;
+        }
+        return true;
+    }
+};
+
+thread_local bool Allocations::counted        = false;
+std::atomic<int> Allocations::n_until_failure = -1;
+std::atomic<bool> Allocations::all_fail_then  = false;
+
+void * operator new(std::size_t size) {
+    void * memory = Allocations::one_fails() ? nullptr : std::malloc(std::max<std::size_t>(size, 1));
+    if (memory == nullptr) {
+        throw std::bad_alloc();
+    }
+    return memory;
+}
+
+void operator delete(void * memory) noexcept {
+    std::free(memory);
+}
+
+void operator delete(void * memory, std::size_t /*size*/) noexcept {
+    std::free(memory);
+}
 
 // A prompt is decoded in pieces beside what runs, which continues meanwhile.
 static void a_long_prompt_does_not_stall_others(const ModelParams & params) {
@@ -128,6 +171,48 @@ static void an_exception_ends_requests_and_not_the_process(const ModelParams & p
         ++kind;
     }
     CHECK(consumer.run(prompt(9), greedy).samples[8].tokens.size() == 5);
+    CHECK(consumer.scheduler.stats().n_seq_used == 0);
+}
+
+// Memory runs out between two decodes, where requests get their places and batches are made: at every allocation in
+// turn, once and for good.
+static void a_failed_allocation_ends_requests_and_not_the_process(const ModelParams & params) {
+    Engine engine(params, "");
+    Consumer consumer(engine);
+    std::atomic<bool> decoded = false;
+    SchedulerTest::decode_with(*engine.scheduler(), [&](llama_context * ctx, llama_batch batch) {
+        Allocations::counted         = true;  // this is the worker
+        Allocations::n_until_failure = -1;
+        decoded                      = true;
+        return llama_decode(ctx, batch);
+    });
+    RequestParams greedy = greedy_params(2);
+    greedy.n             = 2;
+    const auto served    = [&] {
+        const Update update = consumer.run(prompt(8), greedy);
+        return update.samples.size() == 2 && update.samples[1].tokens.size() == 2;
+    };
+    CHECK(served());
+    for (const bool all_fail_then : {false, true}) {
+        int n_failed = 0;
+        while (true) {
+            decoded                      = false;
+            Allocations::all_fail_then   = all_fail_then;
+            Allocations::n_until_failure = n_failed;
+            const Update update          = consumer.run(prompt(8), greedy);
+            Allocations::n_until_failure = -1;
+            if (decoded) {
+                break;  // that many are not made
+            }
+            ++n_failed;
+            CHECK(update.samples.size() == 2);
+            for (const auto & sample : update.samples) {
+                CHECK(ends_with(sample, "error") && sample.error);
+            }
+            CHECK(served());
+        }
+        CHECK(n_failed > 3);
+    }
     CHECK(consumer.scheduler.stats().n_seq_used == 0);
 }
 
@@ -431,6 +516,7 @@ int main() {
     a_place_is_refilled_at_once(params);
     a_failed_decode_ends_all_samples(params);
     an_exception_ends_requests_and_not_the_process(params);
+    a_failed_allocation_ends_requests_and_not_the_process(params);
     the_last_resort_ends_everything(params);
     cancelling_stops_a_prompt_at_once(params);
     dropped_requests_end(params);

@@ -65,7 +65,7 @@ def test_a_rule_of_the_template_is_told_with_the_message_that_breaks_it(
     ("message", "said"),
     [
         ({"role": U, "content": [{"type": "text"}]}, "messages[2] (user after assistant): cannot be read: key 'text'"),
-        ({"role": U, "content": [{"type": "image_url"}]}, "messages[2] (user after assistant): cannot be read: Unsup"),
+        ({"role": U, "content": [{"type": "file"}]}, "messages[2] (user after assistant): cannot be read: Unsup"),
         (
             {"role": A, "tool_calls": [{"a": 1}]},
             "messages[2] (assistant after assistant): cannot be read: Missing tool",
@@ -77,6 +77,19 @@ def test_a_message_that_cannot_be_read_is_named(alternating: DarwinNEG, message:
         alternating.chat([*conversation(U, A), message])
     assert str(raised.value).startswith(said) and "json.exception" not in str(raised.value)
     assert ("tool_calls" in message) == ('OpenAI\'s form is "tool_calls": [{' in str(raised.value))
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_image", "image", "input_audio", "video_url"])
+def test_images_are_refused_with_the_way_to_ask_about_them(alternating: DarwinNEG, kind: str) -> None:
+    picture = {"type": kind, kind: {"url": "data:image/png;base64,AAAA"}}
+    messages = [*conversation(U, A), {"role": U, "content": [{"type": "text", "text": "What is this?"}, picture]}]
+    calls: list[Any] = [alternating.chat, alternating.apply_chat_template, alternating.chat_tokens]
+    for call in [*calls, lambda given: list(alternating.stream_chat(given))]:
+        with pytest.raises(RequestError) as raised:
+            call(messages)
+        said = str(raised.value)
+        assert said.startswith(f"messages[2]: part 1 of its content has type '{kind}'") and "\n" not in said
+        assert "darwin-neg serve -m MODEL --mmproj FILE" in said and "AAAA" not in said
 
 
 def test_a_fault_of_the_template_is_not_blamed_on_the_messages(tmp_path: Path) -> None:

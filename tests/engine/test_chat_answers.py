@@ -122,6 +122,18 @@ def test_a_tag_in_a_thought_is_a_part_of_it(open_model: Open) -> None:
         assert (got[0].strip(), got[1], len(got[2])) == (reasoning, text, n_calls), answer
 
 
+@pytest.mark.parametrize("tool_choice", ["auto", "required"])
+@pytest.mark.parametrize("counted", [{"type": "array", "minItems": 5000}, {"type": "string", "pattern": "^a{5000}$"}])
+def test_counts_of_a_tool_beyond_what_a_grammar_may_have_are_blamed_on_the_tool(
+    open_model: Open, counted: dict[str, Any], tool_choice: str
+) -> None:
+    parameters = {"type": "object", "properties": {"a": counted}, "required": ["a"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    with pytest.raises(RequestError) as raised:
+        open_model("Qwen-Qwen2.5-7B-Instruct").chat(USER, max_tokens=2, tools=[tool], tool_choice=tool_choice)
+    assert "tools repeats more than 2000 times" in str(raised.value) and "GBNF" not in str(raised.value)
+
+
 def test_any_answer_keeps_all_its_letters_in_every_template(open_model: Open, llama_tree: Path) -> None:
     names = sorted(path.stem for path in (llama_tree / "models" / "templates").glob("*.jinja"))
     assert len(names) > 50

@@ -232,6 +232,28 @@ def test_host_memory_keeps_to_its_limit(byte_models: dict[str, Path], architectu
         assert llm.stats()["prefix_bytes"] == 0
 
 
+def test_what_nobody_shares_does_not_stay_among_the_cells_of_who_runs(
+    byte_models: dict[str, Path], architecture: str
+) -> None:
+    """Attention goes over every cell in use; a state with checkpoints is mostly not attention, and stays."""
+    idle, other = words(0, 400), words(1, 40)
+    moves = architecture == "llama"
+    path = byte_models[architecture]
+    with open_model(path) as keeps, open_model(path, prefix_cache=0) as plain:
+        answer(keeps, idle)
+        assert_same(answer(keeps, other), answer(plain, other))
+        assert (keeps.stats()["prefix_bytes"] > 0) == moves
+        assert (keeps.stats()["n_prefixes"] == 1) == moves
+        longer = [*idle, *words(2, 20)]
+        got = answer(keeps, longer)
+        assert_same(got, answer(plain, longer))
+        assert got.cached_tokens >= 399
+    with open_model(path, prefix_cache_bytes=0) as keeps:
+        answer(keeps, idle)
+        answer(keeps, other)
+        assert keeps.stats()["n_prefixes"] >= 2  # nothing is lost for want of host memory
+
+
 def test_a_real_conversation(smollm2: SmolLM2) -> None:
     """The weights of SmolLM2 in F32, and the model's own template."""
     messages = [{"role": "user", "content": "Name three rivers of Europe, and say where they end."}]

@@ -143,6 +143,13 @@ def test_tables_are_read(tmp_path: Path, record: dict[str, Any], right: int, sep
     assert item.right == same.right == right and item.question.choices == same.question.choices
 
 
+@pytest.mark.parametrize("separator", [" , ", "; ", " | "])
+def test_spaces_around_names_and_cells_do_not_count(tmp_path: Path, separator: str) -> None:
+    lines = ["question", "A", "B", "answer"], ["Why?", "so", "thus", "B"]
+    (item,) = load(tmp_path, "".join(separator.join(line) + "\n" for line in lines)).items
+    assert (item.question.stem, item.question.choices, item.right) == ("Why?", ("so", "thus"), 1)
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"], ids=["semicolon", "tab", "bar"])
 def test_separators_are_told_by_what_the_first_line_means(tmp_path: Path, separator: str) -> None:
     cells = ["What, then, is it, if anything?", "1,5 m", "2,5 m", 'a "third"', "d", "B"]

@@ -12,8 +12,10 @@ import darwin_neg_cpp
 from darwin_neg_cpp.files.web_page import build_page, read_data
 
 DATA = Path(darwin_neg_cpp.__file__).parent / "data"
-SHEETS = sorted(path.name for path in DATA.glob("*.css"))
-SCRIPTS = sorted(path.name for path in DATA.glob("*.js"))
+SHEETS = sorted(path.relative_to(DATA).as_posix() for path in DATA.rglob("*.css"))
+SCRIPTS = sorted(path.relative_to(DATA).as_posix() for path in DATA.rglob("*.js"))
+PAGES = sorted(path.relative_to(DATA).as_posix() for path in DATA.rglob("*.html"))
+MODULES = "serve/"  # where scripts are modules
 
 # every style rule that the browser keeps, media queries unfolded: its selector, and the given properties it knows
 RULES = """([css, properties]) => {
@@ -48,10 +50,17 @@ def dropped(tab: Any, css: str) -> list[str]:
     ]
 
 
-def syntax_error(tab: Any, script: str) -> str:
-    return str(
-        tab.evaluate("(text) => { try { new Function(text); return ''; } catch (e) { return String(e); } }", script)
-    )
+def syntax_error(tab: Any, name: str, script: str) -> str:
+    """What the browser says about a script that it parses, or about a module, which it parses before it looks for what
+    the module imports."""
+    if not name.startswith(MODULES):
+        parse = "(text) => { try { new Function(text); return ''; } catch (e) { return String(e); } }"
+        return str(tab.evaluate(parse, script))
+    parse = """async (text) => {
+      const url = URL.createObjectURL(new Blob([text], { type: 'text/javascript' }));
+      try { await import(url); return ''; } catch (e) { return e instanceof SyntaxError ? String(e) : ''; }
+    }"""
+    return str(tab.evaluate(parse, f"import './nothing.js';\n{script}"))
 
 
 @pytest.fixture
@@ -76,14 +85,15 @@ def test_a_faulty_style_sheet_would_be_found(tab: Any) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_parse(tab: Any, name: str) -> None:
-    assert syntax_error(tab, read_data(name)) == ""
-    assert syntax_error(tab, read_data(name) + "}") != "", "a faulty one would be found"
+    assert syntax_error(tab, name, read_data(name)) == ""
+    assert syntax_error(tab, name, read_data(name) + "}") != "", "a faulty one would be found"
 
 
 def test_all_data_is_looked_at_and_lines_are_short() -> None:
-    assert SHEETS == ["page.css", "report.css", "trace.css"] and SCRIPTS == ["trace.js"]
-    assert {path.suffix for path in DATA.iterdir()} == {".css", ".js", ".html", ".gguf"}
-    for name in [*SHEETS, *SCRIPTS, "page.html"]:
+    assert SHEETS == ["page.css", "report.css", "serve/style.css", "trace.css"] and "trace.js" in SCRIPTS
+    assert {path.parent.name for path in DATA.rglob("*.js")} == {"data", "serve"} and len(SCRIPTS) > 5
+    assert {path.suffix for path in DATA.rglob("*") if path.is_file()} == {".css", ".js", ".html", ".gguf"}
+    for name in [*SHEETS, *SCRIPTS, *PAGES]:
         assert max(map(len, read_data(name).splitlines())) <= 120, name
 
 

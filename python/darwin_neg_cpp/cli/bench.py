@@ -162,7 +162,11 @@ def prompt_rate(variant: Variant, prompt_tokens: int) -> float:
 
 
 def generate_rate(variant: Variant, batch: int, tokens: int, *, temperature: float | None = None) -> float:
-    """Measures generated tokens per second of `batch` sequences; the prompt yields the first token of each."""
+    """Measures generated tokens per second of `batch` sequences; the prompt yields the first token of each.
+
+    temperature: of draws from all tokens; by default as the model's file or llama.cpp has it.
+    """
+    usual = temperature is None
     outs = variant.llm.generate(
         "The quick brown fox",
         n=batch,
@@ -171,6 +175,9 @@ def generate_rate(variant: Variant, batch: int, tokens: int, *, temperature: flo
         temperature=temperature,
         ignore_eos=True,
         neg=variant.neg,
+        top_k=None if usual else 0,
+        top_p=None if usual else 1.0,
+        min_p=None if usual else 0.0,
     )
     outs = outs if isinstance(outs, list) else [outs]
     return float(batch * (tokens - 1) / outs[0].generate_seconds)

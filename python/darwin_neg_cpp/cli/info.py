@@ -21,7 +21,7 @@ def add_parser(verbs: Any) -> None:
         help="describe a GGUF file",
         description="Shows architecture, quantization, tensors, NEG head and expected memory of a GGUF file.",
     )
-    parser.add_argument("file", metavar="FILE", help="GGUF model file or NEG side-car")
+    parser.add_argument("file", metavar="FILE", help="GGUF model file, NEG side-car or projector (mmproj)")
     parser.add_argument(
         "-c", "--n-ctx", type=int, default=4096, metavar="N", help="context to estimate memory for (default 4096)"
     )
@@ -48,6 +48,13 @@ def describe(m: ModelInfo) -> str:
         ("architecture", m.architecture),
         ("quantization", f"{m.quantization} ({types})"),
         ("parameters", f"{count} in {m.n_tensors} tensors"),
+    ]
+    if m.projector is not None:
+        what = f"projector for images or sound (mmproj) of type {shown(m.projector)}, not a model"
+        rows += [("shape", f"{m.n_layer} layers, hidden {m.n_embd}")]
+        rows += [("kind", f"{what}; give it to `darwin-neg serve -m MODEL --mmproj FILE`")]
+        return _aligned(rows)
+    rows += [
         ("shape", f"{m.n_layer} layers, hidden {m.n_embd}, vocabulary {m.n_vocab:,}, context {m.n_ctx_train:,}"),
         ("chat template", "yes" if m.has_chat_template else "no"),
     ]
@@ -79,6 +86,10 @@ def describe(m: ModelInfo) -> str:
                 + f" at {e.n_ctx:,} tokens",
             )
         )
+    return _aligned(rows)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> str:
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 

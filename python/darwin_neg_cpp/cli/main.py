@@ -32,9 +32,13 @@ VERBS = (
     "train-head",
     "calibrate",
     "eval",
+    "serve",
     "bench",
     "doctor",
 )
+
+# of these verbs, what follows such a word is for another program, and read by the verb itself
+HANDED_ON = {"serve": ("--", "--raw")}
 
 OK, FAILURE, BAD_INPUT, MACHINE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -76,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags: dict[str, Flag] = {}
     try:
         parser = build_parser(_verbs_needed(argv))
-        args = parser.parse_args(argv)
+        args = parser.parse_args(_own_words(argv))
         args.argv = argv
         flags = args.flags = flags_of(parser_of(parser, args))
         code: int = args.run(args)
@@ -114,6 +118,16 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
 def _verbs_needed(argv: Sequence[str]) -> Sequence[str]:
     """Returns the verb named alone, as the others need not be imported, or all of them for help and errors."""
     return (argv[0],) if argv and argv[0] in VERBS else VERBS
+
+
+def _own_words(argv: Sequence[str]) -> Sequence[str]:
+    """The words that the verb's parser reads."""
+    marks = HANDED_ON.get(argv[0], ()) if argv else ()
+    ends = [argv.index(mark) for mark in marks if mark in argv]
+    if not ends:
+        return argv
+    end = min(ends)
+    return argv[: end if argv[end] == "--" else end + 1]
 
 
 def _code(error: DarwinNegError) -> int:

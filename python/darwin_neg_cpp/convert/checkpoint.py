@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 NEG_MODULES = "neg_modules.safetensors"
 SHARD = re.compile(r"(model[\w.-]*)-(\d{5})-of-(\d{5})\.safetensors")
+# how the vision tower's images are prepared; the latter comes from newer versions of transformers
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 MAX_SIZE = 256 << 20  # the largest tokenizer.json known has 33 MB
 # what a conversion reads besides the shards
 READ = (
     "config.json", INDEX, NEG_MODULES, "generation_config.json", "README.md",
     "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+    PREPROCESSOR, PROCESSOR,
 )  # fmt: skip
 MORE_TEMPLATES = "additional_chat_templates"
 
@@ -51,8 +54,11 @@ class Checkpoint:
         return [*shards, *beside, *sorted((self.folder / MORE_TEMPLATES).glob("*.jinja"))]
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Reads config.json and the headers of all shards. Raises ModelFileError, which names the file and the tensor."""
+def open_checkpoint(folder: Path, *, only: Callable[[str], bool] | None = None) -> Checkpoint:
+    """Reads config.json and the headers of all shards. Raises ModelFileError, which names the file and the tensor.
+
+    only: which tensors matter, by name; shards that hold none of them, as the index says, need not be there.
+    """
     if not folder.is_dir():
         what = "is a file; give the folder that holds it" if folder.exists() else "no such folder; check the path"
         raise ModelFileError(f"{shown_path(folder)}: {what}")
@@ -60,7 +66,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     index = weight_map(folder)
     notes: tuple[str, ...] = ()
-    shards = shard_names(shown_path(folder), os.listdir(folder), index)
+    shards = shard_names(shown_path(folder), os.listdir(folder), index, only=only)
     if index is not None and shards == [SINGLE]:
         if SINGLE not in index.values():
             notes = (f"{SINGLE} holds the model; {INDEX}, which names other files, is not used",)
@@ -74,8 +80,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 )
             tensors[tensor.name] = tensor
     if index is not None:
-        _check_index(folder, index, tensors)
-    if not tensors:
+        _check_index(folder, index, tensors, shards)
+    if not tensors and only is None:
         raise ModelFileError(f"{shown_path(folder)}: the checkpoint holds no tensors; download it again")
     return Checkpoint(folder, config, tensors, notes)
 
@@ -156,16 +162,23 @@ def weight_map(folder: Path) -> dict[str, str] | None:
     return files
 
 
-def shard_names(where: str, names: Collection[str], index: Mapping[str, str] | None) -> list[str]:
+def shard_names(
+    where: str,
+    names: Collection[str],
+    index: Mapping[str, str] | None,
+    *,
+    only: Callable[[str], bool] | None = None,
+) -> list[str]:
     """Names the files that hold the tensors, of all that are in the folder or repository `where`.
 
     As in transformers, model.safetensors comes before an index, which may be left from shards that were merged. Without
-    either, the shards are known by their names. Raises ModelFileError where these do not tell.
+    either, the shards are known by their names. only: of the files that an index names, those with such tensors
+    alone. Raises ModelFileError where these do not tell.
     """
     if SINGLE in names and (index is None or SINGLE not in index.values() or set(index.values()) == {SINGLE}):
         return [SINGLE]
     if index is not None:
-        return sorted(set(index.values()))
+        return sorted({file for name, file in index.items() if only is None or only(name)})
     sets: dict[tuple[str, str], list[str]] = {}
     for name in sorted(names):
         if shard := SHARD.fullmatch(name):
@@ -217,9 +230,14 @@ def _inside(folder: Path, name: str, *, indexed: bool) -> Path:
     return path
 
 
-def _check_index(folder: Path, files: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> None:
+def _check_index(
+    folder: Path, files: Mapping[str, str], tensors: Mapping[str, StoredTensor], shards: Collection[str]
+) -> None:
+    """Compares the index with the shards that were read."""
     index = shown_path(folder / INDEX)
     for name, file in files.items():
+        if file not in shards:
+            continue
         if name not in tensors or os.path.basename(tensors[name].path) != os.path.basename(file):
             raise ModelFileError(
                 f"{index}: {shown(name)}: is not in {shown(file)}, where it should be; download both again"

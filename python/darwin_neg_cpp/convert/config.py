@@ -86,6 +86,13 @@ class Config:
     def wrong(self, key: str, what: str) -> ModelFileError:
         return ModelFileError(f"{self.path}: {key} {what}; download the file again or correct it")
 
+    def section(self, name: str) -> dict[str, Any]:
+        """An object of config.json, empty without one. Its name goes before its keys, as errors show them."""
+        found = self._outer.get(name)
+        if found is not None and not isinstance(found, dict):
+            raise self.wrong(name, "is not an object")
+        return {f"{name}.{key}": value for key, value in (found or {}).items()}
+
     def integer(
         self,
         key: str,

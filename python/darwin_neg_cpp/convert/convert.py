@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +24,12 @@ from ..neg.head import NegHead, with_backbone
 from ..neg.info import info
 from . import write
 from .checkpoint import open_checkpoint
+from .mmproj import make_projector_plan
 from .plan import OUT_TYPES, Plan, lossless_type, make_plan
 from .quantize import ALIASES, TYPES, about_bytes, check_plan, check_ready, quantize
 from .rows import Inputs, chunks_of, convert_rows
 from .source import Source
+from .vision import is_vision
 
 # made by libllama's quantizer, in a second step
 QUANTIZED = (TYPES.keys() | ALIASES.keys()) - OUT_TYPES.keys()
@@ -55,11 +57,23 @@ def check_type(outtype: str, imatrix: Path | None = None) -> None:
         )
 
 
-def check_outputs(out: Path | None, side_car: Path | None, sources: Sequence[Path] = (), *, force: bool) -> None:
+def check_outputs(
+    out: Path | None,
+    side_car: Path | None,
+    sources: Sequence[Path] = (),
+    *,
+    mmproj: Path | None = None,
+    force: bool,
+) -> None:
     """Raises OutputError for outputs that are the same file or an input, exist already, or cannot be files."""
-    if out is not None and side_car is not None and os.path.realpath(out) == os.path.realpath(side_car):
-        raise OutputError(f"{shown_path(out)}: is named for the model and for the side-car; choose two names")
-    for path in (out, side_car):
+    seen: dict[str, str] = {}
+    for path, what in ((out, "the model"), (side_car, "the side-car"), (mmproj, "the projector")):
+        if path is None:
+            continue
+        if (other := seen.get(real := os.path.realpath(path))) is not None:
+            raise OutputError(f"{shown_path(path)}: is named for {other} and for {what}; choose two names")
+        seen[real] = what
+    for path in (out, side_car, mmproj):
         if path is not None:
             check_output(path, list(sources), force=force)
 
@@ -74,10 +88,29 @@ def plan(
     mtp: bool = True,
 ) -> Plan:
     """Works out what a conversion of `source` writes; see make_plan."""
+    return _about(source, lambda: _plan(source, outtype, neg, without_neg=without_neg, embed=embed, mtp=mtp))
+
+
+def projector_plan(source: Source, *, outtype: str = "auto") -> Plan:
+    """Works out the projector file of `source`; see make_projector_plan.
+
+    A type that only the quantizer makes is one for language models, which a projector is written beside: as auto.
+    """
+    outtype = "auto" if outtype in QUANTIZED else outtype
+
+    def make() -> Plan:
+        checkpoint = open_checkpoint(source.folder, only=is_vision)
+        return make_projector_plan(checkpoint, outtype=outtype, name=source.name)
+
+    return _about(source, make)
+
+
+def _about(source: Source, make: Callable[[], Plan]) -> Plan:
+    """A plan with the notes on the source, which is shown under the name that the user knows."""
     # an outline lies in a folder whose name means nothing to the user
     shown_as = Path(source.name) if source.temporary is not None and source.name else source.folder
     with rename_in_errors(source.folder, shown_as):
-        result = _plan(source, outtype, neg, without_neg=without_neg, embed=embed, mtp=mtp)
+        result = make()
     notes = [note.replace(str(source.folder), str(shown_as)) for note in result.notes]
     return replace(result, notes=(*source.notes, *notes))
 

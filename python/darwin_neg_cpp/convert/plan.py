@@ -36,6 +36,10 @@ OUT_TYPES = {
 }
 
 
+# a key, its type, its value, and the type of an array's elements
+Entry = tuple[str, GGUFValueType, Any, "GGUFValueType | None"]
+
+
 @dataclass(frozen=True)
 class Placed:
     """A tensor of the backbone and its place in the file's data section."""
@@ -109,28 +113,26 @@ def make_plan(
             "use the head that was trained on it"
         )
     if outtype == "auto":
-        outtype = _stored_type(language)
+        outtype = stored_type(language)
     if outtype not in OUT_TYPES:
         raise RequestError(f"outtype must be one of {', '.join(OUT_TYPES)} or auto, got {outtype!r}")
     outputs = Planner(checkpoint.folder, language, shape, OUT_TYPES[outtype][1]).outputs()
-    tensors, end = _place(outputs)
+    tensors, end = place(outputs)
 
     notes: list[str] = []
-    with _collect_warnings(notes):
-        metadata, left_out = read_metadata(checkpoint.folder, checkpoint.config, _counts(outputs), name)
+    with collect_warnings(notes):
+        metadata, left_out = read_metadata(checkpoint.folder, checkpoint.config, counts(outputs), name)
         vocabulary = read_vocabulary(checkpoint.folder, shape.vocab)
         writer = _keys(metadata, config, shape, outtype, vocabulary)
-    entries = [(key, entry.type, entry.value, entry.sub_type) for key, entry in writer.kv_data[0].items()]
+    entries = entries_of(writer)
     head_tensors = []
     if head is not None and embed:
         entries += [(*entry, None) for entry in head.keys()]  # noqa: SIM118 (a method of ours)
         for tensor_name, data in head.tensors().items():
             head_tensors.append((TensorInfo(tensor_name, data.shape[::-1], Type.F32, end, data.nbytes), data))
             end = gguf_encode.aligned(end + data.nbytes)
-    keys = [_encoded(checkpoint, *entry) for entry in entries]
     infos = [placed.info for placed in tensors] + [info for info, _ in head_tensors]
-    header = b"".join([gguf_encode.start(len(infos), len(keys)), *keys, *(gguf_encode.info(info) for info in infos)])
-    header += bytes(gguf_encode.aligned(len(header)) - len(header))
+    header = encode_header(checkpoint, entries, infos)
     sources = checkpoint.files() + ([neg] if isinstance(neg, Path) else [])
     notes = [*checkpoint.notes, *left_out, *vocabulary.notes, *notes]
     return Plan(outtype, shape.arch, str(metadata.name), header, tensors, head, head_tensors, sources, tuple(notes))
@@ -148,6 +150,18 @@ def _keys(metadata: Metadata, config: Config, shape: Shape, outtype: str, vocabu
     return writer
 
 
+def entries_of(writer: GGUFWriter) -> list[Entry]:
+    """The keys that a writer has collected."""
+    return [(key, entry.type, entry.value, entry.sub_type) for key, entry in writer.kv_data[0].items()]
+
+
+def encode_header(checkpoint: Checkpoint, entries: Sequence[Entry], infos: Sequence[TensorInfo]) -> bytes:
+    """Encodes a file up to its data."""
+    keys = [_encoded(checkpoint, *entry) for entry in entries]
+    header = b"".join([gguf_encode.start(len(infos), len(keys)), *keys, *(gguf_encode.info(info) for info in infos)])
+    return header + bytes(gguf_encode.aligned(len(header)) - len(header))
+
+
 def _encoded(checkpoint: Checkpoint, key: str, kind: GGUFValueType, value: Any, element: GGUFValueType | None) -> bytes:
     """Encodes a key. Raises ModelFileError, which names the key, for a value that GGUF cannot hold."""
     try:
@@ -160,7 +174,7 @@ def _encoded(checkpoint: Checkpoint, key: str, kind: GGUFValueType, value: Any, 
 
 
 @contextlib.contextmanager
-def _collect_warnings(notes: list[str]) -> Iterator[None]:
+def collect_warnings(notes: list[str]) -> Iterator[None]:
     """Turns warnings that the gguf package would print into notes."""
 
     class Listener(logging.Handler):
@@ -181,7 +195,7 @@ def _collect_warnings(notes: list[str]) -> Iterator[None]:
             logger.removeHandler(listener)
 
 
-def _stored_type(language: Mapping[str, StoredTensor]) -> str:
+def stored_type(language: Mapping[str, StoredTensor]) -> str:
     """Guesses the stored type like llama.cpp's converter: from the first matrix that is not F32, by shard and name."""
     shards = list(dict.fromkeys(stored.path for stored in language.values()))
     for stored in sorted(language.values(), key=lambda tensor: (shards.index(tensor.path), tensor.name)):
@@ -197,7 +211,7 @@ def lossless_type(checkpoint: Checkpoint) -> str:
     return {frozenset(("BF16",)): "bf16", frozenset(("F16",)): "f16"}.get(frozenset(kinds), "f32")
 
 
-def _place(outputs: Sequence[Output]) -> tuple[list[Placed], int]:
+def place(outputs: Sequence[Output]) -> tuple[list[Placed], int]:
     placed: list[Placed] = []
     end = 0
     for output in outputs:
@@ -216,7 +230,7 @@ def tensor_bytes(shape: tuple[int, ...], kind: Type) -> int:
     return math.prod(shape) // int(block) * int(size)
 
 
-def _counts(outputs: Sequence[Output]) -> tuple[int, int, int, int]:
+def counts(outputs: Sequence[Output]) -> tuple[int, int, int, int]:
     """Returns (parameters, those outside experts, those of one expert, experts), as GGUF's size label counts them."""
     sizes = {output.name: math.prod(output.shape) for output in outputs}
     experts = [output for output in outputs if "_exps." in output.name]

@@ -1,7 +1,8 @@
 """Finds a checkpoint: a folder, or a repository of the hub, which is downloaded whole or in outline.
 
 An outline is a folder with all that is needed for a plan and for a side-car, at a thousandth of the download: of the
-shards only headers, the NEG head and the output norm are filled in.
+shards only headers, the NEG head and the output norm are filled in. For a projector alone, the shards that hold the
+vision tower are enough.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from .. import hub
 from ..errors import ModelFileError, RequestError
@@ -22,11 +24,14 @@ from ..files.output_file import rename_in_errors
 from ..hub import Repository
 from .checkpoint import MORE_TEMPLATES, NEG_MODULES, READ, Checkpoint, open_checkpoint, shard_names, weight_map
 from .head import head_in_shards
+from .mmproj import no_tower
 from .tensors import language_tensors
+from .vision import is_vision
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 SMALL = [*READ, f"{MORE_TEMPLATES}/*.jinja"]
-# what a conversion reads; neither the vision projector nor other people's GGUF files
+Part = Literal["whole", "outline", "tower"]  # of a repository: what is downloaded
+# what a conversion reads; not other people's GGUF files
 WANTED = [*SMALL, "model*.safetensors"]
 FIRST = 1 << 20  # bytes of a shard that are fetched first; headers have some ten thousand
 
@@ -44,10 +49,10 @@ class Source:
     temporary: TemporaryDirectory[str] | None = None
 
 
-def find(source: str, *, revision: str | None = None, token: str | None = None, whole: bool = True) -> Source:
+def find(source: str, *, revision: str | None = None, token: str | None = None, part: Part = "whole") -> Source:
     """Returns a folder as it is, and a repository after downloading what a conversion needs.
 
-    An earlier download is resumed where it stopped. whole: False downloads only an outline.
+    An earlier download is resumed where it stopped. part: "tower" is enough for a projector, "outline" for plans.
     """
     address = None if Path(source).exists() else hub.read_address(source, revision=revision)
     if address is None or not REPOSITORY.fullmatch(address.repo):
@@ -57,15 +62,15 @@ def find(source: str, *, revision: str | None = None, token: str | None = None, 
     if address.quant is not None:
         raise RequestError(f"{source}: names the type {address.quant}; give the repository alone, and outtype=")
     repository = hub.look_up(address.repo, revision=address.revision, token=token)
-    return fetch(repository) if whole else outline(repository)
+    return {"whole": fetch, "outline": outline, "tower": fetch_tower}[part](repository)
 
 
 @contextlib.contextmanager
 def open_source(
-    source: str, *, revision: str | None = None, token: str | None = None, whole: bool = True
+    source: str, *, revision: str | None = None, token: str | None = None, part: Part = "whole"
 ) -> Iterator[Source]:
     """Like `find`, for the length of the block, after which an outline is removed."""
-    found = find(source, revision=revision, token=token, whole=whole)
+    found = find(source, revision=revision, token=token, part=part)
     try:
         yield found
     finally:
@@ -76,6 +81,18 @@ def open_source(
 def fetch(repository: Repository) -> Source:
     """Downloads what a conversion needs of a repository."""
     return Source(hub.snapshot(repository, WANTED), repository.id, repository.notes)
+
+
+def fetch_tower(repository: Repository) -> Source:
+    """Downloads what a projector needs of a repository: of the shards those that hold a part of the vision tower."""
+    small = repository.folder or hub.snapshot(repository, SMALL, complete=False)
+    shards = shard_names(repository.id, repository.names, weight_map(small), only=is_vision)
+    if not shards:
+        raise no_tower(repository.id)
+    # without the hub: the shards were downloaded after the rest, so where they are, all is
+    whole = repository.folder is not None and all((small / shard).exists() for shard in shards)
+    folder = small if whole else hub.snapshot(repository, [*SMALL, *shards], complete=False)
+    return Source(folder, repository.id, repository.notes)
 
 
 def outline(repository: Repository) -> Source:

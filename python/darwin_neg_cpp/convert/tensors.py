@@ -92,24 +92,58 @@ def mtp_blocks(config: Config, names: Iterable[str]) -> int:
     return config.integer("mtp_num_hidden_layers", 0, low=0, high=MAX_LAYERS) or max(found, default=0)
 
 
-class Planner:
+class Taker:
     """Takes a checkpoint's tensors one by one and checks shapes and types. A tensor that is left over is an error."""
 
-    def __init__(self, folder: Path, tensors: Mapping[str, StoredTensor], shape: Shape, default: Type) -> None:
+    def __init__(self, folder: Path, tensors: Mapping[str, StoredTensor], whole: str) -> None:
+        """whole: what all the tensors make up, in errors."""
         self._folder = folder
         self._left = dict(tensors)
+        self._whole = whole
+
+    def check_nothing_left(self) -> None:
+        if self._left:
+            name, stored = next(iter(self._left.items()))
+            remedy = WITHOUT_MTP if name.startswith("mtp.") else "or convert with llama.cpp's converter"
+            raise ModelFileError(
+                f"{shown_path(stored.path)}: {shown(stored.name)}: is not a tensor of {self._whole} "
+                f"with this config.json; download both files again, {remedy}"
+            )
+
+    def take(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        stored = self._left.pop(name, None)
+        if stored is None:
+            raise self.missing(name)
+        if stored.shape != shape:
+            raise ModelFileError(
+                f"{shown_path(stored.path)}: {shown(stored.name)}: has shape {list(stored.shape)}, "
+                f"config.json asks for {list(shape)}; download both files again{_or_without(name)}"
+            )
+        if stored.dtype not in FLOATS:
+            raise ModelFileError(
+                f"{shown_path(stored.path)}: {shown(stored.name)}: has type {stored.dtype}, "
+                f"expected F32, F16 or BF16; download the original checkpoint{_or_without(name)}"
+            )
+        return stored
+
+    def missing(self, name: str) -> ModelFileError:
+        return ModelFileError(
+            f"{shown_path(self._folder)}: {name}: the tensor is missing; download the checkpoint again"
+            f"{_or_without(name)}"
+        )
+
+
+class Planner(Taker):
+    """Plans the language model's tensors."""
+
+    def __init__(self, folder: Path, tensors: Mapping[str, StoredTensor], shape: Shape, default: Type) -> None:
+        super().__init__(folder, tensors, f"a {shape.arch} model")
         self._shape = shape
         self._default = default
 
     def outputs(self) -> list[Output]:
         out = list(self._all())
-        if self._left:
-            name, stored = next(iter(self._left.items()))
-            remedy = WITHOUT_MTP if name.startswith("mtp.") else "or convert with llama.cpp's converter"
-            raise ModelFileError(
-                f"{shown_path(stored.path)}: {shown(stored.name)}: is not a tensor of a {self._shape.arch} model "
-                f"with this config.json; download both files again, {remedy}"
-            )
+        self.check_nothing_left()
         return out
 
     def _all(self) -> Iterator[Output]:
@@ -121,7 +155,7 @@ class Planner:
             if not s.tied:
                 yield head
         elif s.own_head:
-            raise self._missing("lm_head.weight")
+            raise self.missing("lm_head.weight")
         for i in range(s.n_layers):
             yield from self._layer(f"layers.{i}.", f"blk.{i}.", linear=s.linear_attention[i])
         for i in range(s.n_mtp):
@@ -166,15 +200,15 @@ class Planner:
         )
         yield self._rows(source + "in_proj_b.weight", target + "ssm_beta.weight", (s.v_heads, s.hidden), 0, 1, order)
         yield self._rows(source + "in_proj_a.weight", target + "ssm_alpha.weight", (s.v_heads, s.hidden), 0, 1, order)
-        stored = self._take(source + "conv1d.weight", (keys + values, 1, s.conv))
+        stored = self.take(source + "conv1d.weight", (keys + values, 1, s.conv))
         pieces = _reordered(stored, keys, s.v_dim, order)
         yield Output(target + "ssm_conv1d.weight", (keys + values, s.conv), Type.F32, pieces)
         for name, to, change in (("A_log", "ssm_a", "neg_exp"), ("dt_bias", "ssm_dt.bias", "copy")):
-            stored = self._take(source + name, (s.v_heads,))
+            stored = self.take(source + name, (s.v_heads,))
             yield Output(target + to, (s.v_heads,), Type.F32, (Piece(stored, 0, 1),), change, order)
-        stored = self._take(source + "norm.weight", (s.v_dim,))
+        stored = self.take(source + "norm.weight", (s.v_dim,))
         yield Output(target + "ssm_norm.weight", (s.v_dim,), Type.F32, (Piece(stored, 0, 1),))
-        stored = self._take(source + "out_proj.weight", (s.hidden, values))
+        stored = self.take(source + "out_proj.weight", (s.hidden, values))
         columns = (order[:, None] * s.v_dim + np.arange(s.v_dim)).reshape(-1)
         yield Output(
             target + "ssm_out.weight",
@@ -207,14 +241,14 @@ class Planner:
             )
         pieces: dict[str, Sequence[Piece]] = {}
         if source + "experts.gate_up_proj" in self._left:
-            both = self._take(source + "experts.gate_up_proj", (e, 2 * ff, s.hidden))
-            down = self._take(source + "experts.down_proj", (e, s.hidden, ff))
+            both = self.take(source + "experts.gate_up_proj", (e, 2 * ff, s.hidden))
+            down = self.take(source + "experts.down_proj", (e, s.hidden, ff))
             pieces["gate"] = [Piece(both, i * 2 * ff, ff) for i in range(e)]
             pieces["up"] = [Piece(both, i * 2 * ff + ff, ff) for i in range(e)]
             pieces["down"] = [Piece(down, 0, e * s.hidden)]
         else:
             for name, rows, columns in (("gate", ff, s.hidden), ("up", ff, s.hidden), ("down", s.hidden, ff)):
-                each = (self._take(f"{source}experts.{i}.{name}_proj.weight", (rows, columns)) for i in range(e))
+                each = (self.take(f"{source}experts.{i}.{name}_proj.weight", (rows, columns)) for i in range(e))
                 pieces[name] = [Piece(stored, 0, rows) for stored in each]
         for name, shape in (("gate", (e, ff, s.hidden)), ("up", (e, ff, s.hidden)), ("down", (e, s.hidden, ff))):
             yield Output(f"{target}ffn_{name}_exps.weight", shape, self._default, tuple(pieces[name]))
@@ -222,39 +256,17 @@ class Planner:
     # --- one tensor
 
     def _norm(self, source: str, target: str, size: int) -> Output:
-        stored = self._take(source, (size,))
+        stored = self.take(source, (size,))
         return Output(target, (size,), Type.F32, (Piece(stored, 0, 1),), "plus_one")
 
     def _matrix(self, source: str, target: str, shape: tuple[int, int], kind: Type | None = None) -> Output:
-        stored = self._take(source, shape)
+        stored = self.take(source, shape)
         return Output(target, shape, self._default if kind is None else kind, (Piece(stored, 0, shape[0]),))
 
     def _rows(self, source: str, target: str, shape: tuple[int, int], fixed: int, head: int, order: Order) -> Output:
         """A matrix whose rows after the first `fixed` ones are heads of `head` rows, to be put in `order`."""
-        stored = self._take(source, shape)
+        stored = self.take(source, shape)
         return Output(target, shape, self._default, _reordered(stored, fixed, head, order))
-
-    def _take(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
-        stored = self._left.pop(name, None)
-        if stored is None:
-            raise self._missing(name)
-        if stored.shape != shape:
-            raise ModelFileError(
-                f"{shown_path(stored.path)}: {shown(stored.name)}: has shape {list(stored.shape)}, "
-                f"config.json asks for {list(shape)}; download both files again{_or_without(name)}"
-            )
-        if stored.dtype not in FLOATS:
-            raise ModelFileError(
-                f"{shown_path(stored.path)}: {shown(stored.name)}: has type {stored.dtype}, "
-                f"expected F32, F16 or BF16; download the original checkpoint{_or_without(name)}"
-            )
-        return stored
-
-    def _missing(self, name: str) -> ModelFileError:
-        return ModelFileError(
-            f"{shown_path(self._folder)}: {name}: the tensor is missing; download the checkpoint again"
-            f"{_or_without(name)}"
-        )
 
 
 def _or_without(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, cast
 
 from ..checks import check_flag, json_text
 from ..errors import RequestError, one_line
+from ..files.input_file import shown
 from ..results import ChatChunk, ChatReply, Chunk, Generation, ToolCall
 from ..sampling import SampleOptions, SamplingParams
 from . import chat_request, template_errors
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .._core import ChatPrompt, Engine
 
 Message = Mapping[str, Any]
+# in the types of parts of a message, whoever's form it has: image_url, input_image, image, input_audio, video ...
+MEDIA = ("image", "audio", "video")
 
 
 class TemplateOptions(TypedDict, total=False):
@@ -152,6 +155,19 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise RequestError(f'messages[{i}] has no "content"')
         if content is not None and not isinstance(content, (str, list)):
             raise RequestError(f'messages[{i}]: "content" must be text, got {type(content).__name__}')
+        if isinstance(content, list):
+            _check_parts(i, content)
+
+
+def _check_parts(i: int, parts: list[Any]) -> None:
+    """Refuses images and sound, which the engine does not read, and says what does."""
+    for j, part in enumerate(parts):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if isinstance(kind, str) and any(medium in kind for medium in MEDIA):
+            raise RequestError(
+                f"messages[{i}]: part {j} of its content has type '{shown(kind)}', and chat takes text alone; for "
+                "questions about images use a server: `darwin-neg serve -m MODEL --mmproj FILE`"
+            )
 
 
 def split(parser: Parser, prompt: ChatPrompt, text: str, *, partial: bool) -> tuple[str, str, tuple[ToolCall, ...]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """What answers: a LocalModel, or serve.remote_engine.RemoteEngine."""
+    """What answers: a LocalModel, or remote.engine.RemoteEngine."""
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ from gguf import LlamaFileType
 from .header import Header, architecture
 from .parts import split_count
 
+VISION_ARCH = "clip"  # of projectors, whatever the tower
 SAMPLING_KEYS = "general.sampling."
 F16_BYTES = 2
 F32_BYTES = 4
@@ -49,6 +50,8 @@ class ModelInfo:
     pre_tokenizer: how text is cut before byte-level BPE, None where the file does not say; "" for other vocabularies.
     part_error: why the parts of a split model could not be read; then only the file `path` is described, and all
     numbers are its own. None otherwise.
+    projector: the type of a projector for images or sound (mmproj), which is not a model; its shape is the tower's.
+    None for a model.
     """
 
     path: str
@@ -71,11 +74,15 @@ class ModelInfo:
     neg_error: str | None = None
     pre_tokenizer: str | None = ""
     part_error: str | None = None
+    projector: str | None = None
 
 
 def describe(header: Header, *, n_ctx: int = 4096, n_parallel: int = 8) -> ModelInfo:
     """Describes a model file, all but its NEG head."""
     arch = architecture(header)
+    # a projector has the shape of its tower of images or, without one, of sound
+    towers = [f"{arch}.{tower}" for tower in ("vision", "audio") if f"{arch}.{tower}.block_count" in header.keys]
+    shape = towers[0] if arch == VISION_ARCH and towers else arch
     types = Counter(tensor.type.name for tensor in header.tensors.values())
     embedding = header.tensors.get("token_embd.weight")
     return ModelInfo(
@@ -88,15 +95,22 @@ def describe(header: Header, *, n_ctx: int = 4096, n_parallel: int = 8) -> Model
         n_tensors=len(header.tensors),
         n_params=sum(tensor.n_elements for tensor in header.tensors.values()),
         n_ctx_train=_number(header, f"{arch}.context_length"),
-        n_embd=_number(header, f"{arch}.embedding_length"),
-        n_layer=_number(header, f"{arch}.block_count"),
+        n_embd=_number(header, f"{shape}.embedding_length"),
+        n_layer=_number(header, f"{shape}.block_count"),
         n_vocab=header.array_length("tokenizer.ggml.tokens") or (embedding.shape[-1] if embedding else 0),
         has_chat_template="tokenizer.chat_template" in header.keys,
         split_count=split_count(header),
-        memory=_memory(header, arch, n_ctx, n_parallel),
+        memory=None if arch == VISION_ARCH else _memory(header, arch, n_ctx, n_parallel),
         pre_tokenizer=pre_tokenizer(header),
         sampling=_sampling(header),
+        projector=_projector(header) if arch == VISION_ARCH else None,
     )
+
+
+def _projector(header: Header) -> str:
+    """The type of a projector; those of both images and sound name it twice."""
+    names = ("clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type")
+    return next((value for name in names if isinstance(value := header.value(name), str)), "unknown")
 
 
 def pre_tokenizer(header: Header) -> str | None:

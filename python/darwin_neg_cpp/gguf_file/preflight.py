@@ -13,7 +13,7 @@ from ..errors import ModelFileError, NegHeadError, RequestError
 from ..files.input_file import shown, shown_path
 from ..files.shown_text import escape_line
 from .header import Header, read_header
-from .info import pre_tokenizer
+from .info import VISION_ARCH, pre_tokenizer
 from .overrides import Overrides, overridden
 from .parts import UnreadablePartError, read_model, with_parts
 
@@ -23,7 +23,6 @@ MMAP_ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
 ROPE_SECTIONS = 4
-VISION_ARCH = "clip"
 OLLAMA_VISION = ("v.blk.", "v.patch_embed", "v.pos_embed", "v.merger.")
 ONE_EXPERT_IS_NONE = ("hunyuan-dense", "hunyuan_vl")
 
@@ -40,6 +39,11 @@ def check_runnable(path: str, *, use_mmap: bool = True, overrides: Overrides = (
         return []
     with contextlib.suppress(UnreadablePartError):
         header = with_parts(header)
+    if header.value("general.architecture") == VISION_ARCH:
+        raise ModelFileError(
+            f"{shown_path(path)}: is a projector for images or sound (mmproj), not a model; load the language "
+            "model, and give this file to a server: `darwin-neg serve -m MODEL --mmproj FILE`"
+        )
     header = overridden(header, overrides)
     try:
         check_header(header)

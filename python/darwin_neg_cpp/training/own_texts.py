@@ -51,7 +51,7 @@ class Writing:
 
 
 class Writer(Protocol):
-    """Where else the model runs than in this process: a serve.remote_engine.RemoteEngine."""
+    """Where else the model runs than in this process: a remote.engine.RemoteEngine."""
 
     def write(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, *, samples: Sequence[int] | None = None

@@ -42,7 +42,7 @@ def _has_names(first: Row) -> bool:
 
 
 def _fields_of_header(name: str, header: Row) -> Fields:
-    fields = find_fields(header.cells, subject_first=True)
+    fields = find_fields([cell.strip() for cell in header.cells], subject_first=True)
     if isinstance(fields, Missing):
         check_duplicates(name, header, [cell for cell in header.cells if plain(cell) == "question"])
         raise RequestError(

@@ -18,8 +18,8 @@ from ..sampling import BUILT_IN, SamplingParams, fill_in
 from .address import read_addresses
 from .completion import Completion, make_body
 from .fleet import PATIENCE, Fleet, Inbox
-from .remote_sampler import RemoteSampler
 from .rendering import Renderer
+from .sampler import RemoteSampler
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

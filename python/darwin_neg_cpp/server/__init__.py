@@ -1,0 +1,1 @@
+"""llama.cpp's HTTP server, with the NEG stage, in this process."""

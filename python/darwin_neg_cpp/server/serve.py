@@ -1,0 +1,172 @@
+"""`serve`: starts llama.cpp's server on a model, with what a laptop can bear, the head and the chat page."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from ..checks import check_integer
+from ..errors import DarwinNegError, ModelFileError, RequestError
+from ..files.input_file import shown_path
+from ..files.usable_cpus import usable_cpus
+from ..gguf_file.preflight import check_runnable
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path(__file__).resolve().parents[1] / "data" / "serve"
+# llama-server keeps 32 checkpoints of a recurrent state for each slot, and 8 GiB of finished prompts
+LAPTOP = ("--ctx-checkpoints", "8", "--cache-ram", "2048")
+
+Text = str | os.PathLike[str]
+
+
+def serve(
+    model: Text,
+    *,
+    side_car: Text | None = None,
+    neg: Literal["mask", "sample", "off"] | None = None,
+    neg_threshold: float | None = None,
+    neg_top_k: int | None = None,
+    temp_scale: bool | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    api_key: str | None = None,
+    api_key_file: Text | None = None,
+    n_ctx: int = 16384,
+    n_parallel: int = 4,
+    n_threads: int = 0,
+    n_gpu_layers: int = -1,
+    mtp: int = 0,
+    mmproj: Text | None = None,
+    lora: Sequence[Text] = (),
+    rpc: Sequence[str] = (),
+    max_queue: int | None = None,
+    open_page: bool = False,
+    options: Sequence[str] = (),
+) -> int:
+    """Serves a model over HTTP until SIGINT or SIGTERM, and returns the server's exit code.
+
+    The APIs are those of llama-server, with NEG in requests and answers (docs/serve-neg.md), and a chat page at `/`.
+    A process runs one server at a time.
+
+    model: GGUF file, or a repository OWNER/NAME, which is downloaded and converted at first use. side_car: head for a
+        file without one. neg, neg_threshold (nats), neg_top_k, temp_scale: what the gate does where a request says
+        nothing; by default what the head says. api_key: what clients must send; api_key_file: one to a line.
+    n_ctx: tokens of all conversations together, 0 for the model's own; n_parallel: conversations side by side.
+    mtp: tokens that the model's own MTP block drafts. mmproj: projector, for questions about images. lora: adapters.
+    rpc: HOST:PORT of other machines. max_queue: requests that may wait; further ones are answered with 503.
+    open_page: opens the page in the browser. options: llama-server's own, after all others.
+    Errors: ModelFileError and RequestError before the server starts; KeyboardInterrupt at Ctrl-C.
+    """
+    check_integer("port", port, low=0, high=65535)
+    check_integer("n_parallel", n_parallel, low=1)
+    check_integer("n_ctx", n_ctx, low=0)
+    check_integer("mtp", mtp, low=0)
+    path, head = find_model(model, side_car)
+    for warning in check_runnable(path):
+        logger.warning("%s", warning)
+    for name, file in (
+        ("side_car", head),
+        ("mmproj", mmproj),
+        ("api_key_file", api_key_file),
+        *(("lora", f) for f in lora),
+    ):
+        if file is not None and not os.path.isfile(file):
+            raise RequestError(f"{name} must be a file, and {shown_path(os.fspath(file))} is none; check the path")
+    check_port(host, port)
+    argv = ["-m", path, "--host", host, "--port", str(port), "--path", str(PAGE), "--kv-unified", *LAPTOP]
+    argv += ["--alias", Path(path).stem]  # by default clients are told the whole path
+    argv += ["-np", str(n_parallel), "-c", str(n_ctx), "-t", str(n_threads or usable_cpus().default_threads)]
+    given: list[tuple[str, object]] = [
+        ("--neg-file", head),
+        ("--neg", neg),
+        ("--neg-threshold", neg_threshold),
+        ("--neg-top-k", neg_top_k),
+        ("--api-key", api_key),
+        ("--api-key-file", api_key_file),
+        ("--mmproj", mmproj),
+        ("--max-queue", max_queue),
+        ("--rpc", ",".join(rpc) or None),
+        ("-ngl", n_gpu_layers if n_gpu_layers >= 0 else None),
+        *(("--lora", adapter) for adapter in lora),
+    ]
+    for flag, value in given:
+        if value is not None:
+            argv += [flag, os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
+    if temp_scale is not None:
+        argv.append("--temp-scale" if temp_scale else "--no-temp-scale")
+    if mtp:
+        argv += ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(mtp)]
+    if open_page:
+        _open_when_ready(host, port)
+    return run_llama_server([*argv, *options])
+
+
+def run_llama_server(arguments: Sequence[str]) -> int:
+    """Runs llama-server with its own arguments in this process, and returns its exit code."""
+    try:
+        module = import_module("darwin_neg_cpp._server")
+    except ModuleNotFoundError:
+        raise DarwinNegError(
+            "this build has no server; build the package with -DDARWIN_NEG_BUILD_SERVER=ON, its default"
+        ) from None
+    code: int = module.llama_server(["llama-server", *arguments])
+    return code
+
+
+def find_model(model: Text, side_car: Text | None) -> tuple[str, str | None]:
+    """The file of a model, which may be a repository's, and its side-car."""
+    path = os.fspath(model)
+    head = None if side_car is None else os.fspath(side_car)
+    if os.path.exists(path) or path.lower().endswith(".gguf"):
+        if not os.path.isfile(path):
+            raise ModelFileError(f"{shown_path(path)}: is not a file; check the path")
+        return path, head
+    from ..pretrained import fetch
+
+    file, beside = fetch(path, side_car=head is None)
+    return file, head or beside
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises RequestError where nothing can listen, which the server would say among many lines."""
+    if host.endswith(".sock") or port == 0:
+        return
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            if os.name == "posix":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except socket.gaierror as error:
+        raise RequestError(f"host must be an address of this machine, got {host!r} ({error.strerror})") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise RequestError(f"port must be free, and {port} is in use on {host}; give another one") from None
+        raise RequestError(f"host and port must be free to listen on, got {host}:{port} ({error.strerror})") from None
+
+
+def _open_when_ready(host: str, port: int) -> None:
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+
+    def wait() -> None:
+        while True:
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=5):
+                    break
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.3)
+        webbrowser.open(f"{url}/")
+
+    threading.Thread(target=wait, daemon=True).start()
