@@ -76,7 +76,8 @@ def check_fits(source: Source, items: Sequence[Item], plans: Sequence[Plan], con
         need = max(source.count_tokens(Job(prompt, (0.0,), 0, False, config)) for prompt in prompts)
         if need >= n_ctx:
             raise ContextFullError(
-                f"question {item.question.id!r}: needs about {need} tokens, the context has {n_ctx}; raise n_ctx"
+                f"question {item.question.id!r}: needs about {need} tokens, the context has {n_ctx}; "
+                f"{source.more_context}"
             )
 
 

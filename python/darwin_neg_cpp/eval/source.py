@@ -23,6 +23,11 @@ class Source(Protocol):
         ...
 
     @property
+    def more_context(self) -> str:
+        """What to do for a larger context, in words."""
+        ...
+
+    @property
     def info(self) -> Mapping[str, Any]:
         """n_ctx: tokens of one request. n_parallel: requests side by side."""
         ...
@@ -67,6 +72,10 @@ class LocalModel:
     @property
     def title(self) -> str:
         return shown_path(self._llm.path)
+
+    @property
+    def more_context(self) -> str:
+        return "raise n_ctx"
 
     @property
     def info(self) -> Mapping[str, Any]:

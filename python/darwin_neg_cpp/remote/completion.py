@@ -118,12 +118,18 @@ class Completion(Call):
 
     def _finish(self, event: Any, count: int) -> None:
         self.finish_reason = FINISH[event["stop_type"]]
-        if count > self.count:  # the beginning of a character that was never completed
-            self.withheld.append((len(self.tokens), count - self.count, None))
-            self.parts.append("\ufffd")
-        self.count = count
         if isinstance(event.get("neg"), dict):
             self.neg = event["neg"]
+        if count > self.count:  # the beginning of a character that was never completed
+            self.withheld.append((len(self.tokens), count - self.count, None))
+            self.parts.append(self._end())
+        self.count = count
+
+    def _end(self) -> str:
+        """The text that the server has kept back at the end; of one that tells no pieces, a stand-in."""
+        pieces = (self.neg or {}).get("tokens")
+        whole = "".join(map(str, pieces)) if isinstance(pieces, list) else ""
+        return whole[len(self.text) :] if whole.startswith(self.text) and whole != self.text else "\ufffd"
 
     @property
     def text(self) -> str:

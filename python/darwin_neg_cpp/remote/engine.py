@@ -19,7 +19,7 @@ from .address import read_addresses
 from .completion import Completion, make_body
 from .fleet import PATIENCE, Fleet, Inbox
 from .rendering import Renderer
-from .sampler import RemoteSampler
+from .sampler import MORE_CONTEXT, RemoteSampler
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -99,6 +99,10 @@ class RemoteEngine:
     @property
     def title(self) -> str:
         return self.servers[0]
+
+    @property
+    def more_context(self) -> str:
+        return MORE_CONTEXT
 
     def describe_model(self, *, progress: Progress = no_progress) -> tuple[dict[str, Any], dict[str, str]]:
         """What identifies the weights, as far as a server tells: not the hash of a file."""

@@ -13,6 +13,8 @@ from .completion import Completion, make_body
 from .fleet import Fleet, Inbox
 from .rendering import Renderer
 
+MORE_CONTEXT = "start the servers with a larger --ctx-size, or with fewer requests at once (--parallel)"
+
 
 @dataclass
 class _Running:
@@ -81,8 +83,8 @@ class RemoteSampler:
         n_ctx = self._fleet.identity.n_ctx
         if len(rendered.tokens) >= n_ctx:
             raise ContextFullError(
-                f"prompt has {len(rendered.tokens)} tokens, the servers' context for one request is {n_ctx}; start "
-                "them with a larger --ctx-size, or with fewer requests at once (--parallel)"
+                f"prompt has {len(rendered.tokens)} tokens, the servers' context for one request is {n_ctx}; "
+                f"{MORE_CONTEXT}"
             )
         params = sampling_params(job, has_neg=has_neg)
         # a template may have written the beginning of the reasoning; without a template the prompt is the user's
