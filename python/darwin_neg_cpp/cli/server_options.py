@@ -43,7 +43,7 @@ def add_server_options(parser: argparse.ArgumentParser, *, what: str, instead: b
     )
     group.add_argument(
         "--server-patience",
-        dest="patience",
+        dest="server_patience",
         type=float,
         default=120.0,
         metavar="SECONDS",
@@ -74,7 +74,7 @@ def connect(args: argparse.Namespace) -> RemoteEngine:
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(message)s")
     key = args.server_key if args.server_key is not None else os.environ.get(KEY_VARIABLE)
     cache = False if getattr(args, "prefix_cache", None) == 0 else None
-    return RemoteEngine(args.servers, server_key=key, cache_prompt=cache, patience=args.patience)
+    return RemoteEngine(args.servers, server_key=key, cache_prompt=cache, server_patience=args.server_patience)
 
 
 def without_key(words: Sequence[str]) -> Iterator[str]:

@@ -35,8 +35,8 @@ class RemoteEngine:
 
     servers: addresses, as http://127.0.0.1:8080, in a list or with commas between them. server_key: API key of all of
     them. cache_prompt: let servers use what they have of earlier prompts; None: where a server runs several requests
-    side by side, because with one at a time each answer then depends on its prompt alone. patience: seconds for which
-    nothing may come from any server, after which that is an error.
+    side by side, because with one at a time each answer then depends on its prompt alone. server_patience: seconds for
+    which nothing may come from any server, after which that is an error.
 
     All servers must run the same model and build, which is checked before anything else is asked. Each sample is a
     request of its own, to the server with the least to do; what a server was working on when it failed goes to the
@@ -49,12 +49,14 @@ class RemoteEngine:
         *,
         server_key: str | None = None,
         cache_prompt: bool | None = None,
-        patience: float = PATIENCE,
+        server_patience: float = PATIENCE,
     ) -> None:
         addresses = read_addresses(servers)
         if server_key is not None and not (check_text("server_key", server_key).isascii() and server_key.isprintable()):
             raise RequestError("server_key must be printable ASCII")
-        self._fleet = Fleet(addresses, key=server_key or None, patience=check_number("patience", patience, above=0))
+        self._fleet = Fleet(
+            addresses, key=server_key or None, patience=check_number("server_patience", server_patience, above=0)
+        )
         self._renderer = Renderer(self._fleet)
         several = all(server.slots > 1 for server in self._fleet.servers)
         self._cache = several if cache_prompt is None else check_flag("cache_prompt", cache_prompt)
