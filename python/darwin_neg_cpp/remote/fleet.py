@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 SILENT_SECONDS = 30.0  # without a byte, after which a server is asked whether it is there
 CHECK_SECONDS = 10.0  # for its answer to that
 CHECKS = 2  # unanswered ones, after which it counts as dead
+IDLE_SECONDS = 2.0  # without a request, in which a server may have been started again with something else
 STALLED_SECONDS = 900.0  # without a byte for one call, on a server that is there
 FIRST_REST, LONGEST_REST = 0.5, 15.0  # seconds until a server that failed is tried again
 ATTEMPTS = 8  # of one call, before the call itself is to blame
@@ -88,13 +89,14 @@ class Server:
     strikes: int = 0
     last: float = 0.0
     is_down: bool = False
+    is_stale: bool = False  # it may no longer be what it was
     is_checked: bool = False  # a thread is at it
     is_left_out: bool = False
     reason: str = ""
 
     def room(self, now: float) -> int:
         """How many more calls it can take. One alone, where it has just been in trouble."""
-        if self.is_down or self.is_left_out or now < self.rest_until:
+        if self.is_down or self.is_stale or self.is_left_out or now < self.rest_until:
             return 0
         return (1 if self.trouble else self.slots) - len(self.runs)
 
@@ -152,6 +154,7 @@ class Fleet:
                 raise identity
         known = [identity for _, identity in sorted(found.items()) if isinstance(identity, Identity)]
         for server, identity in zip(self.servers, known, strict=True):
+            server.last = time.monotonic()
             check_same((self.servers[0].address, known[0]), (server.address, identity))
         return known[0]
 
@@ -224,7 +227,8 @@ class Fleet:
         while True:
             self._check_open()
             now = time.monotonic()
-            there = [server for server in self.servers if not (server.is_down or server.is_left_out)]
+            self._refresh(now)
+            there = [s for s in self.servers if not (s.is_down or s.is_stale or s.is_left_out)]
             ready = [server for server in there if now >= server.rest_until]
             if ready:
                 return min(ready, key=_load)
@@ -303,6 +307,8 @@ class Fleet:
 
     def _dispatch(self, now: float) -> None:
         """Starts what the servers have room for."""
+        if self._queue:
+            self._refresh(now)
         while self._queue and not self._closed:
             ready = [server for server in self.servers if server.room(now) > 0]
             if not ready:
@@ -315,6 +321,14 @@ class Fleet:
                 server.last = now
             server.runs.add(run)
             _start(self._carry_out, server, run)
+
+    def _refresh(self, now: float) -> None:
+        """Has servers looked at again that have had nothing to do."""
+        for server in self.servers:
+            out = server.is_down or server.is_stale or server.is_left_out or server.is_checked or self._closed
+            if not (out or server.runs) and now - server.last >= IDLE_SECONDS:
+                server.is_stale = server.is_checked = True
+                _start(self._check, server)
 
     def _note_life(self, server: Server) -> None:
         server.last = self._alive = time.monotonic()
@@ -436,13 +450,13 @@ class Fleet:
             self._queue.appendleft(call)
 
     def _check(self, server: Server) -> None:
-        """Asks a silent server whether it is there; one that was gone also, whether it is the same."""
+        """Asks a silent server whether it is there; one that was gone, or left alone, also whether it is the same."""
         trouble: str | None = None
         busy: Busy | None = None
         difference: str | None = None
         try:
             Exchange(server.address, self._key).ask("/health", seconds=CHECK_SECONDS)
-            if server.is_down:
+            if server.is_down or server.is_stale:
                 identity, slots = self._look(server)
                 difference = find_difference(self.identity, identity)
                 server.slots = slots
@@ -453,14 +467,16 @@ class Fleet:
         except (Refused, RequestError) as error:
             difference = str(error)
         with self._changed:
-            server.is_checked = False
+            server.is_checked, stale, server.is_stale = False, server.is_stale, False
             if difference is not None:
-                server.is_left_out, server.reason = True, f"is back, and differs in {difference}"
+                server.is_left_out, server.reason = True, f"has changed ({difference})"
                 logger.warning("%s: %s; it is left out from now on", server.address, server.reason)
             elif trouble is None and busy is None:
                 server.strikes = 0
                 server.is_down = False
                 server.last = time.monotonic()
+            elif stale:
+                self._note_down(server, trouble or str(busy))
             else:
                 self._note_unanswered(server, trouble or str(busy))
             runs = list(server.runs) if server.is_down or server.is_left_out else []
