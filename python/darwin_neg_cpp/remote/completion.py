@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DarwinNegError
 from ..sampling import SamplingParams, to_engine_values
-from .fleet import Call, Inbox
+from .calls import Call, Inbox
 
 # tokens whose text came with the last of them: the place of that among those that were sent, their number, and the
 # text, or None where it never came

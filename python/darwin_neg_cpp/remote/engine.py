@@ -16,8 +16,9 @@ from ..protocols.modes import merge as merge_modes
 from ..protocols.sampler import Job
 from ..sampling import BUILT_IN, SamplingParams, fill_in
 from .address import read_addresses
+from .calls import Inbox
 from .completion import Completion, make_body
-from .fleet import PATIENCE, Fleet, Inbox
+from .fleet import PATIENCE, Fleet
 from .rendering import Renderer
 from .sampler import MORE_CONTEXT, RemoteSampler
 

@@ -12,13 +12,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import DarwinNegError, RequestError
 from .address import Address
+from .calls import Call, Inbox, Run, Server
 from .exchange import Busy, Exchange, Failed, Lost, NotTrusted, Refused
-from .identity import Identity, check_same, find_difference, read_identity
+from .identity import Identity, check_same, find_difference
+from .introduction import explain, introduce, look
 
 logger = logging.getLogger(__name__)
 
@@ -31,74 +32,6 @@ FIRST_REST, LONGEST_REST = 0.5, 15.0  # seconds until a server that failed is tr
 ATTEMPTS = 8  # of one call, before the call itself is to blame
 FAULTS = 3  # of those in which servers had an error of their own
 PATIENCE = 120.0
-
-
-class Inbox:
-    """Where the ended calls of one user of a fleet arrive."""
-
-    def __init__(self) -> None:
-        self.ended: deque[Call] = deque()
-        self.open = 0  # calls that have not ended
-
-
-class Call:
-    """One request for a streamed completion, and what has come of it.
-
-    take: called with each event of the answer, in order; returns whether it was the last. restart: called before an
-    attempt, to forget the last one's events. Both are called by one thread at a time. fault: why it cannot be done.
-    """
-
-    def __init__(self, inbox: Inbox, path: str, body: Any) -> None:
-        self.inbox, self.path, self.body = inbox, path, body
-        self.fault: DarwinNegError | None = None
-        self.ended = False
-        self.cancelled = False
-        self.attempts = 0
-        self.faults = 0
-
-    def take(self, event: Any) -> bool:
-        raise NotImplementedError
-
-    def restart(self) -> None:
-        raise NotImplementedError
-
-
-@dataclass(eq=False)
-class _Run:
-    """An attempt at a call. last: when its latest byte came."""
-
-    call: Call
-    exchange: Exchange
-    last: float
-
-
-@dataclass(eq=False)
-class Server:
-    """A server, with what runs on it and how it fares.
-
-    rest_until: until when it is left alone. trouble: failures since it last worked. strikes: checks that it has not
-    answered. last: when its latest byte came.
-    """
-
-    address: Address
-    number: int
-    slots: int = 1
-    runs: set[_Run] = field(default_factory=set)
-    rest_until: float = 0.0
-    trouble: int = 0
-    strikes: int = 0
-    last: float = 0.0
-    is_down: bool = False
-    is_stale: bool = False  # it may no longer be what it was
-    is_checked: bool = False  # a thread is at it
-    is_left_out: bool = False
-    reason: str = ""
-
-    def room(self, now: float) -> int:
-        """How many more calls it can take. One alone, where it has just been in trouble."""
-        if self.is_down or self.is_stale or self.is_left_out or now < self.rest_until:
-            return 0
-        return (1 if self.trouble else self.slots) - len(self.runs)
 
 
 class Fleet:
@@ -130,7 +63,14 @@ class Fleet:
 
         def look(server: Server) -> None:
             try:
-                identity: Identity | DarwinNegError = self._introduce(server)
+                identity: Identity | DarwinNegError
+                identity, server.slots = introduce(
+                    server.address,
+                    self._key,
+                    seconds=CHECK_SECONDS,
+                    patience=self._patience,
+                    given_up=lambda: self._closed,
+                )
             except DarwinNegError as error:
                 identity = error
             with self._changed:
@@ -158,39 +98,6 @@ class Fleet:
             check_same((self.servers[0].address, known[0]), (server.address, identity))
         return known[0]
 
-    def _introduce(self, server: Server) -> Identity:
-        """Asks a server what it runs; waits while it loads its model."""
-        end = time.monotonic() + self._patience
-        while True:
-            try:
-                identity, server.slots = self._look(server)
-                return identity
-            except (Busy, Failed) as error:
-                if time.monotonic() > end or self._closed:
-                    raise DarwinNegError(
-                        f"{server.address}: is not ready ({error}); wait for it, or leave it out"
-                    ) from None
-                time.sleep(0.5)
-            except Lost as error:
-                raise DarwinNegError(
-                    f"{server.address}: cannot be reached ({error}); start the server, or leave it out"
-                ) from None
-            except NotTrusted as error:
-                raise RequestError(f"{server.address}: {error}") from None
-            except Refused as error:
-                raise self._explain(server, error) from None
-
-    def _look(self, server: Server) -> tuple[Identity, int]:
-        props = Exchange(server.address, self._key).ask("/props", seconds=CHECK_SECONDS)
-        models = Exchange(server.address, self._key).ask("/v1/models", seconds=CHECK_SECONDS)
-        return read_identity(server.address, props, models)
-
-    def _explain(self, server: Server, error: Refused) -> DarwinNegError:
-        if error.status in (401, 403):
-            what = "asks for a key" if self._key is None else "does not take the key"
-            return RequestError(f"{server.address}: {what} (HTTP {error.status}); pass server_key=...")
-        return RequestError(f"{server.address}: {error}")
-
     # --- questions that are answered at once
 
     def ask(self, path: str, body: Any) -> Any:
@@ -210,7 +117,7 @@ class Fleet:
                     self._note_life(server)
                 return answer
             except Refused as error:
-                raise self._explain(server, error) from None
+                raise explain(server.address, self._key, error) from None
             except Failed as error:
                 faults += 1
                 if faults >= FAULTS:
@@ -316,7 +223,7 @@ class Fleet:
             server = min(ready, key=_load)
             call = self._queue.popleft()
             call.attempts += 1
-            run = _Run(call, Exchange(server.address, self._key), now)
+            run = Run(call, Exchange(server.address, self._key), now)
             if not server.runs:
                 server.last = now
             server.runs.add(run)
@@ -390,7 +297,7 @@ class Fleet:
 
     # --- in threads of their own
 
-    def _carry_out(self, server: Server, run: _Run) -> None:
+    def _carry_out(self, server: Server, run: Run) -> None:
         call = run.call
         trouble: Exception | None = None
         try:
@@ -406,7 +313,7 @@ class Fleet:
             self._dispatch(time.monotonic())
             self._changed.notify_all()
 
-    def _receive(self, server: Server, run: _Run) -> None:
+    def _receive(self, server: Server, run: Run) -> None:
         call = run.call
         with self._changed:
             if call.ended or self._closed:
@@ -437,7 +344,7 @@ class Fleet:
             call.faults += 1
             server.reason = str(trouble)
         elif isinstance(trouble, Refused):
-            call.fault = self._explain(server, trouble)
+            call.fault = explain(server.address, self._key, trouble)
         else:
             call.fault = DarwinNegError(f"{server.address}: its answer cannot be read ({trouble})")
         if call.fault is None and (call.attempts >= ATTEMPTS or call.faults >= FAULTS):
@@ -457,7 +364,7 @@ class Fleet:
         try:
             Exchange(server.address, self._key).ask("/health", seconds=CHECK_SECONDS)
             if server.is_down or server.is_stale:
-                identity, slots = self._look(server)
+                identity, slots = look(server.address, self._key, seconds=CHECK_SECONDS)
                 difference = find_difference(self.identity, identity)
                 server.slots = slots
         except Busy as error:

@@ -9,8 +9,9 @@ from ..engine.session import sample_seed
 from ..errors import ContextFullError, DarwinNegError, NegHeadError
 from ..protocols.extract import THINK_BEGIN
 from ..protocols.sampler import Job, Output, sampling_params
+from .calls import Inbox
 from .completion import Completion, make_body
-from .fleet import Fleet, Inbox
+from .fleet import Fleet
 from .rendering import Renderer
 
 MORE_CONTEXT = "start the servers with a larger --ctx-size, or with fewer requests at once (--parallel)"
