@@ -487,7 +487,8 @@ def test_the_harness_is_a_function_too(tiny: list[str], tmp_path: Path) -> None:
 def test_the_example_of_the_documentation_runs(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text("utf-8"), re.DOTALL)
+    # the first is about servers; see tests/remote
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text("utf-8"), re.DOTALL)
     (tmp_path / "model.gguf").symlink_to(tiny[1])
     (tmp_path / "head.gguf").symlink_to(tiny[3])
     (tmp_path / "examples").mkdir()

@@ -17,6 +17,7 @@ from darwin_neg_cpp import DarwinNEG, Neg, NegHeadError, Question, RemoteEngine,
 from darwin_neg_cpp.eval import data, evaluate
 from darwin_neg_cpp.protocols import Answer, ModeConfig
 from darwin_neg_cpp.training import own_texts
+from oracles import stock
 
 Start = Callable[..., http_server.Server]
 
@@ -53,12 +54,15 @@ def candidates(answer: Answer) -> list[object]:
     ]
 
 
+def open_engine(model: Path) -> DarwinNEG:
+    """Computes as a server with one place does."""
+    options = {"n_ctx": 1024, "n_parallel": 1, "prefix_cache": 0, "n_threads": 1}
+    return DarwinNEG(model, **options, flash_attn="off", type_k="f32", type_v="f32")  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def engine(server_models: http_server.Models) -> DarwinNEG:
-    return DarwinNEG(
-        server_models.neg, n_ctx=1024, n_parallel=1, prefix_cache=0, n_threads=1, flash_attn="off", type_k="f32",
-        type_v="f32",
-    )  # fmt: skip
+    return open_engine(server_models.neg)
 
 
 def test_all_modes_give_the_candidates_of_the_engine_with_the_same_file(
@@ -80,6 +84,23 @@ def test_all_modes_give_the_candidates_of_the_engine_with_the_same_file(
                     # the vocabulary is bytes, and the model is random: some of its characters are none
                     assert b.token_ids in ((), a.token_ids)
     assert sampled == 2 * (4 + 3)
+
+
+def test_a_stock_server_gives_the_candidates_of_the_engine_with_the_gate_off(
+    server_models: http_server.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARWIN_NEG_SERVER_BIN", stock.server())
+    with (
+        http_server.Server(*http_server.SMALL, "-m", server_models.base, *ONE) as server,
+        open_engine(server_models.base) as engine,
+        RemoteEngine(address(server)) as remote,
+    ):
+        for mode in range(4):
+            here, there = (
+                model.answer(QUESTIONS, mode, config=CONFIG, early_stop=False, gate=False) for model in (engine, remote)
+            )
+            for one, other in zip(here, there, strict=True):
+                assert candidates(one) == candidates(other)
 
 
 def test_prompts_are_the_engines_token_for_token(
@@ -108,11 +129,7 @@ def test_prompts_are_the_engines_token_for_token(
 def test_a_model_without_a_template_continues_the_prompt(start_server: Start, tiny_llama: Path) -> None:
     server = start_server("-m", tiny_llama, "-np", "1", "-c", "512")
     options = {"gate": False, "max_tokens": 12, "samples": 1, "prompt": "direct"}
-    with (
-        DarwinNEG(tiny_llama, n_ctx=512, n_parallel=1, prefix_cache=0, n_threads=1, flash_attn="off", type_k="f32",
-                  type_v="f32") as llm,
-        RemoteEngine(address(server)) as remote,
-    ):  # fmt: skip
+    with open_engine(tiny_llama) as llm, RemoteEngine(address(server)) as remote:
         assert remote.info["chat_template"] is None
         here, there = (model.answer(QUESTIONS[0], 3, early_stop=False, **options) for model in (llm, remote))
         assert candidates(here) == candidates(there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from conftest import ROOT
 from darwin_neg_cpp import ContextFullError, DarwinNegError, NegHeadError, Question, RemoteEngine, RequestError
 from darwin_neg_cpp.engine.session import sample_seed
 from darwin_neg_cpp.eval import data, evaluate
@@ -476,3 +478,15 @@ def test_a_closed_engine_says_so(servers: Any) -> None:
         remote.answer(QUESTIONS[0], 0, config=CONFIG)
     with pytest.raises(RequestError, match="question must be a Question or a list of them, got int"):
         open_engine(servers(1)).answer(5)  # type: ignore[call-overload]
+
+
+def test_the_example_of_the_documentation_runs(
+    servers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text("utf-8"), re.DOTALL)
+    for name, server in zip(("a", "b"), servers(2), strict=True):
+        code = code.replace(f"http://{name}:8080", server.url)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "evaluation.md", "exec"), {})
+    assert "b1-script" in capsys.readouterr().out and (tmp_path / "out" / "report.html").is_file()
