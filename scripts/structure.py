@@ -27,8 +27,9 @@ BELOW: dict[str, tuple[str, ...]] = {
     "eval": ("__init__",),
     "training": ("__init__", "trace"),  # how well predicted and measured entropy agree is computed in trace/
     "trace": ("__init__",),
-    "__init__": ("llm", "server"),  # the package's public names and its version
+    "__init__": ("llm", "remote", "server"),  # the package's public names and its version
     "llm": ("pretrained", "protocols", "demo_model"),
+    "remote": ("protocols",),
     "server": ("pretrained",),
     "pretrained": ("convert",),
     "protocols": ("engine",),

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 CASES = """
-from darwin_neg_cpp import DarwinNEG, Neg, Question, SamplingParams, load_darwin_neg
+from darwin_neg_cpp import DarwinNEG, Neg, Question, RemoteEngine, SamplingParams, load_darwin_neg
 
 llm = load_darwin_neg("model.gguf")
 params = SamplingParams(temperature=0.0)
@@ -49,6 +49,8 @@ reveal_type(llm.score("a"))  # Scores
 reveal_type([scores for scores in llm.score_many(["a", [1, 2]])])  # list[Scores]
 reveal_type(llm.answer(questions()[0]))  # Answer
 reveal_type(llm.answer(questions()))  # list[Answer]
+reveal_type(RemoteEngine("http://a").answer(questions()[0], 3))  # Answer
+reveal_type(RemoteEngine(["http://a"]).answer(questions()))  # list[Answer]
 reveal_type(llm.tokenize("a"))  # list[int]
 reveal_type(llm.chat_tokens(user))  # list[int]
 reveal_type(llm.session.path)  # str

@@ -12,6 +12,7 @@ from .errors import ContextFullError, DarwinNegError, ModelFileError, NegHeadErr
 if TYPE_CHECKING:
     from .llm import DarwinNEG, load_darwin_neg
     from .protocols import Answer, ModeConfig, Question
+    from .remote.engine import RemoteEngine
     from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
     from .server.serve import serve
@@ -24,6 +25,7 @@ _LAZY = {
     "Question": "protocols",
     "Neg": "sampling",
     "SamplingParams": "sampling",
+    "RemoteEngine": "remote.engine",
     "ChatChunk": "results",
     "ChatReply": "results",
     "Chunk": "results",
@@ -50,6 +52,7 @@ __all__ = [
     "NegTrace",
     "OutputError",
     "Question",
+    "RemoteEngine",
     "RequestError",
     "SamplingParams",
     "Scores",

@@ -342,17 +342,12 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         early_stop: cancel what can no longer change the winner.
         Returns an Answer, or a list of them for a list. Errors: RequestError, ContextFullError, NegHeadError.
         """
-        from . import protocols
         from .protocols.modes import merge as merge_modes
+        from .protocols.runner import answer_any
         from .protocols.sampler import EngineSampler
 
         merged = merge_modes(config, options)
-        if isinstance(question, protocols.Question):
-            return protocols.answer(EngineSampler(self.session), question, mode, config=merged, early_stop=early_stop)
-        for item in question if isinstance(question, (list, tuple)) else [question]:
-            if not isinstance(item, protocols.Question):
-                raise RequestError(f"question must be a Question or a list of them, got {type(item).__name__}")
-        return protocols.answer_many(EngineSampler(self.session), question, mode, config=merged, early_stop=early_stop)
+        return answer_any(EngineSampler(self.session), question, mode, config=merged, early_stop=early_stop)
 
     # --- end
 

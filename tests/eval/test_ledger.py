@@ -278,7 +278,7 @@ def test_the_settings_of_a_file_without_equal_choices_are_those_of_older_ledgers
     written = {}
     for choice in "cb":
         path.write_text(f"q,a,b,{choice},d,A\n", "utf-8")
-        described = settings.describe_run({}, data.load(path), CONFIG, early_stop=True, engine={})["data"]
+        described = settings.describe_run({}, data.load(path), CONFIG, build={}, early_stop=True, engine={})["data"]
         written[choice] = {key: value for key, value in described.items() if key != "sha256"}
     assert written["c"] == {"kind": "mmlu", "questions": 1, "skipped": 0}
     assert written["b"] == {**written["c"], "merged": 1}

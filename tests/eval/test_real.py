@@ -23,9 +23,9 @@ from conftest import ROOT, SmolLM2
 from darwin_neg_cpp import DarwinNEG, ModelFileError, NegHeadError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.eval import data, evaluate, gpqa_hub, run, settings
+from darwin_neg_cpp.eval.source import LocalModel
 from darwin_neg_cpp.neg import info as gguf_info
 from darwin_neg_cpp.protocols import ModeConfig
-from darwin_neg_cpp.protocols.sampler import EngineSampler
 from oracles.hub_server import Hub
 
 CLI = [sys.executable, "-m", "darwin_neg_cpp"]
@@ -480,14 +480,15 @@ def test_the_harness_is_a_function_too(tiny: list[str], tmp_path: Path) -> None:
         )
         assert llm.stats()["kv_cells_used"] == 0, "nothing is left running"
         items = data.load(QUESTIONS).items[:1]
-        run.check_fits(EngineSampler(llm.session), llm.info["n_ctx"], items, [], config)
+        run.check_fits(LocalModel(llm), items, [], config)
     assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)] and found["protocols"]["mode 0"]["questions"] == 3
 
 
 def test_the_example_of_the_documentation_runs(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text("utf-8"), re.DOTALL)
+    # the first is about servers; see tests/remote
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text("utf-8"), re.DOTALL)
     (tmp_path / "model.gguf").symlink_to(tiny[1])
     (tmp_path / "head.gguf").symlink_to(tiny[3])
     (tmp_path / "examples").mkdir()

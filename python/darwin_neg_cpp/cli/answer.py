@@ -24,11 +24,13 @@ from .options import (
     read_standard_input,
     read_text,
 )
+from .server_options import add_server_options, connect
 
 if TYPE_CHECKING:
-    from ..llm import DarwinNEG
     from ..protocols import Answer, Candidate
+    from ..protocols.sampler import Sampler
 
+IN_FLIGHT = 4  # questions
 QUESTION_KEYS = {"stem", "choices", "id"}
 
 
@@ -69,6 +71,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
     add_chat_template_option(parser)
     add_model_options(parser)
+    add_server_options(parser, what="ask")
     add_mode_options(parser)
     parser.set_defaults(run=run)
 
@@ -108,24 +111,35 @@ def mode_config(args: argparse.Namespace) -> ModeConfig:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..protocols.sampler import EngineSampler
+
     # bad options and questions are refused before the model is loaded
     check_model_options(args)
     config = mode_config(args)
     questions = read_questions(args)
-    with load_repeatable_model(args) as llm:
-        answers = answer_with_progress(args, llm, questions, config)
+    if args.servers:
+        with connect(args) as remote:
+            in_flight = max(IN_FLIGHT, remote.info["n_parallel"])
+            answers = answer_with_progress(args, remote.sampler(), questions, config, in_flight=in_flight)
+    else:
+        with load_repeatable_model(args) as llm:
+            answers = answer_with_progress(args, EngineSampler(llm.session), questions, config)
     for answer in answers:
         print_answer(args, answer)
     return 0 if all(answer.choice is not None for answer in answers) else 1
 
 
 def answer_with_progress(
-    args: argparse.Namespace, llm: DarwinNEG, questions: list[Question], config: ModeConfig
+    args: argparse.Namespace,
+    sampler: Sampler,
+    questions: list[Question],
+    config: ModeConfig,
+    *,
+    in_flight: int = IN_FLIGHT,
 ) -> list[Answer]:
     """Answers the questions while a bar counts the inferences."""
     from ..files.progress import ProgressBar
     from ..protocols import answer_many
-    from ..protocols.sampler import EngineSampler
 
     most = sum(plan(args.mode, config).most(len(question.choices)) for question in questions)
     done = 0
@@ -136,8 +150,15 @@ def answer_with_progress(
             done += 1
             progress(done, most)
 
-        sampler = EngineSampler(llm.session)
-        return answer_many(sampler, questions, args.mode, config=config, early_stop=args.early_stop, watch=watch)
+        return answer_many(
+            sampler,
+            questions,
+            args.mode,
+            config=config,
+            early_stop=args.early_stop,
+            in_flight=in_flight,
+            watch=watch,
+        )
 
 
 def read_questions(args: argparse.Namespace) -> list[Question]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,11 @@ from .options import (
     load_repeatable_model,
     without_folder,
 )
+from .server_options import add_server_options, connect, without_key
 
 if TYPE_CHECKING:
     from ..eval.report_tables import Table
+    from ..eval.source import Source
 
 KINDS = ("gpqa", "mmlu", "jsonl", "auto")
 
@@ -85,6 +89,7 @@ def add_parser(verbs: Any) -> None:
     add_json_option(parser, "print the report as JSON")
     add_chat_template_option(parser)
     add_model_options(parser)
+    add_server_options(parser, what="ask")
     add_mode_options(parser)
     parser.set_defaults(run=run)
 
@@ -103,31 +108,25 @@ def run(args: argparse.Namespace) -> int:
     for what, lines in (("left out", questions.skipped), ("merged", questions.merged)):
         for line in lines:
             print(f"darwin-neg: {what}: {line}", file=sys.stderr)
-    side_car = args.side_car
-    if args.demo:
-        from .. import demo_model
-
-        side_car = str(demo_model.HEAD)
     with (
-        load_repeatable_model(args) as llm,
+        _open_model(args) as (source, model),
         ProgressBar("hashing") as hashing,
         ProgressBar("evaluating", unit=" answers") as bar,
     ):
-        folder = Path(args.out) if args.out else _default_folder(llm.path, questions.file)
+        folder = Path(args.out) if args.out else _default_folder(model, questions.file)
         try:
             report = evaluate.evaluate(
-                llm,
+                source,
                 questions,
                 folder,
                 modes=modes,
                 config=config,
-                side_car=side_car,
                 controls=args.controls,
                 early_stop=args.early_stop,
                 limit=args.limit,
                 in_flight=args.in_flight,
-                engine=_engine(args),
-                machine={"devices": _devices()},
+                engine={} if args.servers else _engine(args),
+                machine={} if args.servers else {"devices": _devices()},
                 command=_command(args),
                 force=args.force,
                 hashing=hashing,
@@ -139,6 +138,24 @@ def run(args: argparse.Namespace) -> int:
             print(f"darwin-neg: interrupted; the answers so far are in {shown_path(folder)}{again}", file=sys.stderr)
             raise
     return _show(args, report, folder)
+
+
+@contextlib.contextmanager
+def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
+    """What answers, and the model's name."""
+    from ..eval.source import LocalModel
+
+    if args.servers:
+        with connect(args) as remote:
+            yield remote, remote.name
+        return
+    side_car = args.side_car
+    if args.demo:
+        from .. import demo_model
+
+        side_car = str(demo_model.HEAD)
+    with load_repeatable_model(args) as llm:
+        yield LocalModel(llm, side_car), llm.path
 
 
 def _engine(args: argparse.Namespace) -> dict[str, Any]:
@@ -183,7 +200,7 @@ def _devices() -> str:
 
 def _command(args: argparse.Namespace) -> str:
     """Returns the command line for the report: files without their folders."""
-    return shlex.join(["darwin-neg", *map(without_folder, args.argv)])
+    return shlex.join(["darwin-neg", *map(without_folder, without_key(args.argv))])
 
 
 def _accuracies(right: dict[str, tuple[int, int]]) -> str:

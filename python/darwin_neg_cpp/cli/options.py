@@ -17,6 +17,7 @@ from ..files.input_text import decode_text, without_last_newline
 from ..sampling import BUILT_IN, Neg, SamplingParams
 from .escapes import unescape
 from .loading_options import add_loading_options, loading_options
+from .server_options import check_server_options
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG, ModelOptions
@@ -353,10 +354,14 @@ def add_json_option(parser: argparse.ArgumentParser, help: str = "print JSON") -
 
 def check_model_options(args: argparse.Namespace) -> None:
     """Refuses anything but exactly one model, before standard input is read."""
+    if getattr(args, "servers", None):
+        check_server_options(args)
+        return
     if args.demo and (args.model or args.side_car):
         raise RequestError("--demo brings its own model; leave out --model and --side-car")
     if not args.demo and not args.model:
-        raise RequestError("no model given; use --model FILE, or --demo to try the demo model")
+        servers = ", or --server URL for one on a server" if hasattr(args, "servers") else ""
+        raise RequestError(f"no model given; use --model FILE, or --demo to try the demo model{servers}")
 
 
 def load_repeatable_model(args: argparse.Namespace) -> DarwinNEG:
@@ -452,6 +457,8 @@ def _neg(args: argparse.Namespace, *, has_head: bool) -> Neg | None:
 
 def without_folder(word: str) -> str:
     """Returns a word of a command line as reports show it: of `path`, `--option=path` and `-opath` the file's name."""
+    if "://" in word:
+        return word
     option = re.match(r"--[\w-]+=|-[A-Za-z](?=.)", word)
     lead = option[0] if option else ""
     path = word[len(lead) :]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
+from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.progress import step_bars
 from .options import add_force_option, add_text_model_options, load_text_model, without_folder
+from .server_options import add_server_options, connect, without_key
 
 
 def add_parser(verbs: Any) -> None:
@@ -24,6 +27,7 @@ def add_parser(verbs: Any) -> None:
         "interrupted, run the same command to resume.",
     )
     add_text_model_options(parser, side_car=False)
+    add_server_options(parser, what="ask for generated texts", instead=False)
     parser.add_argument(
         "--text",
         nargs="+",
@@ -125,12 +129,17 @@ def run(args: argparse.Namespace) -> int:
         force=args.force,
     )
     # before the model is loaded
+    if args.servers and not args.own_texts:
+        raise RequestError("--server generates texts, and none are asked for; pass --self-generate N, or leave it out")
     train.check(settings, args.model)
     with (
         load_text_model(args, n_ctx=max(args.context, 1024), n_parallel=8) as llm,
+        connect(args) if args.servers else contextlib.nullcontext() as remote,
         step_bars({"train": " epochs"}) as progress,
     ):
-        result = train.run(llm, settings, command=_command(args), progress=progress)
+        if remote is not None:
+            remote.check_runs(llm.path, llm.info, llm.neg)
+        result = train.run(llm, settings, command=_command(args), progress=progress, writer=remote)
     if result["training"]["interrupted"]:
         epoch = result["training"]["best_epoch"] + 1
         print(f"darwin-neg: interrupted; the best head so far, of epoch {epoch}, is written", file=sys.stderr)
@@ -147,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
 def _command(args: argparse.Namespace) -> str:
     """Returns the command line for the report: files without their folders, and a long list of texts as its number."""
     texts = [os.path.basename(name) for name in args.text]
-    given = iter(args.argv[1:])
+    given = without_key(args.argv[1:])
     words = []
     for word in given:
         if os.path.basename(word) not in texts:

@@ -10,12 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .token_ids import split_added
-
-if TYPE_CHECKING:
-    from .._core import Engine
 
 _TAG = re.compile(r"[<\[{|]\S*[>\]}|]")
 _THINKING = re.compile("think|reason", re.IGNORECASE)
@@ -32,6 +29,15 @@ class Given:
     variables: dict[str, Any]
 
 
+class Tokenizer(Protocol):
+    """What is asked of an engine here, or of whatever stands in its place. See _core.Engine."""
+
+    def model_info(self) -> dict[str, Any]: ...
+    def marker_texts(self) -> list[tuple[str, bool]]: ...
+    def tokenize(self, text: bytes, add_special: bool, parse_special: bool) -> list[int]: ...
+    def detokenize(self, tokens: list[int], special: bool) -> bytes: ...
+
+
 class UserText:
     """The texts that a model's tokenizer reads as control tokens.
 
@@ -39,7 +45,7 @@ class UserText:
     template writes, such as </think>.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Tokenizer) -> None:
         self._engine = engine
         template = engine.model_info().get("chat_template") or ""
         control: set[str] = set()
@@ -118,7 +124,7 @@ class UserText:
         return text[:at] + mark + text[at:]
 
 
-def tokenize_pieces(engine: Engine, pieces: Sequence[str]) -> list[int]:
+def tokenize_pieces(engine: Tokenizer, pieces: Sequence[str]) -> list[int]:
     """Token ids of a prompt that was cut; start and end tokens as for the whole."""
     whole, begin = engine.tokenize(pieces[0].encode(), True, True), engine.tokenize(pieces[0].encode(), False, True)
     start, end = split_added(whole, begin)

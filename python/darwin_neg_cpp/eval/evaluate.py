@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..checks import check_integer
 from ..errors import NegHeadError, OutputError
 from ..files.input_file import shown_path
 from ..files.progress import Progress, no_progress
 from ..protocols.modes import MODES, ModeConfig
-from ..protocols.sampler import EngineSampler
 from . import ledger, plans, report, run, settings
 from .data import DataSet
+from .source import LocalModel, Source
 from .summary import summarize
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ GITIGNORE = f"""\
 
 
 def evaluate(
-    llm: DarwinNEG,
+    llm: DarwinNEG | Source,
     data: DataSet,
     folder: Path,
     *,
@@ -48,41 +47,47 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answers the questions under each mode, or resumes that, and writes ledger and report to `folder`.
 
-    side_car: the file of the model's head, if it is not in the model file. controls: also run plain self-consistency
-        for modes 2 and 3. early_stop: see protocols. limit: evaluate only the first N questions. in_flight: number of
-        questions worked on at once.
+    llm: a DarwinNEG, or a RemoteEngine for a model on servers. side_car: the file of the model's head, if it is not in
+        the model file. controls: also run plain self-consistency for modes 2 and 3. early_stop: see protocols.
+    limit: evaluate only the first N questions. in_flight: number of questions worked on at once.
     engine: options of the model that change its output. machine: what does not. Both are only written to the ledger.
     force: start again; the old ledger is kept under a number. hashing: called with (bytes so far, bytes in total).
 
     Returns the report. Errors: RequestError, NegHeadError, ContextFullError, OutputError.
     """
+    source: Source = LocalModel(cast("DarwinNEG", llm), side_car) if hasattr(llm, "session") else llm
     config = config or ModeConfig()
     chosen = plans.choose(modes, config, controls=controls)
-    if llm.neg is None and any(plan.neg for plan in chosen):
+    if source.neg is None and any(plan.neg for plan in chosen):
         raise NegHeadError(
-            f"{shown_path(llm.path)}: has no NEG head, which modes 1, 2 and 3 gate with; add a side-car, or switch the "
+            f"{source.title}: has no NEG head, which modes 1, 2 and 3 gate with; add a side-car, or switch the "
             "gate off with gate=False"
         )
     limit = None if limit is None else check_integer("limit", limit, low=1)
     in_flight = None if in_flight is None else check_integer("in_flight", in_flight, low=1)
     items = data.items[:limit]
-    with contextlib.closing(EngineSampler(llm.session)) as sampler:
-        run.check_fits(sampler, llm.info["n_ctx"], items, chosen, config)
-    in_flight = in_flight or plans.choose_in_flight(chosen, llm.info["n_parallel"])
-    model, names = settings.describe_model(llm.path, side_car, progress=hashing)
-    sizes = {key: llm.info[key] for key in ("n_ctx", "n_parallel")}
-    the_settings = settings.describe_run(model, data, config, early_stop=early_stop, engine={**sizes, **(engine or {})})
+    run.check_fits(source, items, chosen, config)
+    in_flight = in_flight or plans.choose_in_flight(chosen, source.info["n_parallel"])
+    model, names = source.describe_model(progress=hashing)
+    the_settings = settings.describe_run(
+        model,
+        data,
+        config,
+        build=source.describe_build(),
+        early_stop=early_stop,
+        engine={**source.describe_engine(), **(engine or {})},
+    )
     _prepare(folder)
     with ledger.open_ledger(
         folder / ledger.NAME,
         the_settings,
         settings.describe_files(names, data),
         command=command,
-        machine={**(machine or {}), "threads": llm.info["n_threads"], "in_flight": in_flight},
+        machine={**(machine or {}), **source.describe_machine(), "in_flight": in_flight},
         force=force,
     ) as opened:
         run.run(
-            EngineSampler(llm.session),
+            source.sampler(),
             items,
             chosen,
             config,

@@ -10,10 +10,11 @@ from ..protocols import runner
 from ..protocols.modes import ModeConfig, Plan
 from ..protocols.prompts import PROMPTS, second_opinion
 from ..protocols.question import Question, orderings
-from ..protocols.sampler import EngineSampler, Job, Sampler
+from ..protocols.sampler import Job, Sampler
 from .data import Item
 from .kept import KeptSampler
 from .ledger import Ledger
+from .source import Source
 
 # (answers in the ledger, answers in total, (right, answered) so far by name of the protocol)
 Progress = Callable[[int, int, dict[str, tuple[int, int]]], None]
@@ -59,29 +60,25 @@ def _open_tasks(items: Sequence[Item], plans: Sequence[Plan], ledger: Ledger) ->
                 yield runner.Task(item.question, plan, number)
 
 
-def check_fits(
-    sampler: EngineSampler, n_ctx: int, items: Sequence[Item], plans: Sequence[Plan], config: ModeConfig
-) -> None:
+def check_fits(source: Source, items: Sequence[Item], plans: Sequence[Plan], config: ModeConfig) -> None:
     """Refuses, before hours of work, a context in which some question does not fit.
 
     A second opinion's prompt depends on answers that do not exist yet; it is counted without extracts, which are cut
     until they fit. Errors: ContextFullError naming the question.
     """
+    n_ctx = source.info["n_ctx"]
     render = PROMPTS[config.prompt]
     asks_again = any(plan.second_opinions for plan in plans)
     for item in items:
         prompts = [render(item.question, orderings(item.question, 1, config.seed)[0])]
         if asks_again:
             prompts.append(second_opinion(item.question, _longest_pair(item.question), ["", ""]))
-        need = max(_count_tokens(sampler, prompt, config) for prompt in prompts)
+        need = max(source.count_tokens(Job(prompt, (0.0,), 0, False, config)) for prompt in prompts)
         if need >= n_ctx:
             raise ContextFullError(
-                f"question {item.question.id!r}: needs about {need} tokens, the context has {n_ctx}; raise n_ctx"
+                f"question {item.question.id!r}: needs about {need} tokens, the context has {n_ctx}; "
+                f"{source.more_context}"
             )
-
-
-def _count_tokens(sampler: EngineSampler, prompt: str, config: ModeConfig) -> int:
-    return len(sampler.prompt_tokens(Job(prompt, (0.0,), 0, False, config)))
 
 
 def _longest_pair(question: Question) -> tuple[int, int]:

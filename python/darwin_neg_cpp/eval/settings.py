@@ -85,14 +85,20 @@ def describe_files(names: Mapping[str, str], data: DataSet) -> dict[str, Any]:
 
 
 def describe_run(
-    model: Settings, data: DataSet, config: ModeConfig, *, early_stop: bool, engine: Mapping[str, Any]
+    model: Settings,
+    data: DataSet,
+    config: ModeConfig,
+    *,
+    build: Mapping[str, Any],
+    early_stop: bool,
+    engine: Mapping[str, Any],
 ) -> Settings:
-    """Collects everything that results depend on. engine: options of the model that change its output, by name."""
+    """Collects everything that results depend on. build: of llama.cpp. engine: options that change the output."""
     from .. import __version__
 
     return {
         "version": __version__,
-        "llama_cpp": _describe_build(),
+        "llama_cpp": dict(build),
         "model": model,
         "data": {
             "sha256": data.sha256,
@@ -108,7 +114,8 @@ def describe_run(
     }
 
 
-def _describe_build() -> dict[str, str]:
+def describe_build() -> dict[str, Any]:
+    """llama.cpp's commit and the patches' key, as this package was built."""
     build = build_info()
     return {"commit": build.get("llama_cpp_commit", ""), "patch": build.get("patch_key", "")}
 

@@ -215,6 +215,26 @@ def answer(
     return answer_many(sampler, [question], mode, config=config, early_stop=early_stop, watch=watch)[0]
 
 
+def answer_any(
+    sampler: Sampler,
+    question: object,
+    mode: int,
+    *,
+    config: ModeConfig | None = None,
+    early_stop: bool = True,
+    in_flight: int = 4,
+) -> Answer | list[Answer]:
+    """Answers a question, or a list of them: an answer, or a list. Closes the sampler. Errors: those of answer_many."""
+    if isinstance(question, Question):
+        return answer(sampler, question, mode, config=config, early_stop=early_stop)
+    items: list[Question] = []
+    for item in question if isinstance(question, (list, tuple)) else [question]:
+        if not isinstance(item, Question):
+            raise RequestError(f"question must be a Question or a list of them, got {type(item).__name__}")
+        items.append(item)
+    return answer_many(sampler, items, mode, config=config, early_stop=early_stop, in_flight=in_flight)
+
+
 def answer_many(
     sampler: Sampler,
     questions: Sequence[Question],

@@ -108,7 +108,8 @@ class EngineSampler:
         for job in jobs:
             text, tokens, chat = self._render(job)
             opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
-            requests = self._session.submit([tokens], self._params(job), self._inbox, "sample", chat)
+            params = sampling_params(job, has_neg=self._session.neg is not None)
+            requests = self._session.submit([tokens], params, self._inbox, "sample", chat)
             started[requests.ids[0]] = _Running(requests, opened)
         self._running.update(started)
         return list(started)
@@ -152,20 +153,22 @@ class EngineSampler:
         chat = session.render([{"role": "user", "content": job.prompt}], enable_thinking=job.config.thinking)
         return chat.prompt, session.tokenize_rendered(chat), chat
 
-    def _params(self, job: Job) -> SamplingParams:
-        config = job.config
-        params = SamplingParams(
-            max_tokens=config.max_tokens,
-            temperature=job.temperatures,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            min_p=config.min_p,
-            seed=job.seed if job.only is None else sample_seed(job.seed, job.only),
-            n=len(job.temperatures),
-            neg=None if self._session.neg is None else Neg(enabled=job.neg),
-        )
-        # a protocol is the same for every model: what it does not name is not for a model file to set
-        return fill_in(params, BUILT_IN)
+
+def sampling_params(job: Job, *, has_neg: bool) -> SamplingParams:
+    """What a job asks for, with everything set: a protocol is the same for every model, so what it does not name is not
+    for a model file to set."""
+    config = job.config
+    params = SamplingParams(
+        max_tokens=config.max_tokens,
+        temperature=job.temperatures,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        min_p=config.min_p,
+        seed=job.seed if job.only is None else sample_seed(job.seed, job.only),
+        n=len(job.temperatures),
+        neg=Neg(enabled=job.neg) if has_neg else None,
+    )
+    return fill_in(params, BUILT_IN)
 
 
 def _output(running: _Running, chunk: Chunk, update: Update) -> Output:

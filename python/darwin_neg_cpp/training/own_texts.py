@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..errors import DarwinNegError
 from ..files.output_file import replacing
 from ..files.progress import Progress
-from ..sampling import BUILT_IN, SamplingParams, fill_in
+from ..sampling import BUILT_IN, Neg, SamplingParams, fill_in
 from .corpus import Document, Split, distinct, split
 
 if TYPE_CHECKING:
@@ -50,26 +50,44 @@ class Writing:
     model: str
 
 
+class Writer(Protocol):
+    """Where else the model runs than in this process: a remote.engine.RemoteEngine."""
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, *, samples: Sequence[int] | None = None
+    ) -> list[tuple[int, ...]]:
+        """Token ids of a continuation of each prompt, each drawn as sample `samples[i]` of a request."""
+        ...
+
+
 def write_own_texts(
-    session: Session, documents: Sequence[Document], writing: Writing, folder: Path, progress: Progress
+    session: Session,
+    documents: Sequence[Document],
+    writing: Writing,
+    folder: Path,
+    progress: Progress,
+    writer: Writer | None = None,
 ) -> list[Document]:
     """The model's own texts, each once. What an interrupted run has written into `folder` is not generated again.
+
+    writer: generates them instead of the session, which tokenizes.
 
     Each text is in the part of the data of the document that it starts from. Without documents, half of the texts start
     from nothing, and the others answer pieces of those. progress: texts done and in total.
     """
     texts, answers = (folder / name for name in FILES)
+    source = _Source(session, writer)
     if documents:
         starts = draw_openings(documents, writing.count, writing.seed)
-        return distinct(_write(session, starts, writing, texts, 0, progress))
+        return distinct(_write(source, starts, writing, texts, 0, progress))
     free = [Opening(f"own text {k}", "", answer=False) for k in range(writing.count - writing.count // 2)]
-    own = split(distinct(_write(session, free, writing, texts, 0, progress)), writing.seed)
+    own = split(distinct(_write(source, free, writing, texts, 0, progress)), writing.seed)
     written = [document for document in own if document.text.strip()]
     if not written:
         return own
     starts = draw_openings(written, writing.count // 2, writing.seed)
     starts = [replace(opening, answer=True) for opening in starts]
-    return distinct([*own, *_write(session, starts, writing, answers, len(free), progress)])
+    return distinct([*own, *_write(source, starts, writing, answers, len(free), progress)])
 
 
 def draw_openings(documents: Sequence[Document], count: int, seed: int) -> list[Opening]:
@@ -88,29 +106,46 @@ def draw_openings(documents: Sequence[Document], count: int, seed: int) -> list[
     return out
 
 
+@dataclass(frozen=True)
+class _Source:
+    session: Session
+    writer: Writer | None
+
+
 def generate(
-    session: Session, starts: Sequence[Opening], *, seed: int, max_tokens: int, temperature: float
+    session: Session,
+    starts: Sequence[Opening],
+    *,
+    seed: int,
+    max_tokens: int,
+    temperature: float,
+    writer: Writer | None = None,
 ) -> list[tuple[int, ...]]:
     """Token ids of the model's continuations of openings, and of its answers to those that are messages, where it has
-    a template."""
+    a template. writer: see write_own_texts."""
     prompts = [_prompt(session, start) for start in starts]
     # the texts are what this package says they are, whatever the model file has for conversations
     params = fill_in(SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed), BUILT_IN)
     # With one seed, the same prompt gives the same text; the samples of one prompt are drawn each for itself. One call
     # in any case: texts that begin in the same step are the same ones in every run.
-    if len(starts) > 1 and all(prompt == prompts[0] for prompt in prompts):
+    same = len(starts) > 1 and all(prompt == prompts[0] for prompt in prompts)
+    if writer is not None:
+        # as the session would: with the gate where the file has a head
+        params = replace(params, neg=Neg(enabled=session.neg is not None))
+        answers = writer.write(prompts, params, samples=range(len(starts)) if same else None)
+    elif same:
         (samples,) = session.run(prompts[:1], replace(params, n=len(starts)))
-        results: Sequence[Generation | list[Generation]] = samples if isinstance(samples, list) else [samples]
+        answers = [_token_ids(sample) for sample in (samples if isinstance(samples, list) else [samples])]
     else:
-        results = session.run(prompts, params)
-    return [(*prompt, *_token_ids(result)) for prompt, result in zip(prompts, results, strict=True)]
+        answers = [_token_ids(result) for result in session.run(prompts, params)]
+    return [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def _token_ids(result: Generation | list[Generation]) -> list[int]:
+def _token_ids(result: Generation | list[Generation]) -> tuple[int, ...]:
     assert not isinstance(result, list)  # n is 1
     if result.error is not None:  # half a text is nothing to learn from
         raise DarwinNegError(result.error)
-    return [int(token) for token in result.token_ids]
+    return tuple(int(token) for token in result.token_ids)
 
 
 def _draw_opening(text: str, rng: np.random.Generator) -> str:
@@ -131,9 +166,10 @@ def _prompt(session: Session, start: Opening) -> list[int]:
 
 
 def _write(
-    session: Session, starts: Sequence[Opening], writing: Writing, path: Path, before: int, progress: Progress
+    source: _Source, starts: Sequence[Opening], writing: Writing, path: Path, before: int, progress: Progress
 ) -> list[Document]:
     """Texts from these openings, kept in `path`. before: number of texts in other files."""
+    session = source.session
     # a head may act on what is sampled
     parts = [writing.model, session.neg, writing.tokens, writing.temperature, writing.seed, before, starts]
     key = hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -145,6 +181,7 @@ def _write(
             seed=_group_seed(writing.seed, before + len(tokens)),
             max_tokens=writing.tokens,
             temperature=writing.temperature,
+            writer=source.writer,
         )
         with replacing(path) as (file, _):
             file.write("\n".join(json.dumps(line) for line in [key, *tokens]).encode())

@@ -23,7 +23,7 @@ from .capture import Captured, capture
 from .corpus import SPLITS, Document, Split
 from .head import Recipe, Trained, import_torch, predict, train
 from .outputs import COMPLETE, STATE, Outputs, name_outputs
-from .own_texts import Writing, write_own_texts
+from .own_texts import Writer, Writing, write_own_texts
 
 if TYPE_CHECKING:
     from ..engine.session import Session
@@ -94,12 +94,15 @@ def check(settings: Settings, model: str) -> None:
     import_torch()
 
 
-def run(llm: DarwinNEG, settings: Settings, *, command: str, progress: StepProgress) -> dict[str, Any]:
+def run(
+    llm: DarwinNEG, settings: Settings, *, command: str, progress: StepProgress, writer: Writer | None = None
+) -> dict[str, Any]:
     """Trains a head for the model and writes it with its report, which is returned. An interrupted run resumes at the
     next call with the same settings.
 
     KeyboardInterrupt while a head is trained ends the training and keeps the best; before that it leaves the work
     folder. progress: called with the name of the step, the amount done, and the total.
+    writer: generates the model's own texts elsewhere, as on servers.
     """
     session = llm.session
     check(settings, session.path)
@@ -111,7 +114,7 @@ def run(llm: DarwinNEG, settings: Settings, *, command: str, progress: StepProgr
         raise RequestError("text holds no words; leave it out or name other files")
     work_folder.make(paths.work)
     try:
-        result = _run(session, settings, documents, paths, command, progress)
+        result = _run(session, settings, documents, paths, command, progress, writer)
     except (RequestError, ContextFullError):  # refused: there is nothing to resume
         work_folder.remove(paths.work, paths.work_files())
         raise
@@ -126,10 +129,11 @@ def _run(
     paths: Outputs,
     command: str,
     progress: StepProgress,
+    writer: Writer | None,
 ) -> dict[str, Any]:
     sha256 = sha256_file(session.path)
     writing = Writing(settings.own_texts, settings.own_tokens, settings.own_temperature, settings.recipe.seed, sha256)
-    own = write_own_texts(session, texts, writing, paths.work, partial(progress, "generate"))
+    own = write_own_texts(session, texts, writing, paths.work, partial(progress, "generate"), writer)
     documents = [*texts, *own]
     corpus.check_size(documents)
     captured: dict[Split, Captured] = {}
