@@ -620,6 +620,14 @@ HELD_OUT: list[tuple[str, str, str, str, str, str]] = [
 
 # written to find out what the changed rules read wrongly: (language, kind, the text, the letter or "")
 FURTHER: list[tuple[str, str, str, str]] = [
+    ("Korean", "answer first", "[정답] C", "C"),
+    ("Korean", "answer first", "▶ 정답 D", "D"),
+    ("Chinese", "chosen", "综上，选 D 项。", "D"),
+    ("Russian", "concluded", "Таким образом, ответ B.", "B"),
+    ("English", "answer first", "Ans. D", "D"),
+    ("English", "chosen", "Let me choose C.", "C"),
+    ("English", "chosen", "It's B.", "B"),
+    ("English", "denied", "It's B or C.", ""),
     ("English", "answer first", "Answer: C. Statement A is true but irrelevant.", "C"),
     ("English", "answer first", "Answer: C, because statement A is true.", "C"),
     ("English", "denied", "Statement A is true. Statement B is true. Statement C is false.", ""),

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from darwin_neg_cpp import hub
 from darwin_neg_cpp.errors import DarwinNegError, RequestError
+from darwin_neg_cpp.pretrained import fetch
 from hub_child import SECONDS, python
 from oracles.hub_server import COMMIT, Hub
 
@@ -259,11 +260,26 @@ for call in (lambda: fetch("a/b"), lambda: fetch("a/b", file="x.gguf"), lambda: 
         ("https://huggingface.co/a/b/blob/main/x/m%20Q4.gguf", {}, ("a/b", None, "x/m Q4.gguf", None)),
         ("https://huggingface.co/a/b/resolve/0f/m.gguf?download=true", {}, ("a/b", None, "m.gguf", "0f")),
         ("huggingface.co/a/b/", {}, ("a/b", None, None, None)),
+        ("HTTPS://HuggingFace.co/a/b", {}, ("a/b", None, None, None)),
+        ("https://huggingface.co/a/b/commit/0f", {}, ("a/b", None, None, "0f")),
+        ("hf://a/b", {}, ("a/b", None, None, None)),
+        (" a/b/ ", {}, ("a/b", None, None, None)),
     ],
 )
 def test_a_repository_is_named_as_users_name_it(text, given, found):
     address = hub.read_address(text, **given)
     assert (address.repo, address.quant, address.file, address.revision) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*("", " ", "/a/b", "./a/b", "../a/b", "a/b/c", "a/b@main", "a b/c", "a/b:", "C:\\m.gguf", "git@hf.co:a/b"),
+     *("https://example.com/a/b", "https://huggingface.co/datasets/a/b", "https://huggingface.co/spaces/a/b")],
+)  # fmt: skip
+def test_what_names_no_repository_is_not_blamed_on_the_network(text):
+    with pytest.raises(RequestError, match="is not the name of a model's repository; write OWNER/NAME") as caught:
+        fetch(text)
+    assert str(caught.value).startswith(text.strip() or "an empty text")
 
 
 def test_two_names_for_one_thing_are_refused():

@@ -55,7 +55,16 @@ def test_without_a_head_there_is_no_trace_and_gate_options_are_refused(
             bare.generate("a", neg=Neg())
 
 
+def test_a_repository_is_named_as_in_from_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr(DarwinNEG, "from_pretrained", lambda name, **_: named.append(name))
+    names = ["a/b", "a/b:Q4_K_M", "a/b:*q4*", "hf.co/a/b", "https://huggingface.co/a/b/blob/main/m.gguf", "hf://a/b"]
+    for name in names:
+        load_darwin_neg(name)
+    assert named == names
+
+
 def test_a_path_that_does_not_exist_is_no_repository(fake: type[fake_core.Engine]) -> None:
-    for name in ("missing.gguf", "./missing", "/no/such/file"):
+    for name in ("missing.gguf", "a/missing.gguf", "./missing", "/no/such/file", "C:\\m"):
         with pytest.raises(ModelFileError, match="no such file"):
             load_darwin_neg(name)

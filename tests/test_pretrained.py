@@ -58,6 +58,11 @@ REPO = "some-lab/Tiny-1B-NEG"
         (["m-Q4_K_M.gguf", "m-Q6_K.gguf"], {"file": "M-q6_k.GGUF"}, "m-Q6_K.gguf"),
         (["x/m-Q6_K.gguf", "m-Q4_0.gguf"], {"file": "m-Q6_K.gguf"}, "x/m-Q6_K.gguf"),
         (["m-imatrix.gguf", "m-Q4_0.gguf"], {"file": "m-imatrix.gguf"}, "m-imatrix.gguf"),
+        (
+            ["x/m-00001-of-00002.gguf", "x/m-00002-of-00002.gguf"],
+            {"file": "m-00002-of-00002.gguf"},
+            "x/m-00001-of-00002.gguf",
+        ),
     ],
 )
 def test_the_model_file_of_a_repository_is_found(names: list[str], options: dict[str, str], found: str) -> None:
@@ -75,6 +80,13 @@ def test_the_model_file_of_a_repository_is_found(names: list[str], options: dict
         (["m-Q4_0.gguf", "m-Q4_1.gguf", "m-Q8_0.gguf"], {"quant": "q4_*"}, "several .*: m-Q4_0.gguf, m-Q4_1.gguf$"),
         (["m-Q8_0.gguf", "m-UD-Q4_K_XL.gguf"], {}, "several .*: m-Q8_0.gguf, m-UD-Q4_K_XL.gguf$"),
         (["m.gguf", "m-v2.gguf"], {}, "several"),
+        (["m-v1-Q4_K_M.gguf", "m-v1.5-Q4_K_M.gguf"], {"quant": "Q4_K_M"}, "several"),
+        (["m-7b-Q4_K_M.gguf", "m-7b-v0.2-Q4_K_M.gguf"], {"quant": "Q4_K_M"}, "several"),
+        (
+            ["m.Q4_K_M.gguf.part1of2", "m.Q4_K_M.gguf.part2of2"],
+            {"quant": "Q4_K_M"},
+            r"in pieces \(m.Q4_K_M.gguf.part1of2, ",
+        ),
         (["m-Q4_0.gguf"], {"file": "*q8*"}, r"has no file \*q8\*; it has m-Q4_0.gguf"),
     ],
 )

@@ -367,8 +367,13 @@ class DarwinNEG(SyncMethods, AsyncMethods):
 def load_darwin_neg(
     path_or_repo: str | os.PathLike[str], hf_token: str | None = None, **options: Unpack[ModelOptions]
 ) -> DarwinNEG:
-    """Loads a model from a GGUF file or a Hugging Face repository, like the helper on the model card."""
+    """Loads a model from a GGUF file or a Hugging Face repository, like the helper on the model card.
+
+    A repository is named as in `from_pretrained`: OWNER/NAME, OWNER/NAME:Q4_K_M, or the address of its page.
+    """
     name = os.fspath(path_or_repo)
-    if os.path.exists(name) or name.endswith(".gguf") or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+    is_page = re.match(r"(\w+://|huggingface\.co/|hf\.co/)", name, re.IGNORECASE) is not None
+    is_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:[^/:]+)?", name) is not None and not name.endswith(".gguf")
+    if os.path.exists(name) or not (is_page or is_id):
         return DarwinNEG(name, **options)
     return DarwinNEG.from_pretrained(name, token=hf_token, **options)

@@ -43,6 +43,7 @@ def fetch(
     side_car: False leaves out the head. Downloads are kept in Hugging Face's own cache.
     """
     address = hub.read_address(repo, quant=quant, file=file, revision=revision)
+    hub.check_name(address, repo)
     repo, quant, file, revision = address.repo, address.quant, address.file, address.revision
     kind = (quant or "auto").lower()
     earlier = None if file is not None else _earlier(repo, revision, kind, with_head=side_car)

@@ -176,6 +176,27 @@ def test_without_an_index_shards_of_two_checkpoints_are_refused(folder: Path, tm
     assert SHARDS[0] in said and "model-00001-of-00001.safetensors" in said and "two checkpoints" in said
 
 
+@pytest.mark.parametrize("name", [SHARDS[0], INDEX, "config.json", "tokenizer.json", "neg_modules.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "is a pointer of Git LFS; download the",
+        ),
+        ("<!DOCTYPE html><html>", "is a web page; download the file that it shows"),
+    ],
+    ids=["pointer", "page"],
+)
+def test_what_was_saved_in_the_place_of_a_file_is_named(
+    folder: Path, tmp_path: Path, capsys, name: str, content: str, says: str
+) -> None:
+    (folder / name).write_text(content, "utf-8")
+    assert refused(capsys, str(folder), "-o", str(tmp_path / "out.gguf")).startswith(
+        f"darwin-neg: error: {folder / name}: {says}"
+    )
+
+
 def test_a_linked_shard_is_not_written_over(folder: Path, tmp_path: Path, capsys) -> None:
     linked(folder)
     target = (folder / SHARDS[1]).resolve()

@@ -176,6 +176,18 @@ def test_a_comma_file_with_semicolons_in_its_cells_stays_one(tmp_path: Path) -> 
     assert item.question.stem == "a; b; c; d; e" and item.question.choices == ("f; g", "h; i")
 
 
+@pytest.mark.parametrize("name", ["passage", "Article", "context", "premise"])
+def test_a_text_that_a_question_is_about_is_not_left_out_in_silence(tmp_path: Path, name: str) -> None:
+    about = {**LETTERED, "answer": "B", name: "Once."}
+    for content, file in ((lines(about), "set.jsonl"), (table(about), "set.csv")):
+        with pytest.raises(RequestError, match=rf'"{name}": is a text that the question is about.*put it before'):
+            load(tmp_path, content, file)
+    for fine in ({**about, name: " "}, {**about, "question": "Once. When?"}):
+        assert load(tmp_path, lines(fine), "set.jsonl").items[0].right == 1
+    mixed = lines(about, {**LETTERED, "question": "p", "answer": "A", name: None})
+    assert len(load(tmp_path, mixed, "set.jsonl", skip=True).items) == 1
+
+
 # --- one column of choices
 
 TEXTS = ["it's", 'a "b"', "c, d\ne", "\\frac{1}{2}", "漢", "3.0"]

@@ -73,3 +73,21 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(model, tmp_path, monkey
     monkeypatch.setattr(module, "open_input", lambda *arguments: Cut(real(*arguments)))
     with pytest.raises(ModelFileError, match=r"cut\.gguf: became shorter while it was read; try again"):
         read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\nsize 9\n",
+            "it is a pointer of Git LFS; download the file itself",
+        ),
+        (b"\n<!doctype html>", "it is a web page; download the file that it shows"),
+        (b"PK\x03\x04....", "convert the checkpoint to GGUF first"),
+        (b"GG", "convert the checkpoint to GGUF first"),
+    ],
+)
+def test_what_was_saved_in_the_place_of_a_model_is_named(tmp_path, content, says):
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(ModelFileError, match=f"m.gguf: not a GGUF file; {says}"):
+        read_header(tmp_path / "m.gguf")

@@ -111,6 +111,22 @@ def test_forms_of_training_data_are_read_whatever_the_ending(tmp_path: Path, for
     assert document.origin == f"{path}:1"
 
 
+@pytest.mark.parametrize("form", ["messages", "turns", "instruction"])
+def test_a_system_message_and_tools_beside_the_turns_are_of_the_conversation(tmp_path: Path, form: str) -> None:
+    path, tool = tmp_path / "a.jsonl", {"type": "function", "function": {"name": "f"}}
+    path.write_text(json.dumps({**FORMS[form], "system": "Be brief.", "tools": json.dumps([tool])}), "utf-8")
+    (document,) = corpus.read([path])
+    system = {"role": "system", "content": "Be brief."}
+    assert document.messages == (system, *TALK) and document.tools == (tool,)
+    for other in (
+        {"messages": [system, *TALK], "system": "x", "tools": ""},
+        {"messages": [system, *TALK], "system": " "},
+    ):
+        path.write_text(json.dumps(other), "utf-8")
+        (document,) = corpus.read([path])
+        assert document.messages == (system, *TALK) and document.tools is None
+
+
 def test_a_byte_order_mark_before_lines_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(FORMS["messages"]).encode())

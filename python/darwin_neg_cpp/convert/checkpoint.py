@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFileError
-from ..files.input_file import open_input, shown, shown_path
+from ..files.input_file import not_the_file, open_input, shown, shown_path
 from ..files.input_text import decode_text
 from ..files.safetensors_header import StoredTensor, read_header
 
@@ -89,6 +89,8 @@ def open_checkpoint(folder: Path, *, only: Callable[[str], bool] | None = None) 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object from a file, or raises ModelFileError."""
     data = read_bytes(path)
+    if what := not_the_file(data):
+        raise ModelFileError(f"{shown_path(path)}: {what}")
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:

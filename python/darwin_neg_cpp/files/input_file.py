@@ -13,6 +13,7 @@ from .shown_text import escape_line
 PathLike = str | os.PathLike[str]
 
 SHOWN_CHARACTERS = 120
+BEGIN = 200  # bytes that tell what a file is
 # what texts come in, by the first bytes
 PACKED = {
     b"PAR1": "is a Parquet file; export it as CSV or JSON lines",
@@ -66,8 +67,14 @@ def not_a_text(data: bytes, *, pages: bool = False) -> str | None:
     for magic, what in PACKED.items():
         if data.startswith(magic):
             return what
-    begin = data[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if not pages and begin.startswith((b"<!doctype html", b"<html")):
+    found = not_the_file(data)
+    return None if pages and found is not None and found.startswith("is a web page") else found
+
+
+def not_the_file(data: bytes) -> str | None:
+    """Names what was saved in the place of a file that is published, as the end of an error; None if it may be it."""
+    begin = data[:BEGIN].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if begin.startswith((b"<!doctype html", b"<html")):
         return "is a web page; download the file that it shows"
     if begin.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS; download the file itself, as with `git lfs pull`"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import DarwinNegError
-from .input_file import open_input, shown, shown_path
+from .input_file import BEGIN, not_the_file, open_input, shown, shown_path
 
 MAX_HEADER = 100_000_000  # the format's own limit
 MAX_EXTENT = 2**32
@@ -69,6 +69,8 @@ class _Reader:
         if len(first) < 8:
             raise self.damaged("is empty" if not first else "is too short for a safetensors header")
         length = struct.unpack("<Q", first)[0]
+        if length > max_header and (what := not_the_file(first + self._read(BEGIN))):
+            raise self._error(f"{shown_path(self._path)}: {what}")
         if length > max_header:
             raise self.damaged(f"its header claims {length} bytes, more than the limit of {max_header}")
         if length > self._size - 8:

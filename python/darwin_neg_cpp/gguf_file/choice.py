@@ -7,13 +7,15 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from ..errors import ModelFileError
-from .parts import SPLIT, is_first
+from .parts import SPLIT, is_first, part_names
 
 SIDE_CAR_SUFFIX = ".neg.gguf"
 
 # words that mark another form of the file without them: other quantizers' recipes, an importance matrix, a block for
 # multi-token prediction; and files that belong to a model without being one
 VARIANTS = frozenset({"ud", "i1", "imat", "imatrix", "mtp", "nomtp", "draft", "lora", "adapter", "vocab"})
+_NUMBER = re.compile(r"v?\d+[a-z]?")  # of a version or a size: what has another one is another model
+_CUT = re.compile(r"\.gguf\.(part\d+of\d+|part-?[a-z\d]+|split-[a-z]+|\d{3})$", re.IGNORECASE)
 _QUANT = re.compile(r"(i?q|tq)\d.*|bf16|f16|f32|fp16|fp32|mxfp4.*|nvfp4.*")
 
 
@@ -27,6 +29,11 @@ def choose(repo: str, names: Sequence[str], *, quant: str | None, file: str | No
     listed = ", ".join(models) or "no GGUF file"
     if file is not None:
         return _named(repo, names, models, file)
+    if not models and (cut := sorted(name for name in names if _CUT.search(name))):
+        raise ModelFileError(
+            f"{repo}: has its GGUF files in pieces ({', '.join(cut)}), which llama.cpp cannot open; download those of "
+            "one file and join them in this order, with `cat` or `copy /b`"
+        )
     if not models:
         raise ModelFileError(
             f"{repo}: has neither a GGUF file nor a checkpoint; take a GGUF of the backbone "
@@ -72,6 +79,9 @@ def _named(repo: str, names: Sequence[str], models: Sequence[str], file: str) ->
             matching = [name for name in candidates if _matches(name, wanted)]
         if matching:
             return _only(repo, matching, by_quant=False)
+    for name in names:
+        if not is_first(name) and wanted in (name.lower(), name.lower().rpartition("/")[2]):
+            return part_names(name)[0]
     raise ModelFileError(f"{repo}: has no file {file}; it has {', '.join(models) or 'no GGUF file'}")
 
 
@@ -109,7 +119,10 @@ def _only(repo: str, models: Sequence[str], *, by_quant: bool) -> str:
         best.setdefault(frozenset(_words(name, whole=True)), name)
 
     def is_plainer(words: Collection[str], than: frozenset[str]) -> bool:
-        return frozenset(words) < than and (by_quant or than - frozenset(words) <= VARIANTS)
+        added = than - frozenset(words)
+        if not frozenset(words) < than or any(map(_NUMBER.fullmatch, added - VARIANTS)):
+            return False
+        return by_quant or added <= VARIANTS
 
     left = [name for words, name in best.items() if not any(is_plainer(other, words) for other in best)]
     if len(left) == 1:

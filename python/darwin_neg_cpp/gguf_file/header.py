@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from ..errors import ModelFileError
-from ..files.input_file import open_input, shown, shown_path
+from ..files.input_file import BEGIN, not_the_file, open_input, shown, shown_path
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -239,7 +239,11 @@ def _parse(cursor: _Cursor) -> Header:
         raise ModelFileError(f"{name}: the file is empty; give a GGUF model file")
     cursor.load(min(4, cursor.size))
     if cursor.buffer[:4] != MAGIC:
-        raise ModelFileError(f"{name}: not a GGUF file; convert the checkpoint to GGUF first")
+        cursor.load(min(BEGIN, cursor.size))
+        what = not_the_file(bytes(cursor.buffer))
+        raise ModelFileError(
+            f"{name}: not a GGUF file; " + (f"it {what}" if what else "convert the checkpoint to GGUF first")
+        )
     cursor.skip(4, "the magic")
     version = cursor.number("<I", "the version")
     if version not in (2, 3):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from ..errors import RequestError
+from ..files.shown_text import escape_line
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,16 @@ def read_address(
     from huggingface_hub import constants
 
     rest = text.strip()
-    site = re.match(rf"(?:{re.escape(constants.ENDPOINT)}|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co))/", rest)
+    site = re.match(
+        rf"(?:{re.escape(constants.ENDPOINT)}|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)|hf:/)/",
+        rest,
+        re.IGNORECASE,
+    )
     if site is not None:
-        rest = rest[site.end() :].partition("?")[0].partition("#")[0].strip("/")
+        rest = rest[site.end() :].partition("?")[0].partition("#")[0]
+    rest = rest.rstrip("/")
     found = Address(rest)
-    page = re.fullmatch(r"([^/:]+/[^/:]+)/(tree|blob|resolve|raw)/([^/]+)(?:/(.+))?", rest)
+    page = re.fullmatch(r"([^/:]+/[^/:]+)/(tree|blob|resolve|raw|commit)/([^/]+)(?:/(.+))?", rest)
     tag = re.fullmatch(r"([^/:]+/[^/:]+):([^/:]+)", rest)
     if site is not None and page is not None:
         path = unquote(page[4]) if page[4] and page[2] != "tree" else None
@@ -46,6 +52,15 @@ def read_address(
         file=_joined("file", file, found.file, text),
         revision=_joined("revision", revision, found.revision, text),
     )
+
+
+def check_name(address: Address, text: str) -> None:
+    """Refuses what cannot be the name of a repository. text: as the user wrote it. Errors: RequestError."""
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", address.repo):
+        raise RequestError(
+            f"{escape_line(text.strip()) or 'an empty text'} is not the name of a model's repository; write "
+            "OWNER/NAME, OWNER/NAME:QUANT, or the address of its page"
+        )
 
 
 def _joined(name: str, given: str | None, said: str | None, text: str) -> str | None:

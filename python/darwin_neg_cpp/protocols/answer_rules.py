@@ -67,7 +67,7 @@ ENGLISH = Language(
         # {"reasoning": "...", "choice": "D"}
         r"\"(?:answer_?)?(?:choice|option|letter|selection|prediction|label)\" ?: ?@",
         # "I choose C", "so we pick C", not "I would not choose C"
-        r"(?:\b(?:i|we|let's|let us|i'd|i'll|i'm|i am|we'd|we'll|we're)(?: (?:will|would|must|should|can|therefore"
+        r"(?:\b(?:i|we|let's|let us|let me|i'd|i'll|i'm|i am|we'd|we'll|we're)(?: (?:will|would|must|should|can|therefore"
         r"|thus|then|hence"
         r"|have to"
         r"|am going to|shall|finally|now|say|can only)){0,2}|(?<![^\n.,;:!] )\bso|\btherefore|\bthus|\bhence)[, ] ?"
@@ -97,6 +97,8 @@ ENGLISH = Language(
         r"|worst|fails?"
         r"|violates?|contradicts?|ignores?|overlooks?|is|ruled|eliminated|\w{1,10}n['’]t)\b)[\w'’-]{1,20}){1,10}?"
         rf" (?:is|must be|would be) (?:therefore |thus )?{_CHOICE}@~",
+        # "It's B." in a line of its own
+        rf"(?<![^\n])(?:so |well, |then )?it(?:['’]s| is) {_CHOICE}@[.!]?(?=\n|\Z)",
         # "(C), since ..." at the beginning of a line
         rf"(?<![^\n]){_CHOICE}@,? (?:because|since)\b",
         rf"\bthe (?:only )?(?:correct|right|true) (?:one|statement|option) (?:is|must be) {_CHOICE}@~",
@@ -159,7 +161,7 @@ CHINESE = Language(
     sentences=(
         r"(?:正确|正確|对|對)的(?:选项|選項)?(?:就?是|为|為) ?(?:选项|選項)?@(?:项|項)?~",
         r"(?:(?<!不)(?:故|应|應|应该|應該|我|因此|所以|答案|本题|本題|此题|此題|可|直接|最终|最終|会|會|则|則|者|项|項|题|題)"
-        r"|[:,;。!、\n ]|^) ?(?:选择|選擇|选|選) ?:? ?(?:选项|選項)?@(?:~|项|項)",
+        r"|[:,;。!、\n ]|^) ?(?:选择|選擇|选|選) ?:? ?(?:选项|選項)?@(?:~| ?[项項])",
     ),
     therefore=r"所以|因此|故|综上(?:所述)?|綜上(?:所述)?|因而",
     supposed=r"如果|若|假如|假设|假設|要是|是否|倘若|不是|并非|並非|错误的?|錯誤的?|不",
@@ -309,6 +311,7 @@ RUSSIAN = Language(
         r"(?<!не )\b(?:выбираю|выберу|выбираем|выбрал|выбрала)(?: (?:вариант|ответ))? @~",
         r"(?<!не )\b(?:правильн|верн)\w{2,3} (?:ответом )?(?:является|будет) (?:вариант |ответ )?@~",
         r"(?<!не )\b(?:правильный|верный) (?:ответ|вариант) @~",
+        r"\b(?:таким образом|значит|итак|следовательно|поэтому),? ответ @~",
     ),
     therefore=r"следовательно|значит|итак|поэтому|таким образом",
     supposed=r"\b(?:если|не|будто)(?: бы)?(?: (?:правильный|верный|вариант|ответ))*|неправильный|неверный",

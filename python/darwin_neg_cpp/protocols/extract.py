@@ -23,11 +23,12 @@ SHORTEST_ARGUMENT = 20  # characters before "the answer is B" in one line that a
 _NAMES = (
     r"option|choice|letter|answer|선택지|보기|选项|選項|選択肢|opción|opção|alternativa|letra|antwort|réponse|вариант"
 )
+_NAMES_ALONE = rf"{_NAMES}|정답|답|答案|答え|正解|respuesta|resposta|lösung|ответ|risposta"
 _BOXED = re.compile(
     rf"{BOX}[ {{(\[]{{0,6}}(?:(?i:{_NAMES}) )?(?:(?={OPEN}){ANY_LETTER}|{ANY_LETTER}(?= ?[)}}.:\]]))",
 )
 _ALONE = re.compile(
-    rf"[ >#\"'“‘(\[{{<→✓:=∴-]{{0,12}}(?:(?:{_NAMES}) )?[ (\[{{\"'“‘]{{0,4}}{ANY_LETTER}[ \"'”’)\]}}.:>✓!。]{{0,12}}",
+    rf"[ >#\"'“‘(\[{{<→✓:=∴-]{{0,12}}(?:(?:{_NAMES_ALONE})[\]】]? )?[ (\[{{\"'“‘]{{0,4}}{ANY_LETTER}[ \"'”’)\]}}.:>✓!。]{{0,12}}",
     re.IGNORECASE,
 )
 _NAMED = re.compile(rf"\b(?:[Oo]ption|[Cc]hoice) [(\[\"'‘“]{{0,3}}{LETTER}")

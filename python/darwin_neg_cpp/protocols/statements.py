@@ -58,7 +58,7 @@ _GAP = rf"(?:[\s\"'“”‘’«»()\[\]{{}}<>「」『』【】:=\-–—.,|�
 _BETWEEN = _compiled(rf"{_GAP}{{0,16}}")
 _ANY = re.compile(ANY_LETTER)
 # "answer B" alone may be in the middle of any sentence; one of these says that B is the answer
-_SAYS = re.compile(rf"[:=(\[{{<>\-–—|\n→✓•】{BOX}{OPEN}]|{_joined('says')}", re.IGNORECASE)
+_SAYS = re.compile(rf"[:=(\[{{<>\-–—|\n→✓•】{BOX}{OPEN}]|(?<=\bans)\.|{_joined('says')}", re.IGNORECASE)
 # "the best answer among these is B", "the only answer that conserves momentum is B"
 _FAR = _compiled(
     r",? (?:here|among|of|to|for|in|that|which|i|we|you|from|based|given|out)\b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,13 @@ def _conversation(messages: Any, entry: Mapping[str, Any], key: str) -> Line | s
             return f'message {number} has no "role"; expected {{"role": ..., "content": ...}}'
         if not isinstance(message.get("content"), (str, list)) and not message.get("tool_calls"):
             return f'message {number} has no "content"; expected {{"role": ..., "content": ...}}'
+    system = entry.get("system")  # beside the turns, as tools for training have it
+    if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
     tools = entry.get("tools")
+    if isinstance(tools, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            tools = json.loads(tools or "null")
     if tools and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
         return '"tools" is not a list of functions; leave it out or give a list'
     return Line("\n\n".join(filter(None, map(_text, messages))), tuple(messages), tuple(tools) if tools else None)

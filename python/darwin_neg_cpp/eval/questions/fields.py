@@ -14,6 +14,8 @@ from ...protocols.question import LETTERS
 
 QUESTION = ("question", "questionstem", "questiontext", "stem", "prompt", "query", "problem", "goal")
 CHOICES = ("choices", "options", "endings", "answerchoices", "answeroptions", "alternatives")
+# a text that the question is about
+PASSAGE = ("passage", "article", "context", "paragraph", "premise", "story")
 # numbered (choice0, option_1) or lettered (option_a, "Choice A"); letters may also stand alone
 CHOICE = re.compile(r"(choice|option|opt|op|answer|ans|ending|solution|sol|alternative|)([0-9]{1,2}|[a-z])")
 RIGHT = ("correctanswer", "rightanswer", "bestanswer", "correct")

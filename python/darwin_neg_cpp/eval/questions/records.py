@@ -8,7 +8,7 @@ from typing import Any
 from .answer import read_answer
 from .choices import Choices, read_choices, read_text, without_labels
 from .entry import BadRow, Claim, Entry, Form, Number
-from .fields import NUMBER, Fields, plain
+from .fields import NUMBER, PASSAGE, Fields, plain
 
 Read = Callable[[Any], "Choices | str"]
 
@@ -27,6 +27,11 @@ def _read(line: int, values: Mapping[str, Any], fields: Fields, read: Read) -> E
     stem = values[fields.question]
     if not isinstance(stem, str):
         return _wrong_type(line, fields.question, "the text of the question")
+    for name, value in values.items():
+        text = value.strip() if isinstance(value, str) and plain(name) in PASSAGE else ""
+        if text and text not in stem:
+            what = "is a text that the question is about, which would not be asked with it"
+            return BadRow(line, f'"{name}"', what, f'put it before the question, in "{fields.question}"')
     found = _find_choices(line, values, fields, read)
     if isinstance(found, BadRow):
         return found
