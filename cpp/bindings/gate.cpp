@@ -8,7 +8,6 @@
 
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
-#include "ggml-cpu.h"
 
 #include <pybind11/numpy.h>
 
@@ -91,8 +90,10 @@ Rows gate_apply_graph(const Rows & logits, const Rows & entropy, float threshold
                            "' does not exist; darwin_neg_cpp._core.devices() lists those that do");
     }
     ggml_backend_ptr backend(ggml_backend_dev_init(found, nullptr));
-    if (ggml_backend_is_cpu(backend.get())) {
-        ggml_backend_cpu_set_n_threads(backend.get(), 1);  // the rows are small
+    // the CPU's own functions may lie in a plug-in, which nothing is linked with
+    if (auto * set_n_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(
+            ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(found), "ggml_backend_set_n_threads"))) {
+        set_n_threads(backend.get(), 1);  // the rows are small
     }
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(context.get(), backend.get()));
     for (py::ssize_t r = 0; r < rows; ++r) {

@@ -74,9 +74,12 @@ PYBIND11_MODULE(_core, m) {
     m.doc() = "Engine of darwin_neg_cpp: llama.cpp with the NEG stage. Use darwin_neg_cpp.DarwinNEG instead.";
     py::register_exception_translator(&translate);
     m.def("build_info", &build_info);
+    darwin_neg::bind_backends(m);
     darwin_neg::bind_devices(m);
     darwin_neg::bind_gate(m);
     darwin_neg::bind_params(m);
     darwin_neg::bind_engine(m);
     darwin_neg::bind_quantize(m);
+    // whoever imports this module finds the devices of the machine
+    py::module_::import("darwin_neg_cpp.engine.backends").attr("load")(m);
 }

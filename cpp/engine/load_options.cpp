@@ -3,7 +3,7 @@
 #include "errors.h"
 
 #include "common.h"
-#include "ggml-cpu.h"
+#include "ggml-backend.h"
 
 #include <algorithm>
 #include <cmath>

@@ -56,8 +56,11 @@ def examine() -> dict[str, Any]:
         "core": "ok",
         "build": {},
         "devices": [],
+        "plugins": [],
         "gpu_offload": False,
     }
+    from ..engine import backends
+
     try:
         from .. import _core
     except ImportError as error:
@@ -65,6 +68,7 @@ def examine() -> dict[str, Any]:
         return out
     out["build"] = _core.build_info()
     out["devices"] = _core.devices()
+    out["plugins"] = backends.examine(out["devices"], out["build"])
     out["gpu_offload"] = _core.supports_gpu_offload()
     return out
 
@@ -117,6 +121,8 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
+    from ..engine import backends
+
     build, cache = found["build"], found["cache"]
     lines = [("darwin-neg", found["version"]), ("engine", found["core"])]
     if build:
@@ -126,8 +132,13 @@ def _print(found: dict[str, Any]) -> None:
     for device in found["devices"]:
         memory = human_bytes(device["memory_total"])
         lines.append(("device", f"{device['type']}: {device['name']}, {device['description']}, {memory}"))
+    for plugin in found["plugins"]:
+        lines.append(("plug-in", f"{plugin['name']}: {'loaded' if plugin['loaded'] else plugin['reason']}"))
     if build:
-        how = "no (rebuild with CMAKE_ARGS=-DGGML_CUDA=ON, -DGGML_METAL=ON or -DGGML_VULKAN=ON)"
+        if found["plugins"]:
+            how = f"no (pip install 'darwin-neg-cpp[{'] or ['.join(backends.PACKAGES)}]')"
+        else:
+            how = "no (rebuild with CMAKE_ARGS=-DGGML_CUDA=ON, -DGGML_METAL=ON or -DGGML_VULKAN=ON)"
         lines.append(("GPU offload", "yes" if found["gpu_offload"] else how))
     lines.append(("python", found["python"]))
     lines.append(("packages", ", ".join(f"{k} {v or 'MISSING'}" for k, v in found["packages"].items())))
