@@ -90,6 +90,12 @@ if(with_server)
 endif()
 set(plugins)
 if(GGML_BACKEND_DL)
+  # Only the plug-ins and ggml itself are compiled differently. Everything else gets the flags of a build without plug-ins, so
+  # that a compiler cache serves both.
+  get_target_property(definitions ggml-base INTERFACE_COMPILE_DEFINITIONS)
+  list(REMOVE_ITEM definitions GGML_BACKEND_DL)
+  set_property(TARGET ggml-base PROPERTY INTERFACE_COMPILE_DEFINITIONS ${definitions})
+  target_compile_definitions(ggml INTERFACE GGML_USE_CPU GGML_BACKEND_SHARED)
   foreach(backend ${GGML_AVAILABLE_BACKENDS})
     if(NOT TARGET ${backend})
       continue()

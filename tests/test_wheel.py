@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import ROOT, TinyQwen
 
 VARIANTS = ["haswell", "skylakex", "sse42"]  # WHEEL_VARIANTS of `make test-wheel`

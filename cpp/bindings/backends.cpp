@@ -1,4 +1,5 @@
-// Backends of ggml that are libraries of their own. Which of them are loaded is decided in darwin_neg_cpp/engine/backends.py.
+// Backends of ggml that are libraries of their own. Which of them are loaded is decided in
+// darwin_neg_cpp/engine/backends.py.
 
 #include "bindings.h"
 
@@ -11,9 +12,9 @@
 #include <string>
 
 #ifdef _WIN32
-#    include <windows.h>
+#include <windows.h>
 #else
-#    include <dlfcn.h>
+#include <dlfcn.h>
 #endif
 
 namespace py = pybind11;

@@ -121,8 +121,6 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from ..engine import backends
-
     build, cache = found["build"], found["cache"]
     lines = [("darwin-neg", found["version"]), ("engine", found["core"])]
     if build:
@@ -135,10 +133,7 @@ def _print(found: dict[str, Any]) -> None:
     for plugin in found["plugins"]:
         lines.append(("plug-in", f"{plugin['name']}: {'loaded' if plugin['loaded'] else plugin['reason']}"))
     if build:
-        if found["plugins"]:
-            how = f"no (pip install 'darwin-neg-cpp[{'] or ['.join(backends.PACKAGES)}]')"
-        else:
-            how = "no (rebuild with CMAKE_ARGS=-DGGML_CUDA=ON, -DGGML_METAL=ON or -DGGML_VULKAN=ON)"
+        how = "no (build from source with CMAKE_ARGS=-DGGML_CUDA=ON, -DGGML_METAL=ON or -DGGML_VULKAN=ON)"
         lines.append(("GPU offload", "yes" if found["gpu_offload"] else how))
     lines.append(("python", found["python"]))
     lines.append(("packages", ", ".join(f"{k} {v or 'MISSING'}" for k, v in found["packages"].items())))

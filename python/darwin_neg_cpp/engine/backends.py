@@ -36,7 +36,9 @@ def load(core: Any) -> None:
         elif not core.load_backend(str(module.LIBRARY)):
             logger.warning("%s", not_loaded(module))
     if not any(device["type"] == "cpu" for device in core.devices()):
-        raise ImportError(f"none of the CPU backends in {FOLDER} runs on this machine; build from source: pip install .")
+        raise ImportError(
+            f"none of the CPU backends in {FOLDER} runs on this machine; build from source: pip install ."
+        )
 
 
 def unfit(module: ModuleType, build: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -174,12 +175,7 @@ def _open(path: Path) -> Iterator[BinaryIO]:
 def _lock(path: Path, file: BinaryIO) -> Iterator[None]:
     """Keeps other processes out, which would do everything twice. The lock ends with the process, however that ends."""
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _try_lock(file)
     except BlockingIOError:
         raise OutputError(
             f"{shown_path(path)}: another evaluation is writing to it; wait for it, or choose another folder"
@@ -189,6 +185,26 @@ def _lock(path: Path, file: BinaryIO) -> Iterator[None]:
     if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
         raise OutputError(f"{shown_path(path)}: was just replaced by another process; try again")
     yield
+
+
+def _try_lock(file: BinaryIO) -> None:
+    """Raises BlockingIOError where another process has the lock, and OSError where there are no locks."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # others cannot read what is locked there, so that it is a byte that no file has
+        at = file.seek(0, os.SEEK_CUR)
+        file.seek(1 << 62)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(*error.args) from None
+        finally:
+            file.seek(at)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _free_name(path: Path) -> Path:
