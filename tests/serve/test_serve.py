@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ import http_server
 from darwin_neg_cpp import ModelFileError, RequestError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.server import process
+from darwin_neg_cpp.server.serve import page_url
 
 Start = Callable[..., http_server.Server]
 
@@ -38,20 +43,21 @@ def test_options_reach_the_server(asked: list[list[str]], server_models: http_se
     keys = tmp_path / "keys"
     keys.write_text("a\n")
     words = ["serve", "-m", str(server_models.base), "--side-car", str(server_models.side_car), "--neg", "off"]
-    words += ["--neg-threshold", "0.5", "--neg-top-k", "7", "--no-temp-scale", "--host", "localhost", "--port", "0"]
+    words += ["--neg-threshold", "0.5", "--neg-top-k", "7", "--temp-scale", "--host", "localhost", "--port", "0"]
     words += ["--api-key-file", str(keys), "-c", "512", "--n-parallel", "2", "-t", "1", "-ngl", "0", "--mtp", "2"]
     words += ["--rpc", "a:1,b:2", "--max-queue", "5", "--lora", str(keys), "--", "--no-ui", "-fa", "off"]
     assert main(words) == 0
     (given,) = asked
     for flag, value in (
         ("-m", str(server_models.base)), ("--neg-file", str(server_models.side_car)), ("--neg", "off"),
-        ("--neg-threshold", "0.5"), ("--neg-top-k", "7"), ("--host", "localhost"), ("--port", "0"), ("-c", "512"),
+        ("--neg-threshold", "0.5"), ("--neg-top-k", "7"), ("--host", "localhost"), ("-c", "512"),
         ("--api-key-file", str(keys)), ("-np", "2"), ("-t", "1"), ("-ngl", "0"), ("--spec-type", "draft-mtp"),
         ("--spec-draft-n-max", "2"), ("--rpc", "a:1,b:2"), ("--max-queue", "5"), ("--lora", str(keys)),
         ("--cors-origins", "localhost"), ("--ctx-checkpoints", "8"), ("--alias", "base"), ("--cache-ram", "2048"),
     ):  # fmt: skip
         assert value_of(given, flag) == value, flag
-    assert "--no-temp-scale" in given and given[-3:] == ["--no-ui", "-fa", "off"]
+    assert "--temp-scale" in given and int(value_of(given, "--port")) > 0, "a free one for 0"
+    assert given[-3:] == ["--no-ui", "-fa", "off"]
     assert (Path(value_of(given, "--path")) / "index.html").is_file()
 
 
@@ -118,6 +124,59 @@ def test_a_port_in_use_is_named(server_models: http_server.Models) -> None:
         port = listener.getsockname()[1]
         with pytest.raises(RequestError, match=f"port must be free, and {port} is in use on 127.0.0.1"):
             darwin_neg_cpp.serve(server_models.base, port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "url"),
+    [("127.0.0.1", 80, "http://127.0.0.1:80"), ("0.0.0.0", 80, "http://127.0.0.1:80"), ("::", 80, "http://[::1]:80"),
+     ("::1", 80, "http://[::1]:80"), ("localhost", 80, "http://localhost:80")],
+)  # fmt: skip
+def test_the_page_is_opened_where_it_is(host: str, port: int, url: str) -> None:
+    assert page_url(host, port) == url
+
+
+def test_open_waits_for_the_server_on_the_port_it_has(
+    server_models: http_server.Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a server that is ready after a second, in the place of the real one."""
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+
+    def run(arguments: list[str]) -> int:
+        time.sleep(1)
+        address = ("127.0.0.1", int(value_of(arguments, "--port")))
+        with http.server.ThreadingHTTPServer(address, Healthy) as there:
+            threading.Thread(target=there.serve_forever, daemon=True).start()
+            end = time.monotonic() + 20
+            while not opened and time.monotonic() < end:
+                time.sleep(0.02)
+            there.shutdown()
+        assert opened == [f"http://127.0.0.1:{address[1]}/"]
+        return 0
+
+    monkeypatch.setattr(process, "run_llama_server", run)
+    assert main(["serve", str(server_models.base), "--port", "0", "--open"]) == 0
+
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [(["--host", "0.0.0.0"], True), (["--host", "::"], True), (["--host", "localhost"], False), ([], False),
+     (["--host", "0.0.0.0", "--api-key", "k"], False), (["--host", "0.0.0.0", "--", "--api-key", "k"], False)],
+)  # fmt: skip
+def test_a_server_that_others_can_use_without_a_key_says_so(
+    asked: list[list[str]], server_models: http_server.Models, words: list[str], warned: bool, caplog: Any
+) -> None:
+    assert main(["serve", "-m", str(server_models.base), "--port", "0", *words]) == 0
+    assert any("no API key is asked for" in record.getMessage() for record in caplog.records) == warned
 
 
 def test_a_missing_model_is_an_error_of_its_own(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ SUFFIXES = (".so", ".dll")
 
 def load(core: Any) -> None:
     """Loads what suits this machine. core: the module _core, which calls this while it is imported."""
-    core.load_backends(str(FOLDER))
+    if not has_cpu(core):  # a build for one machine has the CPU's backend in it
+        core.load_backends(str(FOLDER))
     for package in PACKAGES.values():
         if find_spec(package) is None:
             continue
@@ -35,10 +36,14 @@ def load(core: Any) -> None:
             logger.warning("%s", reason)
         elif not core.load_backend(str(module.LIBRARY)):
             logger.warning("%s", not_loaded(module))
-    if not any(device["type"] == "cpu" for device in core.devices()):
+    if not has_cpu(core):
         raise ImportError(
             f"none of the CPU backends in {FOLDER} runs on this machine; build from source: pip install ."
         )
+
+
+def has_cpu(core: Any) -> bool:
+    return any(device["type"] == "cpu" for device in core.devices())
 
 
 def unfit(module: ModuleType, build: dict[str, str]) -> str:

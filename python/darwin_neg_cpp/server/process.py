@@ -16,8 +16,10 @@ def run_llama_server(arguments: Sequence[str]) -> int:
     """Runs llama-server with its own arguments, and returns its exit code."""
     # its router starts a server for each model: the program that runs here, which is Python, with this before the rest
     os.environ["LLAMA_APP_CMD"] = CHILD
+    package = __name__.partition(".")[0]
+    import_module(f"{package}._core")  # loads the backends that suit this machine, for the server too
     try:
-        module = import_module(__name__.partition(".")[0])._server
+        module = import_module(package)._server
     except AttributeError as error:
         raise DarwinNegError(
             f"this build has no server ({error}); build the package with -DDARWIN_NEG_BUILD_SERVER=ON, its default"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import os
 import socket
@@ -86,8 +87,13 @@ def serve(
     ):
         if file is not None and not os.path.isfile(file):
             raise RequestError(f"{name} must be a file, and {shown_path(os.fspath(file))} is none; check the path")
-    check_port(host, port)
+    port = check_port(host, port)
     check_programs(options)
+    if is_public(host) and not (api_key or api_key_file or has_key(options)):
+        logger.warning(
+            "other machines can use this server at %s, and no API key is asked for; set one, or listen on 127.0.0.1",
+            host,
+        )
     argv = ["-m", path, "--host", host, "--port", str(port), "--path", str(PAGE), "--kv-unified", *LAPTOP]
     argv += ["--alias", Path(path).stem]  # by default clients are told the whole path
     argv += ["--cors-origins", "localhost"]  # by default any page of the web may ask, through the user's own browser
@@ -113,7 +119,7 @@ def serve(
     if mtp:
         argv += ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(mtp)]
     if open_page:
-        _open_when_ready(host, port)
+        _open_when_ready(page_url(host, port))
     return process.run_llama_server([*argv, *options])
 
 
@@ -131,22 +137,37 @@ def find_model(model: Text, side_car: Text | None) -> tuple[str, str | None]:
     return file, head or beside
 
 
-def check_port(host: str, port: int) -> None:
-    """Raises RequestError where nothing can listen, which the server would say among many lines."""
-    if host.endswith(".sock") or port == 0:
-        return
+def check_port(host: str, port: int) -> int:
+    """The port, or a free one for 0. Raises RequestError where nothing can listen, which the server would say among
+    many lines."""
+    if host.endswith(".sock"):
+        return port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
             if os.name == "posix":
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+            return int(listener.getsockname()[1])
     except socket.gaierror as error:
         raise RequestError(f"host must be an address of this machine, got {host!r} ({error.strerror})") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise RequestError(f"port must be free, and {port} is in use on {host}; give another one") from None
         raise RequestError(f"host and port must be free to listen on, got {host}:{port} ({error.strerror})") from None
+
+
+def is_public(host: str) -> bool:
+    """Whether other machines may reach it. host: one that can be listened on."""
+    if host.endswith(".sock"):
+        return False
+    addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
+    return not all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
+
+
+def has_key(options: Sequence[str]) -> bool:
+    """Whether llama-server's own options, or its environment, ask for a key."""
+    return bool({"--api-key", "--api-key-file"}.intersection(options)) or "LLAMA_API_KEY" in os.environ
 
 
 def check_programs(options: Sequence[str]) -> None:
@@ -158,8 +179,13 @@ def check_programs(options: Sequence[str]) -> None:
                 raise RequestError(f"{name} lets clients start programs on this machine; leave it out, or use --raw")
 
 
-def _open_when_ready(host: str, port: int) -> None:
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+def page_url(host: str, port: int) -> str:
+    """Where this machine finds the page; a server that listens everywhere is found at home."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _open_when_ready(url: str) -> None:
 
     def wait() -> None:
         while True:
