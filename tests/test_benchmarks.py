@@ -30,6 +30,8 @@ from tiny_hybrid import write_tiny_hybrid
          r"first token, turn 2, s +[\d.]+\n(.*\n)*document, question 3, s +[\d.]+"),
         ("drafts.py", ["HYBRID", "--rounds", "1", "--tokens", "8"],
          r" 1\.0 +[\d.]+ +[\d.]+ +[\d.]+  \d\.\d\d \d\.\d\d"),
+        ("serve.py", ["--rounds", "1", "--tokens", "4", "--requests", "1", "--clients", "1,2"],
+         r" 1 clients  tokens/s( +[\d.]+){3}\n(.*\n)* 2 clients  first token p95, s( +[\d.]+){3}"),
         ("convert.py", ["--shapes", "small", "--rounds", "1"], r"ours +[\d.]+ s"),
         ("attach.py", ["--gigabytes", "0.05", "--rounds", "1"], r"neg attach / cp \+ fsync: [\d.]+"),
         ("busy.py", ["--busy", "1", "--rounds", "1", "--seconds", "1"],
