@@ -12,8 +12,6 @@ from darwin_neg_cpp.files.cache_folder import cache_root
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "cmake"))
 TOOLS = ("llama-completion", "llama-quantize", "llama-batched-bench", "llama-bench")
-# llama-server's build reads these even where it embeds no pages; the unpacked trees are without them
-UI_FILES = ("CMakeLists.txt", "ui.h.in", "ui.cpp.in")
 
 
 def _source_and_build() -> tuple[Path, Path]:
@@ -50,7 +48,6 @@ def server() -> str:
     binary = build / "bin" / "llama-server"
     if not binary.is_file():
         binaries()
-        _add_ui_files(source)
         command = ["cmake", "-S", str(source), "-B", str(build), "-DLLAMA_BUILD_SERVER=ON"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         command = ["cmake", "--build", str(build), "--target", binary.name]
@@ -58,12 +55,5 @@ def server() -> str:
     return str(binary)
 
 
-def _add_ui_files(source: Path) -> None:
-    from llama_source import extract
-
-    for name in UI_FILES:
-        extract(f"tools/ui/{name}", source / "tools" / "ui")
-
-
 if __name__ == "__main__":
-    print("\n".join(binaries().values()))
+    print("\n".join([*binaries().values(), server()]))

@@ -20,8 +20,6 @@ from http_server import SMALL, Server
 
 # of load that is measured, after a third of it to warm up; ten minutes with 600
 SECONDS = float(os.environ.get("DARWIN_NEG_LOAD_SECONDS", "60"))
-    os.environ.get("DARWIN_NEG_LOAD_SECONDS", "60")
-)  # of load that is measured, after a third of warming up
 GROWTH = 2 * 1024  # kB of anonymous memory per 2,000 requests
 ENDLESS = {"prompt": "hello", "n_predict": -1, "ignore_eos": True, "cache_prompt": False}
 
