@@ -149,7 +149,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=2, help="of each client in a round")
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
     parser.add_argument("--clients", default="1,4", metavar="N,N", help="at the same time")
-    parser.add_argument("--threads", type=int, default=usable_cpus().default_threads)
+    parser.add_argument("--threads", type=int, default=usable_cpus().count)
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
     args = parser.parse_args()
     if (args.model is None) != (args.side_car is None):
@@ -181,11 +181,10 @@ def main() -> None:
                 numbers = range(1000 * (i + 1), 1000 * (i + 1) + clients * args.requests)
                 for name, each in turns if i % 2 == 0 else turns[::-1]:
                     measure(each, clients, numbers, args.tokens, by_name[name])
+            if args.json:
+                args.json.write_text(json.dumps(found, default=vars, indent=1), "utf-8")
     for clients, by_name in found.items():
         report(clients, by_name)
-    if args.json:
-        measured = {clients: {name: vars(m) for name, m in by_name.items()} for clients, by_name in found.items()}
-        args.json.write_text(json.dumps(measured, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

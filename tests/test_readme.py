@@ -29,7 +29,9 @@ def shell_commands(path: Path) -> Iterator[list[str]]:
     for language, text in code_blocks(path):
         for line in text.replace("\\\n", " ").splitlines() if language == "sh" else ():
             if line.startswith("darwin-neg "):
-                yield shlex.split(line, comments=True)[1:]
+                words = shlex.split(line, comments=True)[1:]
+                # what follows after -- is for llama-server
+                yield words[: words.index("--")] if words[0] == "serve" and "--" in words else words
 
 
 def test_the_python_example_runs(smollm2, monkeypatch, capsys):
