@@ -86,6 +86,17 @@ def healthy(port: int) -> bool:
         connection.close()
 
 
+def check_head(port: int) -> None:
+    """Raises SystemExit unless the server has a head, without which there would be nothing to compare."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/props")
+        if not json.loads(connection.getresponse().read()).get("neg"):
+            raise SystemExit("the server has no NEG head; check --side-car")
+    finally:
+        connection.close()
+
+
 def ask(port: int, number: int, tokens: int) -> float:
     """Seconds to the first text of a streamed answer, which must have as many tokens as were asked for."""
     body = {
@@ -173,6 +184,7 @@ def main() -> None:
     )
     found = {clients: {OURS: Measured(), STOCK: Measured()} for clients in args.clients}
     with running([*ours, "--n-parallel", str(slots)]) as port, running(other) as stock_port:
+        check_head(port)
         turns = [(OURS, port), (STOCK, stock_port)]
         for _, each in turns:  # to warm up
             measure(each, slots, range(slots), args.tokens, Measured())
