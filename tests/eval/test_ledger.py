@@ -181,6 +181,49 @@ def test_a_ledger_cut_at_any_byte_goes_on_to_the_same_report(tmp_path: Path, who
         assert report(folder) == report(whole), cut
 
 
+def test_signals_of_every_candidate_are_written_and_read_back(whole: Path) -> None:
+    wanted = {"max_entropy", "last_quarter_entropy", "letter_entropy", "letter_logprob", "logprob"}
+    for outcome in ledger.read(whole / ledger.NAME).outcomes:
+        assert [call.number for call in outcome.calls] == list(range(len(outcome.calls)))
+        for call in outcome.calls:
+            assert call.signals is not None and call.signals.max_entropy == 2 * (call.mean_entropy or 0)
+            assert call.signals.letter_logprob is None or call.how == "answer"
+    line = next(line for line in (whole / ledger.NAME).read_text("utf-8").splitlines() if '"how":"answer"' in line)
+    said = next(one for one in json.loads(line)["candidates"] if one["how"] == "answer")
+    assert set(said["signals"]) == wanted, "what there is not takes no room"
+
+
+def without_signals(content: bytes) -> bytes:
+    """The same ledger as a version that knew of no signals wrote it."""
+    lines = []
+    for line in map(json.loads, content.splitlines()):
+        for entry in (line.get("call", {}), *line.get("candidates", ())):
+            entry.pop("signals", None)
+        lines.append(ledger_lines.encode_line(line))
+    return b"".join(lines)
+
+
+def test_a_ledger_of_a_version_without_signals_is_read_and_resumed(tmp_path: Path, whole: Path) -> None:
+    old = without_signals((whole / ledger.NAME).read_bytes())
+    path = tmp_path / ledger.NAME
+    path.write_bytes(b"".join(old.splitlines(keepends=True)[:-9]))
+    assert all(call.signals is None for outcome in ledger.read(path).outcomes for call in outcome.calls)
+    evaluate(tmp_path, ScriptedSampler())
+    known = [call.signals is not None for outcome in ledger.read(path).outcomes for call in outcome.calls]
+    assert 0 < sum(known) < len(known)
+    assert report(tmp_path)["protocols"] == report(whole)["protocols"]
+
+
+@pytest.mark.parametrize("value", ["much", True, -0.5, [1]])
+def test_a_signal_that_is_no_number_is_a_bad_line(tmp_path: Path, whole: Path, value: object) -> None:
+    lines = (whole / ledger.NAME).read_bytes().splitlines(keepends=True)
+    entry = json.loads(lines[2])
+    entry["candidates"][0]["signals"]["max_entropy"] = value
+    (tmp_path / ledger.NAME).write_bytes(b"".join([*lines[:2], ledger_lines.encode_line(entry), *lines[3:]]))
+    with pytest.raises(RequestError, match="line 3: is not a line of a ledger"):
+        ledger.read(tmp_path / ledger.NAME)
+
+
 def test_a_last_line_of_zeros_is_cut_off_too(tmp_path: Path, whole: Path) -> None:
     """Some file systems leave them after a power failure."""
     content = (whole / ledger.NAME).read_bytes()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .extract import How
 from .protocol import Protocol
 from .question import LETTERS, Ordering, Question
+from .signals import Signals
 
 Round = Literal["first", "second opinion"]
 
@@ -25,7 +26,7 @@ class Candidate:
     mean_entropy (nats), activation_rate: as predicted, None without a head.
     counted: whether it took part in the vote, with or without a letter; False when it was cancelled or failed, or ended
         after the answer was certain.
-    error: why it failed, with finish_reason "error".
+    error: why it failed, with finish_reason "error". signals: of its certainty, None when it did not come to an end.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Candidate:
     token_ids: tuple[int, ...] = ()
     counted: bool = True
     error: str | None = None
+    signals: Signals | None = None
 
 
 @dataclass(frozen=True)

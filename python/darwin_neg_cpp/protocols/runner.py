@@ -149,7 +149,18 @@ class _Run:
     def _start(self, kind: Round, prompts: list[_Prompt]) -> None:
         plan = self.task.plan
         key = (self.task.key, plan.protocol)
-        jobs = [Job(prompt.text, prompt.temperatures, prompt.seed, plan.neg, self._config, key) for prompt in prompts]
+        jobs = [
+            Job(
+                prompt.text,
+                prompt.temperatures,
+                prompt.seed,
+                plan.neg,
+                self._config,
+                key,
+                letters=letters(prompt.ordering),
+            )
+            for prompt in prompts
+        ]
         try:
             handles = self._sampler.start(jobs)
         except (RequestError, ContextFullError) as error:
@@ -333,4 +344,5 @@ def _read(slot: _Slot, output: Output, *, counted: bool) -> Candidate:
         token_ids=output.token_ids,
         counted=counted,
         error=output.error,
+        signals=output.signals,
     )
