@@ -13,6 +13,7 @@ from ..protocols.modes import ModeConfig
 from ..protocols.protocol import Protocol
 from . import claims, plans
 from .ledger_lines import NOTES, Call, Contents, Outcome
+from .rating import rate_signals
 from .settings import read_config
 from .statistics import paired, wilson
 
@@ -53,6 +54,11 @@ def summarize(contents: Contents) -> dict[str, Any]:
             {"a": a.name, "b": b.name, **_compare(by_protocol[a], by_protocol[b], config.seed)}
             for a, b in _pairs(list(by_protocol), config)
         ],
+        "confidence": {
+            protocol.name: rating
+            for protocol, outcomes in by_protocol.items()
+            if (rating := rate_signals(outcomes, config.seed)) is not None
+        },
         "domains": _domains(by_protocol),
         "greedy": _compare_tokens(base, by_protocol.get(MODE_1, {})),
         "claims": _claims() if contents.names.get("diamond") else None,

@@ -6,9 +6,10 @@ uncertainty it is larger the less sure the model is, so that log-probabilities c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,27 @@ def uncertainty(name: str, mean_entropy: float | None, signals: Signals | None) 
         return mean_entropy
     value: float | None = None if signals is None else getattr(signals, name)
     return -value if value is not None and name in LOGPROBS else value
+
+
+class Certain(Protocol):
+    """What has signals: a candidate, or a ledger's record of one."""
+
+    @property
+    def choice(self) -> int | None: ...
+    @property
+    def counted(self) -> bool: ...
+    @property
+    def mean_entropy(self) -> float | None: ...
+    @property
+    def signals(self) -> Signals | None: ...
+
+
+def uncertainty_of_answer(name: str, choice: int | None, candidates: Iterable[Certain]) -> float | None:
+    """A signal of an answer: its mean over the candidates that voted for it; None where one of them has none."""
+    voters = [one for one in candidates if one.counted and one.choice is not None and one.choice == choice]
+    values = [uncertainty(name, one.mean_entropy, one.signals) for one in voters]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def check_signal(argument: str, name: object) -> str:
