@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .engine.token_ids import Prompt
     from .protocols import Answer, ModeConfig, Question
-    from .protocols.modes import ModeOptions
+    from .protocols.modes import Mode, ModeOptions
 
 
 __all__ = ["DarwinNEG", "ModelOptions", "load_darwin_neg"]
@@ -309,7 +309,7 @@ class DarwinNEG(SyncMethods, AsyncMethods):
     def answer(
         self,
         question: Question,
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
@@ -319,7 +319,7 @@ class DarwinNEG(SyncMethods, AsyncMethods):
     def answer(
         self,
         question: Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
@@ -329,7 +329,7 @@ class DarwinNEG(SyncMethods, AsyncMethods):
     def answer(
         self,
         question: Question | Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
@@ -338,7 +338,8 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         """Answers a multiple-choice question, or several side by side, in one of the modes of docs/protocols.md.
 
         mode: 0 greedy without the gate, 1 greedy with it, 2 majority over orderings of the choices, 3 ensemble with
-        second opinions. Options are those of ModeConfig and override `config`.
+        second opinions, "auto" as much of these as the model's own uncertainty calls for. Options are those of
+        ModeConfig and override `config`.
         early_stop: cancel what can no longer change the winner.
         Returns an Answer, or a list of them for a list. Errors: RequestError, ContextFullError, NegHeadError.
         """

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,54 @@ def test_calls_of_an_answer_that_was_not_settled_are_kept(tmp_path: Path) -> Non
     assert len(second.said) == 2 and not set(first.said) & set(second.said)
     # two prompts had all of their four samples: of the third the missing one, of the last all
     assert [(len(job.temperatures), job.only) for job in second.jobs] == [(1, 3), (4, None)]
+
+
+AUTO = ModeConfig(seed=7, auto_first_threshold=0.4, auto_second_threshold=0.72)
+
+
+def evaluate_auto(folder: Path, sampler: ScriptedSampler, modes: Any = (1, 2, 3, "auto")) -> None:
+    chosen = plans.choose(modes, AUTO, controls=False)
+    with ledger.open_ledger(folder / ledger.NAME, made_settings(AUTO), {}, command="x") as opened:
+        run.run(sampler, ITEMS, chosen, AUTO, opened, early_stop=False, in_flight=3)
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_mode_auto_interrupted_goes_on_to_the_same_report(tmp_path: Path, cut: int) -> None:
+    undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
+    for folder in (undisturbed, resumed):
+        folder.mkdir()
+    evaluate_auto(undisturbed, ScriptedSampler())
+    first = ScriptedSampler(fail_after=random.Random(cut).randrange(180), shuffle=cut)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_auto(resumed, first)
+    second = ScriptedSampler(shuffle=cut + 1000)
+    evaluate_auto(resumed, second)
+    assert report(resumed) == report(undisturbed)
+    calls = Counter(first.said + second.said)
+    assert max(calls.values()) == 1, "no call twice, those of an earlier stage included"
+    outcomes = ledger.read(undisturbed / ledger.NAME).outcomes
+    assert len(calls) == sum(outcome.planned for outcome in outcomes)
+    # candidate for candidate what the mode gives in which it ended
+    by = {(outcome.number, outcome.protocol.name): outcome for outcome in outcomes}
+    ends: set[int] = set()
+    for number in range(len(ITEMS)):
+        auto = by[number, "mode auto"]
+        mode = {1: 1, len(ITEMS[number].question.choices): 2}.get(auto.planned, 3)
+        ends.add(mode)
+        assert auto.calls == tuple(replace(call, token_ids=auto.calls[i].token_ids)
+                                   for i, call in enumerate(by[number, f"mode {mode}"].calls))  # fmt: skip
+    assert ends == {1, 2, 3}
+
+
+def test_settings_of_mode_auto_are_written_where_they_are_no_defaults() -> None:
+    def protocol(config: ModeConfig) -> Any:
+        found = data.DataSet("d", "jsonl", "0", ())
+        described = settings.describe_run({}, found, config, build={}, early_stop=True, engine={})
+        return json.loads(ledger_lines.encode_line(described))
+
+    assert not [name for name in protocol(CONFIG)["protocol"] if name.startswith("auto_")], "older ledgers go on"
+    for config in (AUTO, ModeConfig(auto_first_threshold=float("inf"), auto_signal="logprob")):
+        assert settings.read_config(protocol(config)) == config
 
 
 def test_a_kept_call_of_another_prompt_is_not_taken(tmp_path: Path) -> None:

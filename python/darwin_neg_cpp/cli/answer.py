@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files.input_file import shown, shown_path
-from ..protocols.modes import MODES, ModeConfig, plan
+from ..protocols.modes import AUTO, MODES, Mode, ModeConfig, plan
 from ..protocols.prompts import PROMPTS
 from ..protocols.question import LETTERS, Question
+from ..protocols.signals import SIGNALS
 from .options import (
     add_chat_template_option,
     add_json_option,
@@ -37,7 +38,7 @@ QUESTION_KEYS = {"stem", "choices", "id"}
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "answer",
-        help="answer a multiple-choice question in modes 0 to 3",
+        help="answer a multiple-choice question in modes 0 to 3, or auto",
         description="Answers a multiple-choice question: greedily, by majority over orderings of its choices, or by an "
         "ensemble with second opinions (docs/protocols.md has every number). The answer goes to standard output, a "
         "closing line with votes and cost to standard error.",
@@ -54,11 +55,11 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--mode",
-        type=int,
+        type=read_mode,
         default=3,
-        choices=MODES,
+        choices=(*MODES, AUTO),
         help="0: greedy, gate off; 1: greedy, gate on; 2: majority over orderings; 3: ensemble and second opinions "
-        "(default)",
+        "(default); auto: 1, 2 or 3 by how unsure the model is",
     )
     parser.add_argument(
         "--full",
@@ -74,6 +75,11 @@ def add_parser(verbs: Any) -> None:
     add_server_options(parser, what="ask")
     add_mode_options(parser)
     parser.set_defaults(run=run)
+
+
+def read_mode(text: str) -> Mode:
+    """Reads a number, or "auto"."""
+    return AUTO if text == AUTO else int(text)
 
 
 def add_mode_options(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +108,21 @@ def add_mode_options(parser: argparse.ArgumentParser) -> None:
         "--prompt", choices=tuple(PROMPTS), default=d.prompt, help=f"form of the prompt (default {d.prompt})"
     )
     group.add_argument("--thinking", action="store_true", help="switch on the chat template's thinking")
+    group.add_argument(
+        "--auto-signal",
+        choices=tuple(SIGNALS),
+        metavar="NAME",
+        default=d.auto_signal,
+        help=f"what mode auto takes for uncertainty: {', '.join(SIGNALS)} (default {d.auto_signal})",
+    )
+    number(
+        "--auto-first-threshold", kind=float, metavar="U",
+        note="uncertainty below which mode auto takes the greedy answer: 0 never, inf always; a guess until calibrated",
+    )  # fmt: skip
+    number(
+        "--auto-second-threshold", kind=float, metavar="U",
+        note="the same for the answer of the orderings",
+    )  # fmt: skip
     group.add_argument("--no-gate", dest="gate", action="store_false", help="run modes 1 to 3 without the NEG gate")
 
 

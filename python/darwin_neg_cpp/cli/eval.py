@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError
 from ..files.input_file import sha256_file, shown_path
 from ..files.progress import ProgressBar
-from ..protocols.modes import MODES
-from .answer import add_mode_options, mode_config
+from ..protocols.modes import AUTO, MODES, Mode
+from .answer import add_mode_options, mode_config, read_mode
 from .loading_options import settings_that_answers_depend_on
 from .options import (
     add_chat_template_option,
@@ -59,7 +59,9 @@ def add_parser(verbs: Any) -> None:
         metavar="FILE",
         help="question set; without it, gpqa downloads GPQA Diamond, for which you need access of your own",
     )
-    parser.add_argument("--modes", default="0,1,2,3", metavar="LIST", help="modes to run (default 0,1,2,3)")
+    parser.add_argument(
+        "--modes", default="0,1,2,3", metavar="LIST", help="modes to run, auto among them (default 0,1,2,3)"
+    )
     parser.add_argument("-o", "--out", metavar="DIR", help="folder of ledger and report (default: eval-MODEL-DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
     parser.add_argument(
@@ -167,13 +169,14 @@ def _engine(args: argparse.Namespace) -> dict[str, Any]:
     return {**engine, **settings_that_answers_depend_on(args)}
 
 
-def _modes(text: str) -> tuple[int, ...]:
+def _modes(text: str) -> tuple[Mode, ...]:
+    modes: tuple[Mode, ...]
     try:
-        modes = tuple(int(mode) for mode in text.split(","))
+        modes = tuple(read_mode(mode.strip()) for mode in text.split(","))
     except ValueError:
         modes = ()
-    if not modes or len(set(modes)) < len(modes) or not set(modes) <= set(MODES):
-        raise RequestError(f"--modes must list some of 0, 1, 2 and 3, each once, as in 0,1,2; got {text!r}")
+    if not modes or len(set(modes)) < len(modes) or not set(modes) <= {*MODES, AUTO}:
+        raise RequestError(f"--modes must list some of 0, 1, 2 and 3, or auto, each once, as in 0,1,2; got {text!r}")
     return modes
 
 

@@ -10,7 +10,7 @@ from ..checks import check_integer
 from ..errors import NegHeadError, OutputError
 from ..files.input_file import shown_path
 from ..files.progress import Progress, no_progress
-from ..protocols.modes import MODES, ModeConfig
+from ..protocols.modes import MODES, Mode, ModeConfig
 from . import ledger, plans, report, run, settings
 from .data import DataSet
 from .source import LocalModel, Source
@@ -31,7 +31,7 @@ def evaluate(
     data: DataSet,
     folder: Path,
     *,
-    modes: Sequence[int] = MODES,
+    modes: Sequence[Mode] = MODES,
     config: ModeConfig | None = None,
     side_car: str | None = None,
     controls: bool = True,

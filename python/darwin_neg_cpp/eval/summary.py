@@ -157,7 +157,7 @@ def _pairs(protocols: list[Protocol], config: ModeConfig) -> list[tuple[Protocol
     modes = [protocol for protocol in protocols if protocol.is_mode]
     pairs = [(b, a) for a, b in combinations(modes, 2)]
     for mode in modes:
-        control = plans.find_control(mode, config) if mode.votes else None
+        control = plans.find_control(mode, config) if mode.votes and not mode.is_auto else None
         if control in protocols:
             pairs.append((mode, control))
     return pairs

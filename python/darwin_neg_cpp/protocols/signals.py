@@ -33,6 +33,7 @@ SIGNALS: Mapping[str, str] = MappingProxyType(
     }
 )
 LOGPROBS = ("letter_logprob", "logprob")
+LETTERS = ("letter_entropy", "letter_logprob", "true_letter_entropy")
 DEFAULT = "mean_entropy"
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..protocols import Answer, ModeConfig, Question
-    from ..protocols.modes import ModeOptions
+    from ..protocols.modes import Mode, ModeOptions
 
 TEMPLATE_TOKENS = 512  # more than a template adds to one message
 
@@ -126,7 +126,7 @@ class RemoteEngine:
     def answer(
         self,
         question: Question,
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
@@ -136,7 +136,7 @@ class RemoteEngine:
     def answer(
         self,
         question: Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
@@ -146,7 +146,7 @@ class RemoteEngine:
     def answer(
         self,
         question: Question | Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
