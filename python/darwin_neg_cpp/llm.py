@@ -313,6 +313,8 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Answer: ...
     @overload
@@ -323,6 +325,8 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> list[Answer]: ...
 
@@ -333,6 +337,8 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Any:
         """Answers a multiple-choice question, or several side by side, in one of the modes of docs/protocols.md.
@@ -340,7 +346,8 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         mode: 0 greedy without the gate, 1 greedy with it, 2 majority over orderings of the choices, 3 ensemble with
         second opinions, "auto" as much of these as the model's own uncertainty calls for. Options are those of
         ModeConfig and override `config`.
-        early_stop: cancel what can no longer change the winner.
+        early_stop: cancel what can no longer change the winner. abstain_above: withhold an answer whose uncertainty,
+        the signal `abstain_signal` (docs/confidence.md), is larger; Answer.abstained then says why.
         Returns an Answer, or a list of them for a list. Errors: RequestError, ContextFullError, NegHeadError.
         """
         from .protocols.modes import merge as merge_modes
@@ -348,7 +355,15 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         from .protocols.sampler import EngineSampler
 
         merged = merge_modes(config, options)
-        return answer_any(EngineSampler(self.session), question, mode, config=merged, early_stop=early_stop)
+        return answer_any(
+            EngineSampler(self.session),
+            question,
+            mode,
+            config=merged,
+            early_stop=early_stop,
+            abstain_above=abstain_above,
+            abstain_signal=abstain_signal,
+        )
 
     # --- end
 

@@ -6,14 +6,14 @@ import argparse
 import dataclasses
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import RequestError
 from ..files.input_file import shown, shown_path
 from ..protocols.modes import AUTO, MODES, Mode, ModeConfig, plan
 from ..protocols.prompts import PROMPTS
 from ..protocols.question import LETTERS, Question
-from ..protocols.signals import SIGNALS
+from ..protocols.signals import DEFAULT, SIGNALS
 from .options import (
     add_chat_template_option,
     add_json_option,
@@ -67,6 +67,20 @@ def add_parser(verbs: Any) -> None:
         action="store_false",
         help="run every candidate, also those that cannot change the answer",
     )
+    parser.add_argument(
+        "--abstain-above",
+        type=float,
+        metavar="U",
+        help="withhold an answer that is less sure than this, and say why; `darwin-neg eval --report-only "
+        "--wanted-accuracy` proposes a value (docs/confidence.md)",
+    )
+    parser.add_argument(
+        "--abstain-signal",
+        choices=tuple(SIGNALS),
+        metavar="NAME",
+        default=DEFAULT,
+        help=f"the uncertainty that --abstain-above is about, one of those of --auto-signal (default {DEFAULT})",
+    )
     parser.add_argument("--show", action="store_true", help="show every candidate with its text")
     add_json_option(parser, "print one JSON object per question, candidates included")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
@@ -78,8 +92,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def read_mode(text: str) -> Mode:
-    """Reads a number, or "auto"."""
-    return AUTO if text == AUTO else int(text)
+    """Reads a number or "auto"; leaves anything else as it is, which is not among the choices."""
+    return int(text) if text.isdecimal() else cast("Mode", text)
 
 
 def add_mode_options(parser: argparse.ArgumentParser) -> None:
@@ -132,10 +146,12 @@ def mode_config(args: argparse.Namespace) -> ModeConfig:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..protocols.escalation import check_abstaining
     from ..protocols.sampler import EngineSampler
 
     # bad options and questions are refused before the model is loaded
     check_model_options(args)
+    check_abstaining(args.abstain_above, args.abstain_signal)
     config = mode_config(args)
     questions = read_questions(args)
     if args.servers:
@@ -179,6 +195,8 @@ def answer_with_progress(
             early_stop=args.early_stop,
             in_flight=in_flight,
             watch=watch,
+            abstain_above=args.abstain_above,
+            abstain_signal=args.abstain_signal,
         )
 
 
@@ -244,7 +262,10 @@ def print_answer(args: argparse.Namespace, answer: Answer) -> None:
         for candidate in answer.candidates:
             print(f"--- {candidate_line(candidate)}\n{clean(candidate.text)}")
         print("---")
-    print(f"{answer.letter}) {clean(answer.text)}" if answer.text is not None else "no answer could be read")
+    if answer.abstained is not None:
+        print(f"no answer: {answer.abstained}")
+    else:
+        print(f"{answer.letter}) {clean(answer.text)}" if answer.text is not None else "no answer could be read")
     if not args.quiet:
         print_note(closing_line(answer))
 

@@ -76,10 +76,11 @@ class Cost:
 class Answer:
     """The answer to a question under a protocol.
 
-    choice: index of the winner, None when no candidate could be read. votes: number for each choice. tied: whether the
-        number of votes alone did not decide. margin: votes between the first and the second.
+    choice: index of the winner, None when no candidate could be read, or the model abstained. votes: number for each
+        choice. tied: whether the number of votes alone did not decide. margin: votes between the first and the second.
     second_opinions: how many were asked for. stopped: "complete", or "certain" when the other candidates were cancelled
         because they could not change the winner; votes, tied and margin are then those that made it certain.
+    abstained: why the answer is withheld, None unless it is; choice is then None, and votes are as they were.
     """
 
     question: Question
@@ -92,6 +93,7 @@ class Answer:
     second_opinions: int
     stopped: Literal["complete", "certain"]
     cost: Cost
+    abstained: str | None = None
 
     @property
     def mode(self) -> str:
@@ -137,6 +139,7 @@ class Answer:
             "candidates": tuple(_candidate_dict(candidate) for candidate in self.candidates),
             "second_opinions": self.second_opinions,
             "stopped": self.stopped,
+            "abstained": self.abstained,
             "cost": {**dataclasses.asdict(self.cost), "saved": self.cost.saved},
             "unparsed": self.unparsed,
             "fallbacks": self.fallbacks,

@@ -19,6 +19,7 @@ from .modes import Mode, ModeConfig, Plan, plan
 from .prompts import PROMPTS, second_opinion
 from .question import Ordering, Question, choice_at, letters, orderings
 from .sampler import Job, Output, Sampler
+from .signals import DEFAULT
 from .voting import Pending, Vote
 
 # called with the key of a task and each of its candidates as they end
@@ -276,16 +277,27 @@ def answer_any(
     config: ModeConfig | None = None,
     early_stop: bool = True,
     in_flight: int = 4,
+    abstain_above: float | None = None,
+    abstain_signal: str = DEFAULT,
 ) -> Answer | list[Answer]:
     """Answers a question, or a list of them: an answer, or a list. Closes the sampler. Errors: those of answer_many."""
-    if isinstance(question, Question):
-        return answer(sampler, question, mode, config=config, early_stop=early_stop)
+    several = isinstance(question, (list, tuple))
     items: list[Question] = []
     for item in question if isinstance(question, (list, tuple)) else [question]:
         if not isinstance(item, Question):
             raise RequestError(f"question must be a Question or a list of them, got {type(item).__name__}")
         items.append(item)
-    return answer_many(sampler, items, mode, config=config, early_stop=early_stop, in_flight=in_flight)
+    answers = answer_many(
+        sampler,
+        items,
+        mode,
+        config=config,
+        early_stop=early_stop,
+        in_flight=in_flight,
+        abstain_above=abstain_above,
+        abstain_signal=abstain_signal,
+    )
+    return answers if several else answers[0]
 
 
 def answer_many(
@@ -297,20 +309,31 @@ def answer_many(
     early_stop: bool = True,
     in_flight: int = 4,
     watch: Watch | None = None,
+    abstain_above: float | None = None,
+    abstain_signal: str = DEFAULT,
 ) -> list[Answer]:
     """Answers questions, in order; works on `in_flight` of them at once. Closes the sampler.
 
-    watch: called with the index of a question and each of its candidates as they end.
+    watch: called with the index of a question and each of its candidates as they end. abstain_above: withhold answers
+    whose uncertainty, the signal `abstain_signal` (see signals), lies above this.
     Errors: NegHeadError; RequestError, ContextFullError, which name the question.
     """
     config = config or ModeConfig()
     the_plan = plan(mode, config)
+    above, signal = escalation.check_abstaining(abstain_above, abstain_signal)
     tasks = (Task(question, the_plan, i) for i, question in enumerate(questions))
     answers: dict[object, Answer] = {}
     settled = run(sampler, tasks, config, early_stop=early_stop, in_flight=in_flight, watch=watch)
     with contextlib.closing(settled):
         answers.update(settled)
-    return [answers[i] for i in range(len(questions))]
+    return [_withhold(answers[i], above, signal) for i in range(len(questions))]
+
+
+def _withhold(answer: Answer, above: float | None, signal: str) -> Answer:
+    if above is None:
+        return answer
+    reason = escalation.reason_to_abstain(answer.choice, answer.candidates, above, signal)
+    return answer if reason is None else replace(answer, choice=None, abstained=reason)
 
 
 def run(

@@ -130,6 +130,8 @@ class RemoteEngine:
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Answer: ...
     @overload
@@ -140,6 +142,8 @@ class RemoteEngine:
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> list[Answer]: ...
 
@@ -150,13 +154,22 @@ class RemoteEngine:
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Any:
         """Answers a multiple-choice question, or several side by side; see DarwinNEG.answer."""
         merged = merge_modes(config, options)
         in_flight = max(4, self._fleet.slots)
         return runner.answer_any(
-            self.sampler(), question, mode, config=merged, early_stop=early_stop, in_flight=in_flight
+            self.sampler(),
+            question,
+            mode,
+            config=merged,
+            early_stop=early_stop,
+            in_flight=in_flight,
+            abstain_above=abstain_above,
+            abstain_signal=abstain_signal,
         )
 
     def sampler(self) -> RemoteSampler:
