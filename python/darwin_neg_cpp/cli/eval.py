@@ -88,6 +88,21 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--force", action="store_true", help="start again; the old ledger is kept under a number")
     parser.add_argument("--report-only", action="store_true", help="write the report of --out again, without a model")
+    parser.add_argument(
+        "--wanted-accuracy",
+        type=float,
+        metavar="SHARE",
+        help="with --report-only: propose thresholds for --abstain-above of `answer` that give this accuracy, with "
+        "what they give on questions that had no say in them",
+    )
+    parser.add_argument(
+        "--calibrate-auto",
+        dest="auto_cost",
+        type=float,
+        metavar="COST",
+        help="with --report-only: propose thresholds of mode auto for at most COST times the cost of mode 1, from the "
+        "ledger's answers of modes 1, 2 and 3",
+    )
     add_json_option(parser, "print the report as JSON")
     add_chat_template_option(parser)
     add_model_options(parser)
@@ -102,7 +117,12 @@ def run(args: argparse.Namespace) -> int:
     if args.report_only:
         if not args.out:
             raise RequestError("--report-only needs --out, the folder of an evaluation")
-        return _show(args, evaluate.make_report(Path(args.out)), Path(args.out))
+        folder = Path(args.out)
+        report = evaluate.make_report(folder, wanted_accuracy=args.wanted_accuracy, auto_cost=args.auto_cost)
+        return _show(args, report, folder)
+    for flag, value in (("--wanted-accuracy", args.wanted_accuracy), ("--calibrate-auto", args.auto_cost)):
+        if value is not None:
+            raise RequestError(f"{flag} needs --report-only: it reads what an evaluation has found")
     check_model_options(args)
     modes = _modes(args.modes)
     config = mode_config(args)
@@ -216,12 +236,15 @@ def _accuracies(right: dict[str, tuple[int, int]]) -> str:
 def _show(args: argparse.Namespace, report: dict[str, Any], folder: Path) -> int:
     from ..eval.report import MARKDOWN
     from ..eval.report_tables import tables
+    from ..eval.spending_tables import ABSTAINING, CALIBRATION
 
     if args.json:
         print(json.dumps(report, ensure_ascii=False, indent=1))
         return 0
-    for table in tables(report)[:1]:
-        print(_plain(table))
+    asked = (ABSTAINING,) * ("abstaining" in report) + (CALIBRATION,) * ("calibration" in report)
+    for table in tables(report):
+        if table.title in (asked or ("Accuracy",)):
+            print(_plain(table))
     print(f"report: {shown_path(folder / MARKDOWN)}, also as .html and .json")
     return 0
 

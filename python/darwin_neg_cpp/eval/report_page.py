@@ -11,6 +11,7 @@ from ..files.svg_axis import Axis, labels_below
 from ..files.web_page import build_page
 from .rating_tables import risk_chart
 from .report_tables import Report, Table, percent, tables, title
+from .spending_tables import spending_chart
 
 # columns of words rather than figures
 WORDS = {"", "protocol", "domain", "value", "setting", "record"}
@@ -25,7 +26,7 @@ def page(report: Report) -> str:
 
 
 def _figure(report: Report, name: str) -> str:
-    return _chart(report) if name == "Accuracy" else risk_chart(report, name)
+    return _chart(report) if name == "Accuracy" else risk_chart(report, name) + spending_chart(report, name)
 
 
 def _section(table: Table, figure: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..protocols.protocol import Protocol
 from .rating_tables import rating_tables
+from .spending_tables import spending_tables
 from .tables import Report, Table, percent
 
 __all__ = ["Report", "Table", "percent", "tables", "title"]
@@ -22,6 +23,7 @@ def tables(report: Report) -> list[Table]:
         _neg(report),
         _margins(report),
         *rating_tables(report),
+        *spending_tables(report),
         _domains(report),
         _notes_on_questions(report),
         _timing(report),
