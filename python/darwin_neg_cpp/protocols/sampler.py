@@ -173,7 +173,7 @@ def sampling_params(job: Job, *, has_neg: bool) -> SamplingParams:
 
 def _output(running: _Running, chunk: Chunk, update: Update) -> Output:
     """chunk: the whole sample."""
-    sample = updates.join_chunks([chunk], update, "")
+    sample = updates.join_chunks([chunk], "")
     return Output(
         text=(THINK_BEGIN if running.thinks else "") + sample.text,
         tokens=len(sample.token_ids),
