@@ -43,7 +43,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "json_schema": BASE,
     "gguf_file": BASE,
     "openai_json": ("results", "checks"),
-    "results": ("openai_json", "checks"),  # in one direction only: a circle of files is refused
+    "spans": (),
+    "results": ("openai_json", "checks", "spans"),  # in one direction only: a circle of files is refused
     "checks": ("files",),
     "files": ("errors",),
     "errors": (),

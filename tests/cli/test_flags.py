@@ -61,6 +61,8 @@ LEAVES = {parser.prog.removeprefix("darwin-neg "): parser for parser in docs._le
          "ledger.jsonl: was made with different settings; choose another folder or pass --force"),
         ("bench", "out of memory; try a smaller n_ctx", "out of memory; try a smaller --n-ctx"),
         ("doctor", "json must be True", "--json must be True"),
+        ("serve", "side_car must be a file, and x is none; check the path",
+         "--side-car must be a file, and x is none; check the path"),
     ],
 )  # fmt: skip
 def test_arguments_become_the_flags_of_the_verb(verb: str, message: str, shown: str) -> None:
@@ -206,6 +208,7 @@ def test_every_sampling_option_sets_a_field_and_leaves_its_default_alone() -> No
         "n",
         "logprobs",
         "top_logprobs",
+        "true_entropy",
         "logit_bias",
         "ignore_eos",
         "neg",

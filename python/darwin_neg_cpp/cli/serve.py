@@ -56,7 +56,7 @@ def _add_neg_options(group: Any) -> None:
     group.add_argument("--neg-threshold", type=float, metavar="NATS", help="threshold (default: the model's)")
     group.add_argument("--neg-top-k", type=int, metavar="K", help="tokens that stay (default: the model's)")
     group.add_argument(
-        "--temp-scale", action=argparse.BooleanOptionalAction, help="divide the kept logits by the model's temp_scale"
+        "--temp-scale", action="store_true", default=None, help="divide the kept logits by the model's temp_scale"
     )
 
 

@@ -67,7 +67,8 @@ ENGLISH = Language(
         # {"reasoning": "...", "choice": "D"}
         r"\"(?:answer_?)?(?:choice|option|letter|selection|prediction|label)\" ?: ?@",
         # "I choose C", "so we pick C", not "I would not choose C"
-        r"(?:\b(?:i|we|let's|let us|let me|i'd|i'll|i'm|i am|we'd|we'll|we're)(?: (?:will|would|must|should|can|therefore"
+        r"(?:\b(?:i|we|let's|let us|let me|i'd|i'll|i'm|i am|we'd|we'll|we're)"
+        r"(?: (?:will|would|must|should|can|therefore"
         r"|thus|then|hence"
         r"|have to"
         r"|am going to|shall|finally|now|say|can only)){0,2}|(?<![^\n.,;:!] )\bso|\btherefore|\bthus|\bhence)[, ] ?"

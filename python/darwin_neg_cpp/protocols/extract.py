@@ -28,7 +28,8 @@ _BOXED = re.compile(
     rf"{BOX}[ {{(\[]{{0,6}}(?:(?i:{_NAMES}) )?(?:(?={OPEN}){ANY_LETTER}|{ANY_LETTER}(?= ?[)}}.:\]]))",
 )
 _ALONE = re.compile(
-    rf"[ >#\"'“‘(\[{{<→✓:=∴-]{{0,12}}(?:(?:{_NAMES_ALONE})[\]】]? )?[ (\[{{\"'“‘]{{0,4}}{ANY_LETTER}[ \"'”’)\]}}.:>✓!。]{{0,12}}",
+    rf"[ >#\"'“‘(\[{{<→✓:=∴-]{{0,12}}(?:(?:{_NAMES_ALONE})[\]】]? )?"
+    rf"[ (\[{{\"'“‘]{{0,4}}{ANY_LETTER}[ \"'”’)\]}}.:>✓!。]{{0,12}}",
     re.IGNORECASE,
 )
 _NAMED = re.compile(rf"\b(?:[Oo]ption|[Cc]hoice) [(\[\"'‘“]{{0,3}}{LETTER}")

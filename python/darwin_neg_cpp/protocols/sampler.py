@@ -181,7 +181,7 @@ def sampling_params(job: Job, *, has_neg: bool) -> SamplingParams:
 
 def _output(running: _Running, chunk: Chunk, update: Update) -> Output:
     """chunk: the whole sample."""
-    sample = updates.join_chunks([chunk], update, "")
+    sample = updates.join_chunks([chunk], "")
     return Output(
         text=running.opened + sample.text,
         tokens=len(sample.token_ids),

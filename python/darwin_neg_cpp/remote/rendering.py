@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engine.token_ids import split_added
-from ..engine.user_text import UserText, tokenize_pieces
+from ..engine.user_text import Given, UserText, tokenize_pieces
 from ..errors import DarwinNegError
 from .completion import Withheld
 from .fleet import Fleet
@@ -56,12 +56,11 @@ class Renderer:
         return Rendered(prompt, tuple(self._with_one_start(self.tokenize(prompt.encode(), True, False))))
 
     def _render_chat(self, prompt: str, thinking: bool) -> Rendered:
-        messages: list[Any] = [{"role": "user", "content": prompt}]
-        mark = ""
+        given, mark = Given([{"role": "user", "content": prompt}], [], {}), ""
         if markers := self._find_markers(prompt):
-            messages, _, mark = UserText(_Texts(self, self._template, markers)).protect(messages, [])
+            given, mark = UserText(_Texts(self, self._template, markers)).protect(given)
         answer = self._fleet.ask(
-            "/apply-template", {"messages": messages, "chat_template_kwargs": {"enable_thinking": thinking}}
+            "/apply-template", {"messages": given.messages, "chat_template_kwargs": {"enable_thinking": thinking}}
         )
         pieces = _entry(answer, "prompt", str).split(mark) if mark else [_entry(answer, "prompt", str)]
         text = "".join(pieces)
