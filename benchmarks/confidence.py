@@ -27,7 +27,7 @@ from darwin_neg_cpp.cli.main import main as darwin_neg
 from darwin_neg_cpp.eval import data
 
 FACTS = Path(__file__).resolve().parent.parent / "examples" / "questions.csv"
-EACH = 30
+EACH = 24
 # each with three misspellings
 WORDS = (
     ("accommodate", "acommodate", "accomodate", "accommadate"), ("necessary", "neccessary", "necesary", "neccesary"),
@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--out", default="confidence-demo", metavar="DIR", help="folder of ledger and report")
     parser.add_argument("--set", metavar="FILE", help="write the questions to FILE, and nothing else")
     parser.add_argument("--each", type=int, default=EACH, metavar="N", help=f"questions of each kind (default {EACH})")
-    parser.add_argument("--limit", type=int, default=40, metavar="N", help="questions of modes 2 and 3 (default 40)")
+    parser.add_argument("--limit", type=int, default=30, metavar="N", help="questions of modes 2 and 3 (default 30)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the set (default 0)")
     args, more = parser.parse_known_args()
     out = Path(args.out)
@@ -132,7 +132,7 @@ def main() -> int:
         return 0
     # a small model reasons itself into nothing; a large one may be given --prompt simple-evals and more tokens
     model = ["--model", args.model] if args.model else ["--demo", "--prompt", "direct", "-n", "20", "--n-parallel", "1"]
-    common = ["eval", "jsonl", "--data", str(file), "-o", str(out), *model, *more]
+    common = ["eval", "jsonl", "--data", str(file), "-o", str(out), *model, "--true-entropy", *more]
     for run in (["--modes", "1,2,3", "--no-control", "--limit", str(args.limit)], ["--modes", "1"]):
         print(f"$ {shlex.join(['darwin-neg', *common, *run])}", flush=True)
         if code := darwin_neg([*common, *run]):
