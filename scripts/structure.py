@@ -24,8 +24,8 @@ BASE = ("files", "checks", "results", "openai_json", "errors")  # every other ro
 BELOW: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "cli": ("eval", "training", "trace"),
-    "eval": ("__init__",),
-    "training": ("__init__", "trace"),  # how well predicted and measured entropy agree is computed in trace/
+    "eval": ("__init__", "confidence"),
+    "training": ("__init__", "trace", "confidence"),  # trace/ computes how well predicted and measured entropy agree
     "trace": ("__init__",),
     "__init__": ("llm", "remote", "server"),  # the package's public names and its version
     "llm": ("pretrained", "protocols", "demo_model"),
@@ -36,13 +36,15 @@ BELOW: dict[str, tuple[str, ...]] = {
     "engine": ("sampling", "gguf_file"),
     "convert": ("neg", "hub"),
     "neg": ("gguf_file",),
+    "confidence": BASE,  # figures about a column of numbers, whatever it is about
     "demo_model": BASE,
     "hub": BASE,
     "sampling": ("json_schema",),
     "json_schema": BASE,
     "gguf_file": BASE,
     "openai_json": ("results", "checks"),
-    "results": ("openai_json", "checks"),  # in one direction only: a circle of files is refused
+    "spans": (),
+    "results": ("openai_json", "checks", "spans"),  # in one direction only: a circle of files is refused
     "checks": ("files",),
     "files": ("errors",),
     "errors": (),

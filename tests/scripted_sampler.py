@@ -8,14 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from darwin_neg_cpp.protocols.sampler import Job, Output
+from darwin_neg_cpp.protocols.signals import Signals
 
 Say = Callable[[Job, int], Output]
 
 
 def said(text: str, *, finish_reason: str = "stop", entropy: float = 1.0, active: float = 0.25) -> Output:
-    """An output of as many tokens as words."""
+    """An output of as many tokens as words. Its signals follow from the entropy and the text."""
     ids = tuple(len(word) for word in text.split())
-    return Output(text, len(ids), finish_reason, 50, entropy, active, ids)
+    signals = Signals(
+        max_entropy=2 * entropy,
+        last_quarter_entropy=entropy / 2,
+        letter_entropy=entropy / 3 if "Answer:" in text else None,
+        letter_logprob=-entropy if "Answer:" in text else None,
+        logprob=-entropy * len(ids),
+    )
+    return Output(text, len(ids), finish_reason, 50, entropy, active, ids, signals=signals)
 
 
 def letters(job: Job) -> str:

@@ -46,17 +46,23 @@ py::object or_none(bool present, py::object value) {
 py::dict sample_dict(const SampleUpdate & s, const Update & update) {
     const auto m        = static_cast<py::ssize_t>(s.tokens.size());
     const bool logprobs = !s.logprobs.empty();
+    py::array_t<bool> ends_inside(m);
     py::array_t<bool> active(m);
+    for (py::ssize_t i = 0; i < m; ++i) {
+        ends_inside.mutable_at(i) = static_cast<size_t>(i) < s.ends_inside.size() && s.ends_inside[i] != 0;
+    }
     for (py::ssize_t i = 0; update.has_neg && i < m; ++i) {
         active.mutable_at(i) = s.active[i] != 0;
     }
     py::dict out;
-    out["index"]     = s.index;
-    out["token_ids"] = to_array(s.tokens);
-    out["pieces"]    = s.pieces;
-    out["entropy"]   = or_none(update.has_neg, to_array(s.entropy));
-    out["active"]    = or_none(update.has_neg, active);
-    out["logprobs"]  = or_none(logprobs, to_array(s.logprobs));
+    out["index"]        = s.index;
+    out["token_ids"]    = to_array(s.tokens);
+    out["pieces"]       = s.pieces;
+    out["ends_inside"]  = ends_inside;
+    out["entropy"]      = or_none(update.has_neg, to_array(s.entropy));
+    out["active"]       = or_none(update.has_neg, active);
+    out["true_entropy"] = or_none(update.has_true_entropy, to_array(s.true_entropy));
+    out["logprobs"]     = or_none(logprobs, to_array(s.logprobs));
     out["top_ids"] =
         or_none(logprobs && update.top_count > 0, to_matrix(s.top_ids, logprobs ? m : 0, update.top_count));
     out["top_logprobs"] =
@@ -78,6 +84,7 @@ py::dict update_dict(const Update & update) {
     out["seed"]             = update.seed;
     out["n_prompt_tokens"]  = update.n_prompt_tokens;
     out["n_cached_tokens"]  = update.n_cached_tokens;
+    out["neg_threshold"]    = or_none(update.has_neg, py::float_(update.neg_threshold));
     out["prompt_seconds"]   = update.prompt_seconds;
     out["generate_seconds"] = update.generate_seconds;
     out["samples"]          = samples;

@@ -56,6 +56,7 @@ struct RequestParams {
     std::vector<std::string> stop;
     std::vector<std::pair<llama_token, float>> logit_bias;
     std::optional<int32_t> logprobs;  // k: the chosen token's log-probability and the k largest
+    bool true_entropy = false;        // record the entropy of each row
     std::string grammar;              // GBNF
     std::string json_schema;
     bool ignore_eos = false;
@@ -104,6 +105,7 @@ struct RequestParams {
         visit("stop", params.stop);
         visit("logit_bias", params.logit_bias);
         visit("logprobs", params.logprobs);
+        visit("true_entropy", params.true_entropy);
         visit("grammar", params.grammar);
         visit("json_schema", params.json_schema);
         visit("ignore_eos", params.ignore_eos);

@@ -16,6 +16,7 @@ void SampleUpdate::take_front(SampleUpdate & from, size_t n, size_t k) {
     move_front(from.tokens, tokens, n);
     move_front(from.entropy, entropy, n);
     move_front(from.active, active, n);
+    move_front(from.true_entropy, true_entropy, n);
     move_front(from.logprobs, logprobs, n);
     move_front(from.top_ids, top_ids, n * k);
     move_front(from.top_logprobs, top_logprobs, n * k);
@@ -25,13 +26,16 @@ SampleOutput::SampleOutput(int32_t index, TextStream text, size_t n_top) : text_
     ready_.index = index;
 }
 
-bool SampleOutput::add(const Drawn & drawn, const std::string & piece, bool has_neg, bool has_logprobs) {
+bool SampleOutput::add(const Drawn & drawn, const std::string & piece, Records records) {
     held_.tokens.push_back(drawn.token);
-    if (has_neg) {
+    if (records.neg) {
         held_.entropy.push_back(drawn.neg.entropy);
         held_.active.push_back(drawn.neg.active ? 1 : 0);
     }
-    if (has_logprobs) {
+    if (records.true_entropy) {
+        held_.true_entropy.push_back(drawn.true_entropy);
+    }
+    if (records.logprobs) {
         held_.logprobs.push_back(drawn.logprob);
         held_.top_ids.insert(held_.top_ids.end(), drawn.top_ids.begin(), drawn.top_ids.end());
         held_.top_logprobs.insert(held_.top_logprobs.end(), drawn.top_logprobs.begin(), drawn.top_logprobs.end());
@@ -40,6 +44,8 @@ bool SampleOutput::add(const Drawn & drawn, const std::string & piece, bool has_
     const std::vector<std::string> pieces = text_.take();
     ready_.take_front(held_, pieces.size(), n_top_);
     ready_.pieces.insert(ready_.pieces.end(), pieces.begin(), pieces.end());
+    ready_.ends_inside.insert(ready_.ends_inside.end(), text_.ends_inside().begin(), text_.ends_inside().end());
+    ready_.ends_inside.resize(ready_.pieces.size());
     if (stopped) {
         ready_.stop = text_.matched_stop();
     }
@@ -52,6 +58,8 @@ void SampleOutput::finish(const char * reason, const std::optional<std::string> 
     pieces.resize(held_.tokens.size());  // an error may come between drawing a token and adding its text
     ready_.take_front(held_, held_.tokens.size(), n_top_);
     ready_.pieces.insert(ready_.pieces.end(), pieces.begin(), pieces.end());
+    ready_.ends_inside.insert(ready_.ends_inside.end(), text_.ends_inside().begin(), text_.ends_inside().end());
+    ready_.ends_inside.resize(ready_.pieces.size());
     ready_.error         = error;
     ready_.finish_reason = reason;
 }

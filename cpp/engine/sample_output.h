@@ -10,6 +10,13 @@
 
 namespace darwin_neg {
 
+// Which records a token carries beside its text.
+struct Records {
+    bool neg;
+    bool logprobs;
+    bool true_entropy;
+};
+
 // What one sample has produced: tokens with their records, held back until their text is certain (see TextStream), then
 // ready to be taken. Tokens, text and records always come out together.
 class SampleOutput {
@@ -18,8 +25,8 @@ public:
     SampleOutput(int32_t index, TextStream text, size_t n_top);
 
     // Adds a token and the bytes it shows. Returns true when a stop string is now complete; nothing may be added after
-    // that. has_neg, has_logprobs: which records the token carries.
-    bool add(const Drawn & drawn, const std::string & piece, bool has_neg, bool has_logprobs);
+    // that.
+    bool add(const Drawn & drawn, const std::string & piece, Records records);
 
     // No more tokens will come: releases what was held back. `reason` is a literal.
     void finish(const char * reason, const std::optional<std::string> & error);

@@ -253,7 +253,7 @@ RequestError Sampler::nothing_left() const {
         "numbers)");
 }
 
-Drawn Sampler::draw(const Row & row, std::optional<int32_t> n_logprobs) {
+Drawn Sampler::draw(const Row & row, std::optional<int32_t> n_logprobs, bool true_entropy) {
     Drawn out;
     neg_.observe(row.entropy, nullptr);
     // An active gate keeps the largest logit, so it changes nothing here, unless a bias lifts a token that the gate has
@@ -274,9 +274,14 @@ Drawn Sampler::draw(const Row & row, std::optional<int32_t> n_logprobs) {
         common_sampler_accept(chain_.get(), out.token, true);
     }
     out.neg = neg_.current;
+    if (!n_logprobs && !true_entropy) {
+        return out;
+    }
+    const int32_t n      = model_.n_vocab();
+    const RowStats stats = row_stats(row.logits, n);
+    out.true_entropy     = static_cast<float>(stats.entropy);
     if (n_logprobs) {
-        const int32_t n    = model_.n_vocab();
-        const double total = row_stats(row.logits, n).log_sum_exp;
+        const double total = stats.log_sum_exp;
         out.logprob        = static_cast<float>(row.logits[out.token] - total);
         if (*n_logprobs > 0) {
             out.top_ids = row_top(row.logits, n, *n_logprobs);

@@ -34,7 +34,8 @@ Row read_row(llama_context * context, int32_t index, bool has_neg);
 struct Drawn {
     llama_token token = LLAMA_TOKEN_NULL;
     common_neg_record neg{};           // NaN and inactive without a head
-    float logprob = 0;                 // natural logarithm, at temperature 1; set when asked for, as the two below
+    float true_entropy = NAN;          // of the row's distribution at temperature 1, nats; set when asked for
+    float logprob      = 0;            // natural logarithm, at temperature 1; set when asked for, as the two below
     std::vector<llama_token> top_ids;  // the most likely tokens of the row in descending order
     std::vector<float> top_logprobs;
 };
@@ -47,11 +48,11 @@ public:
     Sampler(const Model & model, common_params_sampling base, uint32_t seed, int32_t index,
             const std::vector<llama_token> & prompt);
 
-    // Chooses a token from a row and advances the sampler's state. n_logprobs: RequestParams::logprobs, of the row
-    // before gate, grammar, penalties and biases. Touches no context, so that the rows of one can be drawn in parallel,
-    // each by a sampler of its own. Throws RequestError when no token is left to choose from (a grammar that nothing in
-    // the vocabulary continues, or logits that are not numbers).
-    Drawn draw(const Row & row, std::optional<int32_t> n_logprobs);
+    // Chooses a token from a row and advances the sampler's state. n_logprobs, true_entropy: as in RequestParams, of
+    // the row before gate, grammar, penalties and biases. Touches no context, so that the rows of one can be drawn in
+    // parallel, each by a sampler of its own. Throws RequestError when no token is left to choose from (a grammar that
+    // nothing in the vocabulary continues, or logits that are not numbers).
+    Drawn draw(const Row & row, std::optional<int32_t> n_logprobs, bool true_entropy);
 
 private:
     llama_token best(const float * logits) const;

@@ -231,13 +231,15 @@ std::optional<Update> Scheduler::wait(Inbox & inbox, std::chrono::duration<doubl
 Update Scheduler::take_update_locked(Request & request) {
     request.announced = false;
     Update out;
-    out.request         = request.id;
-    out.finished        = request.finished();
-    out.seed            = request.seed;
-    out.n_prompt_tokens = static_cast<int32_t>(request.prompt.size());
-    out.n_cached_tokens = std::max(request.n_cached, 0);
-    out.top_count       = request.params.logprobs.value_or(0);
-    out.has_neg         = has_neg_;
+    out.request          = request.id;
+    out.finished         = request.finished();
+    out.seed             = request.seed;
+    out.n_prompt_tokens  = static_cast<int32_t>(request.prompt.size());
+    out.n_cached_tokens  = std::max(request.n_cached, 0);
+    out.top_count        = request.params.logprobs.value_or(0);
+    out.has_neg          = has_neg_;
+    out.has_true_entropy = request.params.true_entropy;
+    out.neg_threshold    = has_neg_ ? model_.neg().threshold : NAN;
     if (request.prefill_from && request.started) {
         out.prompt_seconds   = seconds_between(*request.prefill_from, request.prefill_to);
         out.generate_seconds = seconds_between(request.prefill_to, request.last_token);
@@ -612,7 +614,8 @@ void Scheduler::sample_rows() {
                                                            sample.index, request.prompt);
             }
             for (size_t k = 0; k < job.rows.size(); ++k) {
-                job.drawn.push_back(sample.sampler->draw(job.rows[k], request.params.logprobs));
+                const RequestParams & params = request.params;
+                job.drawn.push_back(sample.sampler->draw(job.rows[k], params.logprobs, params.true_entropy));
                 const llama_token token = job.drawn.back().token;
                 if (k == sample.draft.size() || token != sample.draft[k] || llama_vocab_is_eog(model_.vocab(), token)) {
                     break;  // the rows after this one belong to another text
@@ -669,7 +672,8 @@ void Scheduler::publish(Sample & sample, const Drawn & drawn) {
     ++stats_.n_generated;
     request.last_token = Clock::now();
 
-    const bool stopped     = sample.output.add(drawn, piece, has_neg_, request.params.logprobs.has_value());
+    const Records records  = {has_neg_, request.params.logprobs.has_value(), request.params.true_entropy};
+    const bool stopped     = sample.output.add(drawn, piece, records);
     const auto n_tokens    = static_cast<int32_t>(sample.generated.size());
     const bool long_enough = request.params.max_tokens && n_tokens >= *request.params.max_tokens;
     // the newest token has no cell left to be decoded into

@@ -181,6 +181,7 @@ void TextStream::release(size_t limit) {
             break;
         }
         released_.push_back(utf8_sanitize(bytes.substr(0, whole)));
+        inside_.push_back(whole < bytes.size() ? 1 : 0);
         done += whole;
         ends_.pop_front();
     }
@@ -194,6 +195,9 @@ void TextStream::release(size_t limit) {
 std::vector<std::string> TextStream::take() {
     std::vector<std::string> out;
     out.swap(released_);
+    taken_inside_.clear();
+    taken_inside_.swap(inside_);
+    taken_inside_.resize(out.size());  // what finish() released ends where the text does
     return out;
 }
 

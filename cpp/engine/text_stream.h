@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <optional>
@@ -38,6 +39,9 @@ public:
 
     // The pieces that have become certain since the last call, one per token, in order.
     std::vector<std::string> take();
+    // For each of the pieces of the last take(): whether its token ends inside a character, which the next one
+    // continues.
+    const std::vector<uint8_t> & ends_inside() const { return taken_inside_; }
 
     const std::optional<std::string> & matched_stop() const { return matched_; }
 
@@ -62,6 +66,8 @@ private:
     std::string pending_;                // bytes not yet released
     std::deque<size_t> ends_;            // of the tokens not yet released: end offset in pending_
     std::vector<std::string> released_;  // taken by take()
+    std::vector<uint8_t> inside_;        // of those
+    std::vector<uint8_t> taken_inside_;
 };
 
 }  // namespace darwin_neg

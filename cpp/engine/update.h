@@ -2,6 +2,7 @@
 
 #include "llama.h"
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,9 +15,11 @@ namespace darwin_neg {
 struct SampleUpdate {
     int32_t index = 0;
     std::vector<llama_token> tokens;
-    std::vector<std::string> pieces;  // valid UTF-8; joined they are the new text
-    std::vector<float> entropy;       // predicted, nats
+    std::vector<std::string> pieces;   // valid UTF-8; joined they are the new text
+    std::vector<uint8_t> ends_inside;  // whether a token ends inside a character, which the next one continues
+    std::vector<float> entropy;        // predicted, nats
     std::vector<uint8_t> active;
+    std::vector<float> true_entropy;  // nats
     std::vector<float> logprobs;
     std::vector<llama_token> top_ids;  // [tokens, k]
     std::vector<float> top_logprobs;
@@ -38,8 +41,10 @@ struct Update {
     int32_t n_cached_tokens = 0;  // of those, decoded before for another request
     int32_t top_count       = 0;  // k of top_ids
     bool has_neg            = false;
-    double prompt_seconds   = 0;  // from the first token of the prompt decoded to the last
-    double generate_seconds = 0;  // from then to the last token so far
+    bool has_true_entropy   = false;
+    float neg_threshold     = NAN;  // the model's, nats
+    double prompt_seconds   = 0;    // from the first token of the prompt decoded to the last
+    double generate_seconds = 0;    // from then to the last token so far
     std::vector<SampleUpdate> samples;
 };
 

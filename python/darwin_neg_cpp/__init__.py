@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .results import ChatChunk, ChatReply, Chunk, Generation, NegTrace, Scores, TokenLogprobs
     from .sampling import Neg, SamplingParams
     from .server.serve import serve
+    from .spans import UncertainSpan
 
 _LAZY = {
     "DarwinNEG": "llm",
@@ -33,6 +34,7 @@ _LAZY = {
     "NegTrace": "results",
     "Scores": "results",
     "TokenLogprobs": "results",
+    "UncertainSpan": "spans",
     "serve": "server.serve",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "SamplingParams",
     "Scores",
     "TokenLogprobs",
+    "UncertainSpan",
     "__version__",
     "load_darwin_neg",
     "serve",

@@ -11,8 +11,10 @@ class SampleUpdate(TypedDict):
     index: int
     token_ids: npt.NDArray[np.int32]
     pieces: list[str]
+    ends_inside: npt.NDArray[np.bool_]
     entropy: npt.NDArray[np.float32] | None
     active: npt.NDArray[np.bool_] | None
+    true_entropy: npt.NDArray[np.float32] | None
     logprobs: npt.NDArray[np.float32] | None
     top_ids: npt.NDArray[np.int32] | None
     top_logprobs: npt.NDArray[np.float32] | None
@@ -27,6 +29,7 @@ class Update(TypedDict):
     seed: int
     n_prompt_tokens: int
     n_cached_tokens: int
+    neg_threshold: float | None
     prompt_seconds: float
     generate_seconds: float
     samples: list[SampleUpdate]

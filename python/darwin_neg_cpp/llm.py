@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .engine.token_ids import Prompt
     from .protocols import Answer, ModeConfig, Question
-    from .protocols.modes import ModeOptions
+    from .protocols.modes import Mode, ModeOptions
 
 
 __all__ = ["DarwinNEG", "ModelOptions", "load_darwin_neg"]
@@ -309,37 +309,45 @@ class DarwinNEG(SyncMethods, AsyncMethods):
     def answer(
         self,
         question: Question,
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Answer: ...
     @overload
     def answer(
         self,
         question: Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> list[Answer]: ...
 
     def answer(
         self,
         question: Question | Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Any:
         """Answers a multiple-choice question, or several side by side, in one of the modes of docs/protocols.md.
 
         mode: 0 greedy without the gate, 1 greedy with it, 2 majority over orderings of the choices, 3 ensemble with
-        second opinions. Options are those of ModeConfig and override `config`.
-        early_stop: cancel what can no longer change the winner.
+        second opinions, "auto" as much of these as the model's own uncertainty calls for. Options are those of
+        ModeConfig and override `config`.
+        early_stop: cancel what can no longer change the winner. abstain_above: withhold an answer whose uncertainty,
+        the signal `abstain_signal` (docs/confidence.md), is larger; Answer.abstained then says why.
         Returns an Answer, or a list of them for a list. Errors: RequestError, ContextFullError, NegHeadError.
         """
         from .protocols.modes import merge as merge_modes
@@ -347,7 +355,15 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         from .protocols.sampler import EngineSampler
 
         merged = merge_modes(config, options)
-        return answer_any(EngineSampler(self.session), question, mode, config=merged, early_stop=early_stop)
+        return answer_any(
+            EngineSampler(self.session),
+            question,
+            mode,
+            config=merged,
+            early_stop=early_stop,
+            abstain_above=abstain_above,
+            abstain_signal=abstain_signal,
+        )
 
     # --- end
 

@@ -73,6 +73,8 @@ class Sample(Protocol):
     @property
     def logprobs(self) -> Logprobs | None: ...
     @property
+    def true_entropy(self) -> npt.NDArray[np.float32] | None: ...
+    @property
     def seed(self) -> int: ...
     @property
     def index(self) -> int: ...
@@ -164,6 +166,8 @@ def _envelope(sample: Sample, kind: str, content: dict[str, Any]) -> dict[str, A
         choice["error"] = sample.error
     if sample.neg is not None:
         choice["neg"] = {"tokens": list(sample.pieces), **neg_json(sample.neg)}
+    if sample.true_entropy is not None:
+        choice["true_entropy"] = json_numbers(sample.true_entropy)
     return {
         "id": f"{'chatcmpl' if kind == 'chat.completion' else 'cmpl'}-{uuid.uuid4().hex}",
         "object": kind,

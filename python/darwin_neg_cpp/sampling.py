@@ -208,6 +208,8 @@ class SamplingParams:
     logprobs: None, or how many of the most likely tokens to report per position, 0 for the chosen one only; natural
         logarithms of the model's own distribution (temperature 1, before gate, grammar and penalties).
         logprobs=True, top_logprobs=k is OpenAI's way to write logprobs=k.
+    true_entropy: report the entropy of that same distribution at each token, nats. It is computed from the row of
+        logits, which the engine has on the host for every token; it costs one more look at the vocabulary.
     grammar: GBNF. json_schema: a dict or JSON text, of which every keyword is obeyed or refused. At most one of them;
         in a chat they act after the reasoning.
     logit_bias: {token id: added logit}; -inf bans a token.
@@ -256,6 +258,7 @@ class SamplingParams:
     seed: int | None = _integer(None, low=0, high=MAX_INT64, hint=" (None: draw one)")
     n: int = _integer(1, low=1, high=4096)
     logprobs: int | None = _integer(None, low=0)
+    true_entropy: bool = field(default=False, metadata={"read": check_flag})
     grammar: str | None = field(
         default=None, metadata={"read": lambda name, value: "" if value is None else check_text(name, value)}
     )
@@ -312,6 +315,7 @@ class SampleOptions(TypedDict, total=False):
     seed: int | None
     logprobs: int | None
     top_logprobs: int | None
+    true_entropy: bool
     grammar: str | None
     json_schema: Mapping[str, Any] | str | None
     logit_bias: Mapping[int, float] | None

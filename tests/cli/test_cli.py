@@ -596,6 +596,47 @@ def test_an_error_in_a_chat_names_flags(
     assert "the context is full; raise --n-ctx; /reset forgets" in capsys.readouterr().err
 
 
+# --- uncertain stretches
+
+
+def test_generate_lists_uncertain_stretches_on_stderr(model: str) -> None:
+    out = run("generate", "-m", model, "--uncertain-spans", "one TWO THREE four \x9b FIVE")
+    assert out.stdout == "one TWO THREE four \x9b FIVE \n"
+    lines = out.stderr.splitlines()
+    assert lines[0] == "[2 uncertain stretches above 1 nats: 15 of 26 characters]"
+    assert [line.split() for line in lines[1:3]] == [
+        ["4-14", "mean", "2.00,", "max", "2.00", "nats", '"TWO', "THREE", '"'],
+        ["21-26", "mean", "2.00,", "max", "2.00", "nats", '"FIVE', '"'],
+    ]
+    out = run("generate", "-m", model, "-q", "--uncertain-spans", "--neg-threshold", "2", "one TWO")
+    assert out.stderr == "[0 uncertain stretches above 2 nats: 0 of 8 characters]\n"
+
+
+def test_uncertain_stretches_of_samples_json_and_chats(model: str) -> None:
+    out = run("generate", "-m", model, "--uncertain-spans", "--json", "--samples", "2", "one TWO")
+    for line in out.stdout.splitlines():
+        (span,) = json.loads(line)["choices"][0]["uncertain_spans"]
+        assert (span["start"], span["end"], span["text"], span["max_entropy"]) == (4, 8, "TWO ", 2.0)
+    out = run("generate", "-m", model, "--uncertain-spans", "--samples", "2", "one TWO")
+    assert out.stderr.count('"TWO "') == 2
+    assert "uncertain_spans" not in run("generate", "-m", model, "--json", "one TWO").stdout
+    out = run("chat", "-m", model, "-q", "--uncertain-spans", input="thinker\nnow SHOUT\n")
+    assert out.stderr.splitlines()[:2] == [
+        "[0 uncertain stretches above 1 nats: 0 of 2 characters]",
+        "[1 uncertain stretch above 1 nats: 6 of 10 characters]",
+    ]
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat"])
+def test_uncertain_stretches_need_a_head(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    monkeypatch.setattr(fake_core.Engine, "with_neg", False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    assert main([verb, "-m", model, "--uncertain-spans", *(["x"] if verb == "generate" else [])]) == 2
+    assert "--uncertain-spans needs a NEG head" in error_line(capsys.readouterr().err)
+
+
 # --- terminal
 
 

@@ -208,6 +208,7 @@ def test_every_sampling_option_sets_a_field_and_leaves_its_default_alone() -> No
         "n",
         "logprobs",
         "top_logprobs",
+        "true_entropy",
         "logit_bias",
         "ignore_eos",
         "neg",

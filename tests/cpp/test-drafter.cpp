@@ -71,11 +71,12 @@ Tokens prompt(int first, int n) {
 
 RequestParams request(int32_t max_tokens, float temperature = 0.0f) {
     RequestParams params;
-    params.temperature = {temperature};
-    params.seed        = 5;
-    params.ignore_eos  = true;
-    params.max_tokens  = max_tokens;
-    params.logprobs    = 0;
+    params.temperature  = {temperature};
+    params.seed         = 5;
+    params.ignore_eos   = true;
+    params.max_tokens   = max_tokens;
+    params.logprobs     = 0;
+    params.true_entropy = true;
     return params;
 }
 
@@ -108,6 +109,10 @@ void check_same(const Update & drafted, const Update & plain) {
         CHECK(a.tokens == b.tokens && a.pieces == b.pieces && a.stop == b.stop);
         CHECK(std::string(a.finish_reason) == b.finish_reason);
         CHECK(a.entropy.size() == b.entropy.size() && a.logprobs.size() == b.logprobs.size());
+        CHECK(a.true_entropy.size() == a.tokens.size() && b.true_entropy.size() == b.tokens.size());
+        for (size_t i = 0; i < std::min(a.true_entropy.size(), b.true_entropy.size()); ++i) {
+            CHECK(std::fabs(a.true_entropy[i] - b.true_entropy[i]) < k_close);
+        }
         for (size_t i = 0; i < std::min(a.logprobs.size(), b.logprobs.size()); ++i) {
             CHECK(std::fabs(a.logprobs[i] - b.logprobs[i]) < k_close);
         }

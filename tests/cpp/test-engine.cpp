@@ -394,16 +394,34 @@ int main() {
             CHECK(sample.tokens == alone.samples[0].tokens);
         }
 
+        // the measured entropy is the scorer's, for every sample, and asking for it changes no token
+        RequestParams measured = many;
+        measured.true_entropy  = true;
+        const Update entropies = consumer.run(prompt(30), measured);
+        CHECK(entropies.has_true_entropy && !samples.has_true_entropy && alone.samples[0].true_entropy.empty());
+        std::vector<llama_token> whole = prompt(30);
+        whole.insert(whole.end(), alone.samples[0].tokens.begin(), alone.samples[0].tokens.end());
+        const Scores scored = score({whole}, {false, false, 0});
+        for (const auto & sample : entropies.samples) {
+            CHECK(sample.tokens == alone.samples[0].tokens);
+            CHECK(sample.true_entropy.size() == sample.tokens.size());
+            for (size_t i = 0; i < sample.true_entropy.size(); ++i) {
+                const float expected = scored.true_entropy[whole.size() - sample.tokens.size() + i - 1];
+                CHECK(std::fabs(sample.true_entropy[i] - expected) < 2e-3);
+            }
+        }
+
         // requests of every kind at once
         std::mt19937 rng(1);
         std::vector<Requests> requests;
         std::vector<size_t> cancelled;
         for (int i = 0; i < 80; ++i) {
             RequestParams p;
-            p.n           = 1 + static_cast<int>(rng() % 6);
-            p.max_tokens  = static_cast<int>(rng() % 30);
-            p.temperature = {1.5f};
-            p.seed        = i;
+            p.n            = 1 + static_cast<int>(rng() % 6);
+            p.max_tokens   = static_cast<int>(rng() % 30);
+            p.temperature  = {1.5f};
+            p.seed         = i;
+            p.true_entropy = i % 5 == 0;
             if (i % 3 > 0) {
                 p.logprobs = i % 3 - 1;
             }

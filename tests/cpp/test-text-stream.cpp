@@ -36,6 +36,42 @@ static void characters_wait_for_their_last_byte() {
     CHECK(all.size() == text.size());  // one piece a token
 }
 
+// Each token with what it shows, and "…" where it ends inside a character.
+static std::vector<std::string> shown(TextStream & stream, const std::vector<std::string> & tokens) {
+    std::vector<std::string> out;
+    const auto take = [&] {
+        const std::vector<std::string> pieces = stream.take();
+        CHECK(stream.ends_inside().size() == pieces.size());
+        for (size_t i = 0; i < pieces.size(); ++i) {
+            out.push_back(pieces[i] + (stream.ends_inside()[i] != 0 ? "…" : ""));
+        }
+    };
+    for (const std::string & token : tokens) {
+        const bool stopped = stream.add(token);
+        take();
+        if (stopped) {
+            return out;
+        }
+    }
+    stream.finish();
+    take();
+    return out;
+}
+
+static void tokens_that_end_inside_a_character_are_named() {
+    using Texts = std::vector<std::string>;
+    TextStream plain({});
+    CHECK(shown(plain, {"a", " \xE2\x80", "\x9C", "", "\xF0", "\x9F", "\x98", "\x80 b"}) ==
+          Texts({"a", " …", "“", "", "…", "…", "…", "😀 b"}));
+    const std::string bad = "\xEF\xBF\xBD";
+    TextStream broken({});  // a byte that is not what was waited for, and an end
+    CHECK(shown(broken, {"\xE2", "b", "\xE2", "\x82"}) == Texts({"…", bad + "b", "…", bad}));
+    TextStream stopping({"\xE2\x82\xAC!"});  // €!
+    CHECK(shown(stopping, {"x\xE2", "\x82\xAC", "!y"}) == Texts({"x", "", ""}));
+    TextStream nearly({"\xE2\x82\xAC!"});
+    CHECK(shown(nearly, {"x\xE2", "\x82\xAC", "?"}) == Texts({"x…", "€", "?"}));
+}
+
 static void broken_bytes_become_replacement_characters() {
     CHECK(utf8_sanitize("a\xFFz") == "a\xEF\xBF\xBDz");
     CHECK(utf8_sanitize("\xE2\x82") == "\xEF\xBF\xBD");                              // cut short
@@ -151,6 +187,7 @@ static void a_rule_decides_which_stop_strings_count() {
 int main() {
     a_rule_decides_which_stop_strings_count();
     characters_wait_for_their_last_byte();
+    tokens_that_end_inside_a_character_are_named();
     broken_bytes_become_replacement_characters();
     stop_string_is_found_across_tokens_and_cut_off();
     near_misses_are_released();

@@ -101,6 +101,9 @@ def assert_same(drafted: Any, plain: Any) -> None:
     if plain.logprobs is not None:
         np.testing.assert_allclose(drafted.logprobs.chosen, plain.logprobs.chosen, atol=CLOSE)
         np.testing.assert_array_equal(drafted.logprobs.top_ids, plain.logprobs.top_ids)
+    assert (drafted.true_entropy is None) == (plain.true_entropy is None)
+    if plain.true_entropy is not None:
+        np.testing.assert_allclose(drafted.true_entropy, plain.true_entropy, atol=CLOSE)
 
 
 def drafts_of(llm: DarwinNEG, act: Callable[[], object]) -> tuple[list[int], list[int]]:
@@ -116,8 +119,8 @@ def drafts_of(llm: DarwinNEG, act: Callable[[], object]) -> tuple[list[int], lis
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
-    "sampled": {"temperature": 1.0, "seed": 5},
-    "hot": {"temperature": 1.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 6, "logprobs": 3},
+    "sampled": {"temperature": 1.0, "seed": 5, "true_entropy": True},
+    "hot": {"temperature": 1.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 6, "logprobs": 3, "true_entropy": True},
     "samples": {"temperature": 1.0, "n": 7, "seed": 7, "logprobs": 0},
     "gate": {"temperature": 1.2, "seed": 8, "neg": Neg(threshold=0.5, top_k=3)},
     "gate samples": {"temperature": 0.0, "seed": 9, "neg": Neg(action="sample", threshold=0.3, top_k=4)},

@@ -43,7 +43,9 @@ def test_greedy_tokens_and_entropies_equal_transformers(tiny_qwen, torch_model, 
     prompt = llm.tokenize(text)
     expected = torch_pipeline.greedy(torch_model, prompt, 64)
     assert len(set(expected.tokens)) > 20, "a degenerate oracle proves nothing"
-    got = llm.generate(prompt, max_tokens=64, temperature=0, ignore_eos=True)
+    got = llm.generate(prompt, max_tokens=64, temperature=0, ignore_eos=True, true_entropy=True)
+    logits = expected.hidden @ torch_model.lm_head.weight.detach().numpy().T
+    np.testing.assert_allclose(got.true_entropy, neg_reference.entropy_of(logits), atol=1e-3)
     assert got.token_ids.tolist() == expected.tokens
     head = load_file(tiny_qwen.checkpoint / "neg_modules.safetensors")
     entropies = torch_pipeline.torch_head(head, expected.hidden)

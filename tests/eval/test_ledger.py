@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,54 @@ def test_calls_of_an_answer_that_was_not_settled_are_kept(tmp_path: Path) -> Non
     assert [(len(job.temperatures), job.only) for job in second.jobs] == [(1, 3), (4, None)]
 
 
+AUTO = ModeConfig(seed=7, auto_first_threshold=0.4, auto_second_threshold=0.72)
+
+
+def evaluate_auto(folder: Path, sampler: ScriptedSampler, modes: Any = (1, 2, 3, "auto")) -> None:
+    chosen = plans.choose(modes, AUTO, controls=False)
+    with ledger.open_ledger(folder / ledger.NAME, made_settings(AUTO), {}, command="x") as opened:
+        run.run(sampler, ITEMS, chosen, AUTO, opened, early_stop=False, in_flight=3)
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_mode_auto_interrupted_goes_on_to_the_same_report(tmp_path: Path, cut: int) -> None:
+    undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
+    for folder in (undisturbed, resumed):
+        folder.mkdir()
+    evaluate_auto(undisturbed, ScriptedSampler())
+    first = ScriptedSampler(fail_after=random.Random(cut).randrange(180), shuffle=cut)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_auto(resumed, first)
+    second = ScriptedSampler(shuffle=cut + 1000)
+    evaluate_auto(resumed, second)
+    assert report(resumed) == report(undisturbed)
+    calls = Counter(first.said + second.said)
+    assert max(calls.values()) == 1, "no call twice, those of an earlier stage included"
+    outcomes = ledger.read(undisturbed / ledger.NAME).outcomes
+    assert len(calls) == sum(outcome.planned for outcome in outcomes)
+    # candidate for candidate what the mode gives in which it ended
+    by = {(outcome.number, outcome.protocol.name): outcome for outcome in outcomes}
+    ends: set[int] = set()
+    for number in range(len(ITEMS)):
+        auto = by[number, "mode auto"]
+        mode = {1: 1, len(ITEMS[number].question.choices): 2}.get(auto.planned, 3)
+        ends.add(mode)
+        assert auto.calls == tuple(replace(call, token_ids=auto.calls[i].token_ids)
+                                   for i, call in enumerate(by[number, f"mode {mode}"].calls))  # fmt: skip
+    assert ends == {1, 2, 3}
+
+
+def test_settings_of_mode_auto_are_written_where_they_are_no_defaults() -> None:
+    def protocol(config: ModeConfig) -> Any:
+        found = data.DataSet("d", "jsonl", "0", ())
+        described = settings.describe_run({}, found, config, build={}, early_stop=True, engine={})
+        return json.loads(ledger_lines.encode_line(described))
+
+    assert not [name for name in protocol(CONFIG)["protocol"] if name.startswith("auto_")], "older ledgers go on"
+    for config in (AUTO, ModeConfig(auto_first_threshold=float("inf"), auto_signal="logprob")):
+        assert settings.read_config(protocol(config)) == config
+
+
 def test_a_kept_call_of_another_prompt_is_not_taken(tmp_path: Path) -> None:
     first = ScriptedSampler(fail_after=5)
     with pytest.raises(KeyboardInterrupt):
@@ -179,6 +228,49 @@ def test_a_ledger_cut_at_any_byte_goes_on_to_the_same_report(tmp_path: Path, who
         assert keys(folder)[:kept] == keys(whole)[:kept], "nothing lost"
         assert max(Counter(keys(folder)).values()) == 1, "nothing twice"
         assert report(folder) == report(whole), cut
+
+
+def test_signals_of_every_candidate_are_written_and_read_back(whole: Path) -> None:
+    wanted = {"max_entropy", "last_quarter_entropy", "letter_entropy", "letter_logprob", "logprob"}
+    for outcome in ledger.read(whole / ledger.NAME).outcomes:
+        assert [call.number for call in outcome.calls] == list(range(len(outcome.calls)))
+        for call in outcome.calls:
+            assert call.signals is not None and call.signals.max_entropy == 2 * (call.mean_entropy or 0)
+            assert call.signals.letter_logprob is None or call.how == "answer"
+    line = next(line for line in (whole / ledger.NAME).read_text("utf-8").splitlines() if '"how":"answer"' in line)
+    said = next(one for one in json.loads(line)["candidates"] if one["how"] == "answer")
+    assert set(said["signals"]) == wanted, "what there is not takes no room"
+
+
+def without_signals(content: bytes) -> bytes:
+    """The same ledger as a version that knew of no signals wrote it."""
+    lines = []
+    for line in map(json.loads, content.splitlines()):
+        for entry in (line.get("call", {}), *line.get("candidates", ())):
+            entry.pop("signals", None)
+        lines.append(ledger_lines.encode_line(line))
+    return b"".join(lines)
+
+
+def test_a_ledger_of_a_version_without_signals_is_read_and_resumed(tmp_path: Path, whole: Path) -> None:
+    old = without_signals((whole / ledger.NAME).read_bytes())
+    path = tmp_path / ledger.NAME
+    path.write_bytes(b"".join(old.splitlines(keepends=True)[:-9]))
+    assert all(call.signals is None for outcome in ledger.read(path).outcomes for call in outcome.calls)
+    evaluate(tmp_path, ScriptedSampler())
+    known = [call.signals is not None for outcome in ledger.read(path).outcomes for call in outcome.calls]
+    assert 0 < sum(known) < len(known)
+    assert report(tmp_path)["protocols"] == report(whole)["protocols"]
+
+
+@pytest.mark.parametrize("value", ["much", True, -0.5, [1]])
+def test_a_signal_that_is_no_number_is_a_bad_line(tmp_path: Path, whole: Path, value: object) -> None:
+    lines = (whole / ledger.NAME).read_bytes().splitlines(keepends=True)
+    entry = json.loads(lines[2])
+    entry["candidates"][0]["signals"]["max_entropy"] = value
+    (tmp_path / ledger.NAME).write_bytes(b"".join([*lines[:2], ledger_lines.encode_line(entry), *lines[3:]]))
+    with pytest.raises(RequestError, match="line 3: is not a line of a ledger"):
+        ledger.read(tmp_path / ledger.NAME)
 
 
 def test_a_last_line_of_zeros_is_cut_off_too(tmp_path: Path, whole: Path) -> None:

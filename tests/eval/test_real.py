@@ -335,7 +335,7 @@ def test_modes_with_neg_need_a_head_or_are_told_to_do_without(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--modes", "0,4"], "--modes must list some of 0, 1, 2 and 3"),
+        (["--modes", "0,4"], "--modes must list some of 0, 1, 2 and 3, or auto"),
         (["--modes", "0,0"], "each once"),
         (["--modes", ""], "--modes"),
         (["--modes", "x"], "--modes"),

@@ -290,6 +290,21 @@ def test_the_command_prints_the_choice_and_a_closing_line(smollm2: SmolLM2) -> N
     )
     quiet = cli(*ask, "-q")
     assert (quiet.stdout, quiet.stderr) == (out.stdout, "")
+    if out.returncode == 0:
+        withheld = cli(*ask, "-q", "--abstain-above", "0")
+        assert withheld.returncode == 1
+        assert re.fullmatch(r"no answer: mean predicted entropy [\d.e-]+ is above 0\n", withheld.stdout)
+
+
+def test_mode_auto_on_a_real_model_is_mode_1_or_mode_3(one_at_a_time: DarwinNEG) -> None:
+    options: ModeOptions = {"prompt": "direct", "max_tokens": 12, "samples": 1, "second_opinions": 2}
+    for asked, mode, threshold in ((QUESTIONS[0], 1, float("inf")), (QUESTIONS[3], 3, 0.0)):
+        auto = one_at_a_time.answer(
+            asked, "auto", early_stop=False, auto_first_threshold=threshold, auto_second_threshold=0.0, **options
+        )
+        alone = one_at_a_time.answer(asked, mode, early_stop=False, **options)
+        assert auto.mode == "mode auto"
+        assert auto.candidates == alone.candidates and auto.votes == alone.votes
 
 
 def test_show_lists_every_candidate_with_its_text(smollm2: SmolLM2) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -38,11 +39,32 @@ def test_a_trace_says_of_each_token_what_the_model_said_before_it(smol: DarwinNE
     assert summary["activation_rate"] == pytest.approx(plain.neg.activation_rate)
 
 
+def test_a_trace_has_the_uncertain_stretches_of_its_answer(smol: DarwinNEG) -> None:
+    params = SamplingParams(max_tokens=40, seed=5, temperature=1.5, min_p=0.0, top_k=0, top_p=1.0)
+    out = smol.generate("한국어 😀 “", params)
+    assert out.ends_inside is not None and out.ends_inside.any(), "characters of several tokens are what this is about"
+    assert out.neg is not None
+    limit = float(np.median(out.neg.entropy))
+    params = dataclasses.replace(params, neg=Neg(threshold=limit))
+    out = smol.generate("한국어 😀 “", params)
+    found = trace_generation(smol, "한국어 😀 “", params)
+    text = "".join(token.text for token in found.tokens)
+    given = len("".join(token.text for token in found.tokens[: found.prompt_tokens]))
+    spans = out.uncertain_spans(limit)
+    assert [span.text for span in found.spans] == [span.text for span in spans] and spans
+    assert [span.start - given for span in found.spans] == [span.start for span in spans]
+    assert all(text[span.start : span.end] == span.text for span in found.spans)
+    assert json.loads(json_text(found))["spans"][0]["max_entropy"] == pytest.approx(spans[0].max_entropy)
+    assert f"Uncertain stretches: {len(spans)}<" in render_page(found)
+    whole = trace_text(smol, "The capital of France is Paris.", neg=Neg(threshold=0.0))
+    assert [span.text for span in whole.spans] == ["The capital of France is Paris."[len(whole.tokens[0].text) :]]
+
+
 @pytest.mark.parametrize("text", ["Hello  world\n\n\tdef f(): 한국어 😀 ends", "é", "  two"])
 def test_the_pieces_make_the_text(smol: DarwinNEG, tiny_qwen: Any, text: str) -> None:
-    assert "".join(decode_each(smol.session, smol.tokenize(text))) == text
+    assert "".join(decode_each(smol.session, smol.tokenize(text))[0]) == text
     with DarwinNEG(tiny_qwen.model, n_ctx=64, n_parallel=1) as llm:
-        assert "".join(decode_each(llm.session, llm.tokenize(text))) == text
+        assert "".join(decode_each(llm.session, llm.tokenize(text))[0]) == text
 
 
 def test_a_model_without_a_head_is_traced_too(smollm2: SmolLM2) -> None:

@@ -6,13 +6,14 @@ import argparse
 import dataclasses
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import RequestError
 from ..files.input_file import shown, shown_path
-from ..protocols.modes import MODES, ModeConfig, plan
+from ..protocols.modes import AUTO, MODES, Mode, ModeConfig, plan
 from ..protocols.prompts import PROMPTS
 from ..protocols.question import LETTERS, Question
+from ..protocols.signals import DEFAULT, SIGNALS
 from .options import (
     add_chat_template_option,
     add_json_option,
@@ -37,7 +38,7 @@ QUESTION_KEYS = {"stem", "choices", "id"}
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "answer",
-        help="answer a multiple-choice question in modes 0 to 3",
+        help="answer a multiple-choice question in modes 0 to 3, or auto",
         description="Answers a multiple-choice question: greedily, by majority over orderings of its choices, or by an "
         "ensemble with second opinions (docs/protocols.md has every number). The answer goes to standard output, a "
         "closing line with votes and cost to standard error.",
@@ -54,17 +55,31 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--mode",
-        type=int,
+        type=read_mode,
         default=3,
-        choices=MODES,
+        choices=(*MODES, AUTO),
         help="0: greedy, gate off; 1: greedy, gate on; 2: majority over orderings; 3: ensemble and second opinions "
-        "(default)",
+        "(default); auto: 1, 2 or 3 by how unsure the model is",
     )
     parser.add_argument(
         "--full",
         dest="early_stop",
         action="store_false",
         help="run every candidate, also those that cannot change the answer",
+    )
+    parser.add_argument(
+        "--abstain-above",
+        type=float,
+        metavar="U",
+        help="withhold an answer that is less sure than this, and say why; `darwin-neg eval --report-only "
+        "--wanted-accuracy` proposes a value (docs/confidence.md)",
+    )
+    parser.add_argument(
+        "--abstain-signal",
+        choices=tuple(SIGNALS),
+        metavar="NAME",
+        default=DEFAULT,
+        help=f"the uncertainty that --abstain-above is about, one of those of --auto-signal (default {DEFAULT})",
     )
     parser.add_argument("--show", action="store_true", help="show every candidate with its text")
     add_json_option(parser, "print one JSON object per question, candidates included")
@@ -74,6 +89,11 @@ def add_parser(verbs: Any) -> None:
     add_server_options(parser, what="ask")
     add_mode_options(parser)
     parser.set_defaults(run=run)
+
+
+def read_mode(text: str) -> Mode:
+    """Reads a number or "auto"; leaves anything else as it is, which is not among the choices."""
+    return int(text) if text.isdecimal() else cast("Mode", text)
 
 
 def add_mode_options(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +122,21 @@ def add_mode_options(parser: argparse.ArgumentParser) -> None:
         "--prompt", choices=tuple(PROMPTS), default=d.prompt, help=f"form of the prompt (default {d.prompt})"
     )
     group.add_argument("--thinking", action="store_true", help="switch on the chat template's thinking")
+    group.add_argument(
+        "--auto-signal",
+        choices=tuple(SIGNALS),
+        metavar="NAME",
+        default=d.auto_signal,
+        help=f"what mode auto takes for uncertainty: {', '.join(SIGNALS)} (default {d.auto_signal})",
+    )
+    number(
+        "--auto-first-threshold", kind=float, metavar="U",
+        note="uncertainty below which mode auto takes the greedy answer: 0 never, inf always; a guess until calibrated",
+    )  # fmt: skip
+    number(
+        "--auto-second-threshold", kind=float, metavar="U",
+        note="the same for the answer of the orderings",
+    )  # fmt: skip
     group.add_argument("--no-gate", dest="gate", action="store_false", help="run modes 1 to 3 without the NEG gate")
 
 
@@ -111,10 +146,12 @@ def mode_config(args: argparse.Namespace) -> ModeConfig:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..protocols.escalation import check_abstaining
     from ..protocols.sampler import EngineSampler
 
     # bad options and questions are refused before the model is loaded
     check_model_options(args)
+    check_abstaining(args.abstain_above, args.abstain_signal)
     config = mode_config(args)
     questions = read_questions(args)
     if args.servers:
@@ -158,6 +195,8 @@ def answer_with_progress(
             early_stop=args.early_stop,
             in_flight=in_flight,
             watch=watch,
+            abstain_above=args.abstain_above,
+            abstain_signal=args.abstain_signal,
         )
 
 
@@ -223,7 +262,10 @@ def print_answer(args: argparse.Namespace, answer: Answer) -> None:
         for candidate in answer.candidates:
             print(f"--- {candidate_line(candidate)}\n{clean(candidate.text)}")
         print("---")
-    print(f"{answer.letter}) {clean(answer.text)}" if answer.text is not None else "no answer could be read")
+    if answer.abstained is not None:
+        print(f"no answer: {answer.abstained}")
+    else:
+        print(f"{answer.letter}) {clean(answer.text)}" if answer.text is not None else "no answer could be read")
     if not args.quiet:
         print_note(closing_line(answer))
 

@@ -18,13 +18,15 @@ from .options import (
     add_colour_option,
     add_model_options,
     add_sampling_options,
+    add_spans_option,
     add_thinking_options,
     given_text,
     load_model,
     sampling_params,
+    spans_threshold,
     standard_input,
 )
-from .terminal import AnswerWriter, closing_line, print_note, use_colour
+from .terminal import AnswerWriter, closing_line, print_note, print_spans, use_colour
 
 if TYPE_CHECKING:
     from ..llm import DarwinNEG
@@ -54,6 +56,7 @@ class Conversation:
         self.colour = False
         self.failed = False  # a line could not be obeyed or answered
         self.quiet = False
+        self.spans_above: float | None = None  # list stretches of the answer above this threshold, nats
         self.flags: dict[str, Flag] = {}
         self._start = [{"role": "system", "content": system}] if system else []
         self.messages: list[dict[str, str]] = list(self._start)
@@ -132,6 +135,8 @@ class Conversation:
             self.messages.pop()
             return
         writer.end()
+        if self.spans_above is not None:
+            print_spans(writer.answer().uncertain_spans(self.spans_above), str(writer.answer()), self.spans_above)
         if not self.quiet:
             print_note(closing_line(writer.chunks))
         # reasoning stays out of the history, as templates expect; a template may refuse an empty message
@@ -149,6 +154,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message")
     add_thinking_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing lines")
+    add_spans_option(parser)
     add_colour_option(parser)
     add_chat_template_option(parser)
     add_model_options(parser)
@@ -165,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
         conversation = Conversation(llm, params, system=system, thinking=args.thinking)
         conversation.colour = use_colour(sys.stdout, args.color)
         conversation.quiet = args.quiet
+        conversation.spans_above = spans_threshold(args, llm)
         conversation.flags = args.flags
         if interactive:
             print_note("Type a message; /help lists the commands, /exit leaves.")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError
 from ..files.input_file import sha256_file, shown_path
 from ..files.progress import ProgressBar
-from ..protocols.modes import MODES
-from .answer import add_mode_options, mode_config
+from ..protocols.modes import AUTO, MODES, Mode
+from .answer import add_mode_options, mode_config, read_mode
 from .loading_options import settings_that_answers_depend_on
 from .options import (
     add_chat_template_option,
@@ -59,7 +59,9 @@ def add_parser(verbs: Any) -> None:
         metavar="FILE",
         help="question set; without it, gpqa downloads GPQA Diamond, for which you need access of your own",
     )
-    parser.add_argument("--modes", default="0,1,2,3", metavar="LIST", help="modes to run (default 0,1,2,3)")
+    parser.add_argument(
+        "--modes", default="0,1,2,3", metavar="LIST", help="modes to run, auto among them (default 0,1,2,3)"
+    )
     parser.add_argument("-o", "--out", metavar="DIR", help="folder of ledger and report (default: eval-MODEL-DATA)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
     parser.add_argument(
@@ -84,8 +86,28 @@ def add_parser(verbs: Any) -> None:
         help="leave out questions that cannot be used or repeat another one (empty cells, missing columns, answers "
         "that are none of the choices, duplicates) instead of refusing the file; the report lists them",
     )
+    parser.add_argument(
+        "--true-entropy",
+        action="store_true",
+        help="also record true entropies, to compare predicted ones with; changes no answer",
+    )
     parser.add_argument("--force", action="store_true", help="start again; the old ledger is kept under a number")
     parser.add_argument("--report-only", action="store_true", help="write the report of --out again, without a model")
+    parser.add_argument(
+        "--wanted-accuracy",
+        type=float,
+        metavar="SHARE",
+        help="with --report-only: propose thresholds for --abstain-above of `answer` that give this accuracy, with "
+        "what they give on questions that had no say in them",
+    )
+    parser.add_argument(
+        "--calibrate-auto",
+        dest="auto_cost",
+        type=float,
+        metavar="COST",
+        help="with --report-only: propose thresholds of mode auto for at most COST times the cost of mode 1, from the "
+        "ledger's answers of modes 1, 2 and 3",
+    )
     add_json_option(parser, "print the report as JSON")
     add_chat_template_option(parser)
     add_model_options(parser)
@@ -100,7 +122,12 @@ def run(args: argparse.Namespace) -> int:
     if args.report_only:
         if not args.out:
             raise RequestError("--report-only needs --out, the folder of an evaluation")
-        return _show(args, evaluate.make_report(Path(args.out)), Path(args.out))
+        folder = Path(args.out)
+        report = evaluate.make_report(folder, wanted_accuracy=args.wanted_accuracy, auto_cost=args.auto_cost)
+        return _show(args, report, folder)
+    for flag, value in (("--wanted-accuracy", args.wanted_accuracy), ("--calibrate-auto", args.auto_cost)):
+        if value is not None:
+            raise RequestError(f"{flag} needs --report-only: it reads what an evaluation has found")
     check_model_options(args)
     modes = _modes(args.modes)
     config = mode_config(args)
@@ -146,6 +173,8 @@ def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
     from ..eval.source import LocalModel
 
     if args.servers:
+        if args.true_entropy:
+            raise RequestError("--true-entropy needs the model in this process: servers tell no true entropies")
         with connect(args) as remote:
             yield remote, remote.name
         return
@@ -155,7 +184,7 @@ def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
 
         side_car = str(demo_model.HEAD)
     with load_repeatable_model(args) as llm:
-        yield LocalModel(llm, side_car), llm.path
+        yield LocalModel(llm, side_car, true_entropy=args.true_entropy), llm.path
 
 
 def _engine(args: argparse.Namespace) -> dict[str, Any]:
@@ -167,13 +196,14 @@ def _engine(args: argparse.Namespace) -> dict[str, Any]:
     return {**engine, **settings_that_answers_depend_on(args)}
 
 
-def _modes(text: str) -> tuple[int, ...]:
+def _modes(text: str) -> tuple[Mode, ...]:
+    modes: tuple[Mode, ...]
     try:
-        modes = tuple(int(mode) for mode in text.split(","))
+        modes = tuple(read_mode(mode.strip()) for mode in text.split(","))
     except ValueError:
         modes = ()
-    if not modes or len(set(modes)) < len(modes) or not set(modes) <= set(MODES):
-        raise RequestError(f"--modes must list some of 0, 1, 2 and 3, each once, as in 0,1,2; got {text!r}")
+    if not modes or len(set(modes)) < len(modes) or not set(modes) <= {*MODES, AUTO}:
+        raise RequestError(f"--modes must list some of 0, 1, 2 and 3, or auto, each once, as in 0,1,2; got {text!r}")
     return modes
 
 
@@ -213,12 +243,15 @@ def _accuracies(right: dict[str, tuple[int, int]]) -> str:
 def _show(args: argparse.Namespace, report: dict[str, Any], folder: Path) -> int:
     from ..eval.report import MARKDOWN
     from ..eval.report_tables import tables
+    from ..eval.spending_tables import ABSTAINING, CALIBRATION
 
     if args.json:
         print(json.dumps(report, ensure_ascii=False, indent=1))
         return 0
-    for table in tables(report)[:1]:
-        print(_plain(table))
+    asked = (ABSTAINING,) * ("abstaining" in report) + (CALIBRATION,) * ("calibration" in report)
+    for table in tables(report):
+        if table.title in (asked or ("Accuracy",)):
+            print(_plain(table))
     print(f"report: {shown_path(folder / MARKDOWN)}, also as .html and .json")
     return 0
 

@@ -16,11 +16,13 @@ from .options import (
     add_json_option,
     add_model_options,
     add_sampling_options,
+    add_spans_option,
     add_thinking_options,
     check_model_options,
     given_text,
     load_model,
     sampling_params,
+    spans_threshold,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def add_parser(verbs: Any) -> None:
     )
     add_json_option(parser, "print one JSON object per sample, in OpenAI's form, at the end")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
+    add_spans_option(parser)
     add_colour_option(parser)
     add_chat_template_option(parser)
     add_model_options(parser)
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     as_chat = args.chat or (args.demo and not args.raw)
     options.check_chat_template_option(args, as_chat=as_chat)
     with load_model(args) as llm:
+        args.spans_above = spans_threshold(args, llm)
         params = sampling_params(args, has_head=llm.neg is not None, n=args.n)
         if args.json or args.n != 1:
             return print_samples(args, llm, prompt, params, as_chat=as_chat)
@@ -76,7 +80,7 @@ def print_samples(
 ) -> int:
     """Prints all samples, and returns the exit code: 1 when one of them failed."""
     from ..files.shown_text import escape_terminal
-    from .terminal import print_note
+    from .terminal import print_note, print_spans
 
     out: Generation | ChatReply | list[Generation] | list[ChatReply]
     if as_chat:
@@ -86,17 +90,23 @@ def print_samples(
     clean = escape_terminal if sys.stdout.isatty() else str
     samples = out if isinstance(out, list) else [out]
     for k, sample in enumerate(samples):
+        spans = [] if args.spans_above is None else sample.uncertain_spans(args.spans_above)
         if args.json:
-            print(json.dumps(sample.to_openai(), ensure_ascii=False))
+            found = sample.to_openai()
+            if args.spans_above is not None:
+                found["choices"][0]["uncertain_spans"] = [span.as_dict() for span in spans]
+            print(json.dumps(found, ensure_ascii=False))
         else:
-            print(f"--- sample {k}\n{clean(str(sample))}")
+            print(f"--- sample {k}\n{clean(str(sample))}", flush=True)
+            if args.spans_above is not None:
+                print_spans(spans, str(sample), args.spans_above)
         if sample.error is not None:
             print_note(f"sample {k} failed: {sample.error}")
     return 1 if any(sample.error is not None for sample in samples) else 0
 
 
 def print_live(args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: SamplingParams, *, as_chat: bool) -> None:
-    from .terminal import AnswerWriter, closing_line, print_note, use_colour
+    from .terminal import AnswerWriter, closing_line, print_note, print_spans, use_colour
 
     writer = AnswerWriter(sys.stdout, colour=use_colour(sys.stdout, args.color))
     try:
@@ -112,6 +122,8 @@ def print_live(args: argparse.Namespace, llm: DarwinNEG, prompt: str, params: Sa
     finally:
         if writer.chunks:
             writer.end()
+            if args.spans_above is not None:
+                print_spans(writer.answer().uncertain_spans(args.spans_above), str(writer.answer()), args.spans_above)
             if not args.quiet:
                 print_note(closing_line(writer.chunks))
 

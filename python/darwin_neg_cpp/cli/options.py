@@ -319,6 +319,24 @@ def add_colour_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_spans_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--uncertain-spans",
+        action="store_true",
+        help="after the answer, list its stretches where the predicted entropy is above --neg-threshold (default: the "
+        "model's)",
+    )
+
+
+def spans_threshold(args: argparse.Namespace, llm: DarwinNEG) -> float | None:
+    """Returns the threshold of --uncertain-spans in nats, None where the option is not given."""
+    if not args.uncertain_spans:
+        return None
+    if llm.neg is None:
+        raise RequestError("--uncertain-spans needs a NEG head, which this model lacks; give one with --side-car")
+    return float(llm.neg["threshold"]) if args.neg_threshold is None else float(args.neg_threshold)
+
+
 def add_chat_template_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chat-template", metavar="FILE", help="file with a Jinja chat template to use instead of the model's own"

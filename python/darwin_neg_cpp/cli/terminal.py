@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import TextIO
 
 import numpy as np
 
-from ..files.shown_text import escape_terminal
-from ..results import Chunk, NegTrace
+from ..engine.updates import join_chunks
+from ..files.shown_text import escape_line, escape_terminal
+from ..results import ChatReply, Chunk, Generation, NegTrace
+from ..spans import UncertainSpan
 
 GATED = "\033[33m"
 DIM = "\033[2m"
@@ -39,10 +42,12 @@ class AnswerWriter:
         self._thought = False
         self._shown = ""  # the last characters
         self.chunks: list[Chunk] = []
+        self._parts: list[tuple[str | None, str]] = []  # visible text and reasoning
 
     def add(self, chunk: Chunk, text: str | None = None, reasoning: str = "") -> None:
         """Writes a chunk. text, reasoning: its visible parts, without the marks of a chat template."""
         self.chunks.append(chunk)
+        self._parts.append((text, reasoning))
         active = chunk.neg.active if chunk.neg is not None else np.zeros(len(chunk.pieces), np.bool_)
         for piece, gated in zip(chunk.pieces, active, strict=True):
             self._raw.extend((c, bool(gated)) for c in piece)
@@ -56,6 +61,14 @@ class AnswerWriter:
             self._thought = False
         self._write(self._marked(visible), "")
         self._stream.flush()
+
+    def answer(self) -> Generation | ChatReply:
+        """Returns what has been written so far."""
+        whole = join_chunks(self.chunks, "")
+        if any(text is None for text, _ in self._parts):
+            return whole
+        text, reasoning = ("".join(part or "" for part in parts) for parts in zip(*self._parts, strict=True))
+        return ChatReply(text, reasoning, whole)
 
     def end(self) -> None:
         """Closes the last line."""
@@ -106,6 +119,17 @@ def closing_line(chunks: list[Chunk]) -> str:
 def print_note(text: str) -> None:
     """Prints a line about the answer to stderr, dim on a terminal."""
     print(f"{DIM}{text}{RESET}" if use_colour(sys.stderr) else text, file=sys.stderr, flush=True)
+
+
+def print_spans(spans: Sequence[UncertainSpan], text: str, threshold: float) -> None:
+    """Prints the uncertain stretches of an answer to stderr, a line each. text: the answer."""
+    characters = sum(span.end - span.start for span in spans)
+    stretches = f"{len(spans)} uncertain {'stretch' if len(spans) == 1 else 'stretches'}"
+    print_note(f"[{stretches} above {threshold:.3g} nats: {characters} of {len(text)} characters]")
+    for span in spans:
+        place = f"{span.start}-{span.end}"
+        line = f"  {place:>9}  mean {span.mean_entropy:.2f}, max {span.max_entropy:.2f} nats  "
+        print_note(f'{line}"{escape_line(span.text)}"')
 
 
 def human_bytes(size: float) -> str:

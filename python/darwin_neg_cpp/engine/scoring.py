@@ -62,7 +62,7 @@ def _scores(text: Sequence[int], out: dict[str, Any], threshold: float | None) -
     return Scores(
         token_ids=np.asarray(text, np.int32),
         entropy=out["true_entropy"],
-        neg=None if predicted is None else NegTrace(predicted, predicted > np.float32(threshold or 0)),
+        neg=None if predicted is None else NegTrace(predicted, predicted > np.float32(threshold or 0), threshold),
         logprobs=out["logprobs"],
         top_ids=np.empty(none, np.int32) if out["top_ids"] is None else out["top_ids"],
         top_logprobs=np.empty(none, np.float32) if out["top_logprobs"] is None else out["top_logprobs"],

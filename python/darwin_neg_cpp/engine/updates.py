@@ -73,7 +73,7 @@ def read_chunks(update: Update) -> list[Chunk]:
 
 def read_generations(update: Update, n: int, model: str) -> Generation | list[Generation]:
     """The samples of a request that has ended, in one update; one sample is not put into a list."""
-    whole = [join_chunks([chunk], update, model) for chunk in read_chunks(update)]
+    whole = [join_chunks([chunk], model) for chunk in read_chunks(update)]
     return whole[0] if n == 1 else whole
 
 
@@ -88,13 +88,15 @@ def _error(sample: SampleUpdate, message: str) -> DarwinNegError:
 
 def _chunk(sample: SampleUpdate, update: Update) -> Chunk:
     entropy, active = sample["entropy"], sample["active"]
-    neg = NegTrace(entropy, active) if entropy is not None and active is not None else None
+    neg = NegTrace(entropy, active, update["neg_threshold"]) if entropy is not None and active is not None else None
     return Chunk(
         text="".join(sample["pieces"]),
         token_ids=sample["token_ids"],
         pieces=tuple(sample["pieces"]),
         neg=neg,
         logprobs=_logprobs(sample),
+        true_entropy=sample["true_entropy"],
+        ends_inside=sample["ends_inside"],
         index=sample["index"],
         finish_reason="error" if sample["error"] is not None else cast("FinishReason | None", sample["finish_reason"]),
         stop=sample["stop"],
@@ -117,32 +119,37 @@ def _logprobs(sample: SampleUpdate) -> TokenLogprobs | None:
     return TokenLogprobs(chosen, ids, top)
 
 
-def join_chunks(parts: list[Chunk], update: Update, model: str) -> Generation:
-    """Joins one sample's chunks, which are in order. `update` is the request's last."""
+def join_chunks(parts: Sequence[Chunk], model: str) -> Generation:
+    """Joins one sample's chunks, which are in order."""
     last = parts[-1]
     negs = [part.neg for part in parts if part.neg is not None]
     logprobs = [part.logprobs for part in parts if part.logprobs is not None]
+    inside = [part.ends_inside for part in parts if part.ends_inside is not None]
+    true = [part.true_entropy for part in parts if part.true_entropy is not None]
     return Generation(
         text="".join(part.text for part in parts),
         token_ids=np.concatenate([part.token_ids for part in parts]),
         finish_reason=last.finish_reason or "cancelled",
         neg=_join_neg(negs) if negs else None,
         logprobs=_join_logprobs(logprobs) if logprobs else None,
+        true_entropy=np.concatenate(true) if true else None,
         stop=last.stop,
-        seed=update["seed"],
+        seed=last.seed,
         index=last.index,
         pieces=tuple(piece for part in parts for piece in part.pieces),
-        prompt_tokens=update["n_prompt_tokens"],
-        cached_tokens=update["n_cached_tokens"],
-        prompt_seconds=update["prompt_seconds"],
-        generate_seconds=update["generate_seconds"],
+        ends_inside=np.concatenate(inside) if len(inside) == len(parts) else None,
+        prompt_tokens=last.prompt_tokens,
+        cached_tokens=last.cached_tokens,
+        prompt_seconds=last.prompt_seconds,
+        generate_seconds=last.generate_seconds,
         model=model,
         error=last.error,
     )
 
 
 def _join_neg(parts: list[NegTrace]) -> NegTrace:
-    return NegTrace(np.concatenate([part.entropy for part in parts]), np.concatenate([part.active for part in parts]))
+    entropy, active = (np.concatenate([getattr(part, name) for part in parts]) for name in ("entropy", "active"))
+    return NegTrace(entropy, active, parts[-1].threshold)
 
 
 def _join_logprobs(parts: list[TokenLogprobs]) -> TokenLogprobs:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..checks import check_integer
+from ..checks import check_integer, check_number
 from ..errors import NegHeadError, OutputError
 from ..files.input_file import shown_path
 from ..files.progress import Progress, no_progress
-from ..protocols.modes import MODES, ModeConfig
+from ..protocols.modes import MODES, Mode, ModeConfig
 from . import ledger, plans, report, run, settings
 from .data import DataSet
 from .source import LocalModel, Source
@@ -31,13 +31,14 @@ def evaluate(
     data: DataSet,
     folder: Path,
     *,
-    modes: Sequence[int] = MODES,
+    modes: Sequence[Mode] = MODES,
     config: ModeConfig | None = None,
     side_car: str | None = None,
     controls: bool = True,
     early_stop: bool = True,
     limit: int | None = None,
     in_flight: int | None = None,
+    true_entropy: bool = False,
     engine: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
     command: str = "",
@@ -50,12 +51,15 @@ def evaluate(
     llm: a DarwinNEG, or a RemoteEngine for a model on servers. side_car: the file of the model's head, if it is not in
         the model file. controls: also run plain self-consistency for modes 2 and 3. early_stop: see protocols.
     limit: evaluate only the first N questions. in_flight: number of questions worked on at once.
+    true_entropy: also record true entropies, of a DarwinNEG; a source of your own does what it was made to do.
     engine: options of the model that change its output. machine: what does not. Both are only written to the ledger.
     force: start again; the old ledger is kept under a number. hashing: called with (bytes so far, bytes in total).
 
     Returns the report. Errors: RequestError, NegHeadError, ContextFullError, OutputError.
     """
-    source: Source = LocalModel(cast("DarwinNEG", llm), side_car) if hasattr(llm, "session") else llm
+    source: Source = (
+        LocalModel(cast("DarwinNEG", llm), side_car, true_entropy=true_entropy) if hasattr(llm, "session") else llm
+    )
     config = config or ModeConfig()
     chosen = plans.choose(modes, config, controls=controls)
     if source.neg is None and any(plan.neg for plan in chosen):
@@ -99,9 +103,20 @@ def evaluate(
     return make_report(folder)
 
 
-def make_report(folder: Path) -> dict[str, Any]:
-    """Writes the report of a folder, from its ledger alone; returns it. Errors: RequestError, OutputError."""
-    summary = summarize(ledger.read(folder / ledger.NAME))
+def make_report(
+    folder: Path, *, wanted_accuracy: float | None = None, auto_cost: float | None = None
+) -> dict[str, Any]:
+    """Writes the report of a folder, from its ledger alone; returns it.
+
+    wanted_accuracy: propose thresholds for abstaining that give this share. auto_cost: propose thresholds of mode auto
+    for at most this cost, in multiples of mode 1's. Errors: RequestError, OutputError.
+    """
+    if wanted_accuracy is not None:
+        wanted_accuracy = check_number("wanted_accuracy", wanted_accuracy, low=0, high=1, above=0)
+    if auto_cost is not None:
+        auto_cost = check_number("auto_cost", auto_cost, low=1)
+    contents = ledger.read(folder / ledger.NAME)
+    summary = summarize(contents, wanted_accuracy=wanted_accuracy, auto_cost=auto_cost)
     report.write(folder, summary)
     return summary
 

@@ -17,12 +17,14 @@ class _Part:
     """A job of the inner sampler, which is one of our jobs or a single sample of it.
 
     handle: of our job. kept: whether its outputs go into the ledger. running: number of samples that have not ended.
+    index: of the single sample in our job.
     """
 
     handle: int
     job: Job
     kept: bool
     running: int
+    index: int | None = None
 
 
 class KeptSampler:
@@ -42,8 +44,8 @@ class KeptSampler:
     def start(self, jobs: Sequence[Job]) -> list[int]:
         handles = list(range(self._next, self._next + len(jobs)))
         self._next += len(jobs)
-        # the answer of a single call is written at once, so the call itself need not be
-        keep = sum(len(job.temperatures) for job in jobs) > 1
+        # the answer of a single call is written at once, so the call itself need not be; but mode auto may go on
+        keep = sum(len(job.temperatures) for job in jobs) > 1 or any(map(_may_go_on, jobs))
         ready: list[tuple[int, tuple[int, int, Output]]] = []
         parts: list[_Part] = []
         for handle, job in zip(handles, jobs, strict=True):
@@ -68,10 +70,9 @@ class KeptSampler:
             part.running -= 1
             if not part.running:
                 del self._parts[inner]
-            k = index if part.job.only is None else part.job.only
             if part.kept and output.finish_reason != "cancelled":
-                self._ledger.add_call(make_key(part.job, k), hash_prompt(part.job.prompt), output)
-            ended.append((part.handle, k, output))
+                self._ledger.add_call(make_key(part.job, index), hash_prompt(part.job.prompt), output)
+            ended.append((part.handle, index if part.index is None else part.index, output))
         return ended
 
     def cancel(self, handle: int) -> None:
@@ -83,11 +84,16 @@ class KeptSampler:
         self._sampler.close()
 
 
+def _may_go_on(job: Job) -> bool:
+    protocol = job.key[1]
+    return protocol is not None and protocol.is_auto
+
+
 def make_key(job: Job, k: int) -> CallKey:
-    """Names sample k of a job in the ledger."""
+    """Names sample k of a job in the ledger, by its number in the largest job that it could be part of."""
     number, protocol = job.key
     assert isinstance(number, int) and protocol is not None
-    return CallKey(number, protocol, job.seed, k)
+    return CallKey(number, protocol, job.seed, k if job.only is None else job.only)
 
 
 def hash_prompt(prompt: str) -> str:
@@ -100,7 +106,7 @@ def _find_missing(handle: int, job: Job, known: Collection[int], keep: bool) -> 
     if not known:
         return [_Part(handle, job, keep, len(job.temperatures))]
     return [
-        _Part(handle, replace(job, temperatures=(temperature,), only=k), keep, 1)
+        _Part(handle, replace(job, temperatures=(temperature,), only=k), keep, 1, k)
         for k, temperature in enumerate(job.temperatures)
         if k not in known
     ]

@@ -19,6 +19,7 @@ from ..files.shown_text import replace_surrogates
 from ..protocols.answer import Answer, Candidate
 from ..protocols.protocol import Protocol
 from ..protocols.sampler import Output
+from ..protocols.signals import LOGPROBS, Signals
 from .settings import Settings, read_config
 
 FORMAT = 1
@@ -50,7 +51,8 @@ class CallKey:
 class Call:
     """One inference of an answer, as far as figures need it.
 
-    choice: index, None when no letter could be read. mean_entropy (nats), activation_rate: None without a head.
+    choice: index, None when no letter could be read. mean_entropy (nats), activation_rate: None without a head. number,
+        counted, signals: see Candidate; signals are None in ledgers of versions that did not record them.
     """
 
     tokens: int
@@ -60,6 +62,9 @@ class Call:
     mean_entropy: float | None
     activation_rate: float | None
     token_ids: tuple[int, ...]
+    number: int = 0
+    counted: bool = True
+    signals: Signals | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ def encode_call(key: CallKey, prompt_hash: str, output: Output) -> bytes:
         "mean_entropy": _finite_or_none(output.mean_entropy),
         "activation_rate": _finite_or_none(output.activation_rate),
         "token_ids": list(output.token_ids),
+        **_signals_entry(output.signals),
         **_error_entry(output.error),
     }
     return encode_line({"call": call})
@@ -204,6 +210,7 @@ def _candidate_entry(candidate: Candidate, *, with_ids: bool) -> dict[str, Any]:
         "mean_entropy": _finite_or_none(candidate.mean_entropy),
         "activation_rate": _finite_or_none(candidate.activation_rate),
         "text": replace_surrogates(candidate.text),
+        **_signals_entry(candidate.signals),
         **_error_entry(candidate.error),
     }
     return {**entry, "token_ids": list(candidate.token_ids)} if with_ids else entry
@@ -211,6 +218,14 @@ def _candidate_entry(candidate: Candidate, *, with_ids: bool) -> dict[str, Any]:
 
 def _error_entry(error: str | None) -> dict[str, str]:
     return {} if error is None else {"error": replace_surrogates(error)}
+
+
+def _signals_entry(signals: Signals | None) -> dict[str, dict[str, float]]:
+    """Only what there is, to keep lines short."""
+    if signals is None:
+        return {}
+    found = {name: _finite_or_none(value) for name, value in signals.as_dict().items()}
+    return {"signals": {name: value for name, value in found.items() if value is not None}}
 
 
 def _finite_or_none(value: float | None) -> float | None:
@@ -359,6 +374,9 @@ def _decode_candidate(entry: Mapping[str, Any], n_choices: int) -> Call:
         mean_entropy=_decode_optional(_decode_measure, entry, "mean_entropy"),
         activation_rate=_decode_optional(_decode_measure, entry, "activation_rate"),
         token_ids=tuple(map(int, entry.get("token_ids", ()))),
+        number=_decode_whole(entry, "number"),
+        counted=bool(entry.get("counted", True)),
+        signals=_decode_signals(entry),
     )
 
 
@@ -378,8 +396,22 @@ def _decode_call(entry: Mapping[str, Any]) -> tuple[CallKey, tuple[str, Output]]
         activation_rate=_decode_optional(_decode_measure, entry, "activation_rate"),
         token_ids=tuple(map(int, entry["token_ids"])),
         error=str(entry["error"]) if "error" in entry else None,
+        signals=_decode_signals(entry),
     )
     return key, (str(entry["prompt"]), output)
+
+
+def _decode_signals(entry: Mapping[str, Any]) -> Signals | None:
+    if "signals" not in entry:
+        return None
+    values = dict(entry["signals"])
+    return Signals(**{name: _decode_signal(name, value) for name, value in values.items()})
+
+
+def _decode_signal(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (name not in LOGPROBS and value < 0):
+        raise ValueError(name)
+    return float(value)
 
 
 def _decode_whole(entry: Mapping[str, Any], name: str, high: int = 2**53) -> int:

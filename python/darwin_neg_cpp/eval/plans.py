@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..errors import RequestError
-from ..protocols.modes import ModeConfig, Plan, control, plan
+from ..protocols.modes import Mode, ModeConfig, Plan, control, plan
 from ..protocols.protocol import MAX_SAMPLES, Protocol
+from ..protocols.signals import SIGNALS
 
 
-def choose(modes: Iterable[int], config: ModeConfig, *, controls: bool = True) -> list[Plan]:
+def choose(modes: Iterable[Mode], config: ModeConfig, *, controls: bool = True) -> list[Plan]:
     """Returns the plans of the modes in ascending order, then those of their controls. Errors: RequestError."""
     if isinstance(modes, str) or not isinstance(modes, Iterable):
         raise RequestError(f"modes must be a list of numbers from 0 to 3, got {type(modes).__name__}")
-    protocols = sorted(Protocol("mode", mode) for mode in modes)
+    protocols = sorted(Protocol.of_mode(mode) for mode in modes)
     if not protocols or len(set(protocols)) < len(protocols):
-        raise RequestError("modes must be one or more of 0, 1, 2 and 3, each once")
-    chosen = [plan(protocol.number, config) for protocol in protocols]
+        raise RequestError("modes must be one or more of 0, 1, 2, 3 and 'auto', each once")
+    chosen = [plan(protocol.mode, config) for protocol in protocols]
     if controls:
-        chosen += [_plan_control(protocol, config) for protocol in protocols if protocol.votes]
+        # those of mode auto are computed by the report, from the answers of the other modes
+        chosen += [_plan_control(protocol, config) for protocol in protocols if protocol.votes and not protocol.is_auto]
     # with unusual settings both controls may be the same
     return list({chosen_plan.protocol: chosen_plan for chosen_plan in chosen}.values())
 
@@ -47,7 +49,7 @@ def choose_in_flight(chosen: Sequence[Plan], n_parallel: int) -> int:
 
 def has_gate(protocol: Protocol, config: ModeConfig) -> bool:
     """Whether NEG is on in a protocol."""
-    return config.gate and protocol.is_mode and protocol.number != 0
+    return config.gate and protocol.is_mode and protocol.mode != 0
 
 
 def describe(protocol: Protocol, config: ModeConfig) -> str:
@@ -55,6 +57,11 @@ def describe(protocol: Protocol, config: ModeConfig) -> str:
     neg = "NEG" if config.gate else "NEG off"
     if not protocol.is_mode:
         return "control: one ordering, sampled, NEG off, majority"
+    if protocol.is_auto:
+        first, second = config.auto_first_threshold, config.auto_second_threshold
+        return (
+            f"mode 1 while its {SIGNALS[config.auto_signal]} is below {first:g}, else 2 while below {second:g}, else 3"
+        )
     if protocol.number == 0:
         return "greedy, NEG off"
     if protocol.number == 1:
@@ -82,5 +89,5 @@ def _plan_control(mode: Protocol, config: ModeConfig) -> Plan:
 
 
 def _inferences(mode: Protocol, config: ModeConfig) -> int:
-    the_plan = plan(mode.number, config)
+    the_plan = plan(mode.mode, config)
     return the_plan.candidates + the_plan.second_opinions

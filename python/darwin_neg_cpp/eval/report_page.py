@@ -9,7 +9,9 @@ from __future__ import annotations
 from ..files.shown_text import escape_html
 from ..files.svg_axis import Axis, labels_below
 from ..files.web_page import build_page
+from .rating_tables import risk_chart
 from .report_tables import Report, Table, percent, tables, title
+from .spending_tables import spending_chart
 
 # columns of words rather than figures
 WORDS = {"", "protocol", "domain", "value", "setting", "record"}
@@ -18,9 +20,13 @@ WORDS = {"", "protocol", "domain", "value", "setting", "record"}
 def page(report: Report) -> str:
     """The whole HTML document."""
     head = title(report)
-    parts = [_section(table, _chart(report) if table.title == "Accuracy" else "") for table in tables(report)]
+    parts = [_section(table, _figure(report, table.title)) for table in tables(report)]
     body = "".join([*parts, _questions(report)])
     return build_page(head, f"<main>\n<h1>{escape_html(head)}</h1>\n{body}\n</main>", style="report.css")
+
+
+def _figure(report: Report, name: str) -> str:
+    return _chart(report) if name == "Accuracy" else risk_chart(report, name) + spending_chart(report, name)
 
 
 def _section(table: Table, figure: str) -> str:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..protocols.protocol import Protocol
+from .rating_tables import rating_tables
+from .spending_tables import spending_tables
+from .tables import Report, Table, percent
 
-Report = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A part of a report.
-
-    header, rows: cells as text; the first column names the row. notes: sentences under the title.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+__all__ = ["Report", "Table", "percent", "tables", "title"]
 
 
 def tables(report: Report) -> list[Table]:
@@ -33,6 +22,8 @@ def tables(report: Report) -> list[Table]:
         _reading(report),
         _neg(report),
         _margins(report),
+        *rating_tables(report),
+        *spending_tables(report),
         _domains(report),
         _notes_on_questions(report),
         _timing(report),
@@ -43,10 +34,6 @@ def tables(report: Report) -> list[Table]:
 
 def title(report: Report) -> str:
     return f"Evaluation of {report['model'] or 'a model'} on {report['data'] or 'a question set'}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def number(value: float | None, form: str) -> str:

@@ -6,6 +6,7 @@ Two runs with equal settings may share a ledger; the settings hold everything ne
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -109,9 +110,16 @@ def describe_run(
             **({"merged": len(data.merged)} if data.merged else {}),
         },
         "prompt": {"name": config.prompt, "fingerprint": fingerprint(config.prompt)},
-        "protocol": {**asdict(config), "early_stop": early_stop},
+        "protocol": {**_describe_config(config), "early_stop": early_stop},
         "engine": dict(engine),
     }
+
+
+def _describe_config(config: ModeConfig) -> dict[str, Any]:
+    """All fields; those of mode auto only where they are not the defaults, so that older ledgers can be resumed."""
+    usual = asdict(ModeConfig())
+    values = {name: "inf" if value == math.inf else value for name, value in asdict(config).items()}
+    return {name: value for name, value in values.items() if not (name.startswith("auto_") and value == usual[name])}
 
 
 def describe_build() -> dict[str, Any]:
@@ -123,7 +131,9 @@ def describe_build() -> dict[str, Any]:
 def read_config(settings: Mapping[str, Any]) -> ModeConfig:
     """Returns the configuration in a run's settings. Errors: RequestError."""
     known = {field.name for field in fields(ModeConfig)}
-    return ModeConfig(**{key: value for key, value in settings["protocol"].items() if key in known})
+    values: dict[str, Any] = {key: value for key, value in settings["protocol"].items() if key in known}
+    values.update((key, math.inf) for key, value in values.items() if value == "inf")  # which JSON does not have
+    return ModeConfig(**values)
 
 
 def find_difference(old: Any, new: Any, path: str = "") -> str | None:

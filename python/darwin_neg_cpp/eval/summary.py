@@ -12,8 +12,11 @@ from typing import Any
 from ..protocols.modes import ModeConfig
 from ..protocols.protocol import Protocol
 from . import claims, plans
+from .abstaining import propose_thresholds
 from .ledger_lines import NOTES, Call, Contents, Outcome
+from .rating import rate_signals
 from .settings import read_config
+from .spending import calibrate, rate_spending
 from .statistics import paired, wilson
 
 FORMAT = 1
@@ -22,8 +25,14 @@ Outcomes = dict[int, Outcome]  # those of one protocol, by number of the questio
 MODE_0, MODE_1 = Protocol("mode", 0), Protocol("mode", 1)
 
 
-def summarize(contents: Contents) -> dict[str, Any]:
-    """Returns the whole report as JSON-ready values. Shares are between 0 and 1, entropies in nats."""
+def summarize(
+    contents: Contents, *, wanted_accuracy: float | None = None, auto_cost: float | None = None
+) -> dict[str, Any]:
+    """Returns the whole report as JSON-ready values. Shares are between 0 and 1, entropies in nats.
+
+    wanted_accuracy: propose thresholds for abstaining. auto_cost: propose thresholds of mode auto for this cost, in
+    multiples of mode 1's.
+    """
     settings = contents.settings
     config = read_config(settings)
     by_protocol = _group_by_protocol(contents.outcomes)
@@ -53,12 +62,34 @@ def summarize(contents: Contents) -> dict[str, Any]:
             {"a": a.name, "b": b.name, **_compare(by_protocol[a], by_protocol[b], config.seed)}
             for a, b in _pairs(list(by_protocol), config)
         ],
+        "confidence": {
+            protocol.name: rating
+            for protocol, outcomes in by_protocol.items()
+            if (rating := rate_signals(outcomes, config.seed)) is not None
+        },
+        "spending": rate_spending(by_protocol, config),
+        **_proposals(by_protocol, config, wanted_accuracy, auto_cost),
         "domains": _domains(by_protocol),
         "greedy": _compare_tokens(base, by_protocol.get(MODE_1, {})),
         "claims": _claims() if contents.names.get("diamond") else None,
         "questions": _questions(by_protocol),
         "timing": _timing(contents, by_protocol),
     }
+
+
+def _proposals(
+    by_protocol: Mapping[Protocol, Outcomes], config: ModeConfig, wanted_accuracy: float | None, auto_cost: float | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if wanted_accuracy is not None:
+        found["abstaining"] = {
+            protocol.name: proposal
+            for protocol, outcomes in by_protocol.items()
+            if protocol.is_mode and (proposal := propose_thresholds(outcomes, wanted_accuracy, config.seed)) is not None
+        }
+    if auto_cost is not None:
+        found["calibration"] = calibrate(by_protocol, config, auto_cost)
+    return found
 
 
 def _group_by_protocol(outcomes: Sequence[Outcome]) -> dict[Protocol, Outcomes]:
@@ -151,7 +182,7 @@ def _pairs(protocols: list[Protocol], config: ModeConfig) -> list[tuple[Protocol
     modes = [protocol for protocol in protocols if protocol.is_mode]
     pairs = [(b, a) for a, b in combinations(modes, 2)]
     for mode in modes:
-        control = plans.find_control(mode, config) if mode.votes else None
+        control = plans.find_control(mode, config) if mode.votes and not mode.is_auto else None
         if control in protocols:
             pairs.append((mode, control))
     return pairs

@@ -3,7 +3,8 @@
 question: questions, and the orders in which their choices are shown. prompts: what the model is asked. extract: the
 letter in an answer; plain_text, answer_rules and statements are its parts. voting: the written rule by which votes
 decide, and when they have decided. protocol: names of modes and controls. modes: the modes as plans of candidates.
-sampler: where candidates come from. runner: carries plans out in one batch. answer: what comes back.
+sampler: where candidates come from. signals: of their
+certainty. escalation: when mode auto is sure. runner: carries plans out in one batch. answer: what comes back.
 """
 
 from .answer import Answer, Candidate, Cost

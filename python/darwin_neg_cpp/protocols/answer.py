@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .extract import How
 from .protocol import Protocol
 from .question import LETTERS, Ordering, Question
+from .signals import Signals
 
 Round = Literal["first", "second opinion"]
 
@@ -25,7 +26,7 @@ class Candidate:
     mean_entropy (nats), activation_rate: as predicted, None without a head.
     counted: whether it took part in the vote, with or without a letter; False when it was cancelled or failed, or ended
         after the answer was certain.
-    error: why it failed, with finish_reason "error".
+    error: why it failed, with finish_reason "error". signals: of its certainty, None when it did not come to an end.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Candidate:
     token_ids: tuple[int, ...] = ()
     counted: bool = True
     error: str | None = None
+    signals: Signals | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ class Cost:
 class Answer:
     """The answer to a question under a protocol.
 
-    choice: index of the winner, None when no candidate could be read. votes: number for each choice. tied: whether the
-        number of votes alone did not decide. margin: votes between the first and the second.
+    choice: index of the winner, None when no candidate could be read, or the model abstained. votes: number for each
+        choice. tied: whether the number of votes alone did not decide. margin: votes between the first and the second.
     second_opinions: how many were asked for. stopped: "complete", or "certain" when the other candidates were cancelled
         because they could not change the winner; votes, tied and margin are then those that made it certain.
+    abstained: why the answer is withheld, None unless it is; choice is then None, and votes are as they were.
     """
 
     question: Question
@@ -90,6 +93,7 @@ class Answer:
     second_opinions: int
     stopped: Literal["complete", "certain"]
     cost: Cost
+    abstained: str | None = None
 
     @property
     def mode(self) -> str:
@@ -135,6 +139,7 @@ class Answer:
             "candidates": tuple(_candidate_dict(candidate) for candidate in self.candidates),
             "second_opinions": self.second_opinions,
             "stopped": self.stopped,
+            "abstained": self.abstained,
             "cost": {**dataclasses.asdict(self.cost), "saved": self.cost.saved},
             "unparsed": self.unparsed,
             "fallbacks": self.fallbacks,

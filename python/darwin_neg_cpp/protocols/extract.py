@@ -50,6 +50,7 @@ _SHORT_ANSWER = re.compile(rf"{OPEN}?A{CLOSE}? ?: ?(?:(?:option|choice) )?{LETTE
 _LETTER_OF_LETTER = re.compile(rf"{OPEN}?[A-Z]{CLOSE}? ?: ?{LETTER}")
 _LAST_WORD = re.compile(rf"(?:[:→]|[:→] ?(?i:{_NAMES})) ?{LETTER}[)\]}}\"'”’.!。 ]{{0,4}}\Z")
 _LONE = re.compile(LETTER)
+_ANY = re.compile(ANY_LETTER)
 _NOT_BOXED = re.compile(r"\b(?:not|isn['’]t|than)[ (\[]{0,3}\Z", re.IGNORECASE)
 _OR_BOXED = re.compile(r"[ )\]}.,]{0,8}(?:[,/&]|\bor\b|\band\b|또는|或)[ (\[]{0,4}", re.IGNORECASE)
 # after the letter of an answer that was cut off: a mark that closes it, or a whole word that leads to no other letter
@@ -72,13 +73,25 @@ def visible(text: str) -> str:
     Text before an end of reasoning that has no beginning is reasoning too: the prompt opened it. After a beginning that
     has no end, everything is reasoning, and none of it is an answer.
     """
-    shown: list[str] = []
+    return "".join(text[begin:end] for begin, end in _visible_spans(text))
+
+
+def _visible_spans(text: str) -> list[tuple[int, int]]:
+    """Where the visible parts of a text begin and end."""
+    spans: list[tuple[int, int]] = []
     done = 0
     while (begin := text.find(THINK_BEGIN, done)) >= 0 and (end := text.find(THINK_END, begin)) >= 0:
-        shown.append(text[done:begin])
+        spans.append((done, begin))
         done = end + len(THINK_END)
-    _, _, last = "".join((*shown, text[done:])).rpartition(THINK_END)
-    return last.partition(THINK_BEGIN)[0]
+    spans.append((done, len(text)))
+    for i, (begin, end) in reversed(list(enumerate(spans))):
+        if (last := text.rfind(THINK_END, begin, end)) >= 0:
+            spans[: i + 1] = [(last + len(THINK_END), end)]
+            break
+    for i, (begin, end) in enumerate(spans):
+        if (first := text.find(THINK_BEGIN, begin, end)) >= 0:
+            return [*spans[:i], (begin, first)]
+    return spans
 
 
 def extract(text: str, letters: str, *, truncated: bool = False) -> Extracted:
@@ -112,6 +125,39 @@ def extract(text: str, letters: str, *, truncated: bool = False) -> Extracted:
         return Extracted("", "none")  # it answers with a letter that was not offered, or its last line is missing
     letter = _fallback(shown, letters)
     return Extracted(letter, "fallback" if letter else "none")
+
+
+def find_letter(text: str, letters: str, *, truncated: bool = False) -> int | None:
+    """Returns the place in a generated text of the letter that `extract` reads from it; None when there is none."""
+    letter = extract(text, letters, truncated=truncated).letter
+    if not letter:
+        return None
+    spans = _visible_spans(text)
+    plain = plain_text_with_starts("".join(text[begin:end] for begin, end in spans))
+    said = next((one for one in statements(plain.text) if one.letter == letter), None)
+    begin, end = (said.begin, said.end + 1) if said else (0, len(plain.text))
+    found = [match for match in _ANY.finditer(plain.text, begin, end) if match[1].upper() == letter]
+    if not found:
+        return None
+    # what says "B is correct" says it after the letter
+    match = found[0] if said and said.whole else found[-1]
+    return _place_in(spans, _nearest(text, spans, plain.starts[match.start(1)], letter))
+
+
+def _nearest(text: str, spans: list[tuple[int, int]], place: int, letter: str) -> int:
+    """The letter's own place near the one that the plain text gives, where marks around it were taken off."""
+    shown = "".join(text[begin:end] for begin, end in spans)
+    near = range(max(0, place - 4), min(len(shown), place + 5))
+    return min((k for k in near if shown[k].upper() == letter), key=lambda k: abs(k - place), default=place)
+
+
+def _place_in(spans: list[tuple[int, int]], place: int) -> int | None:
+    """Turns a place in the visible text into one in the whole text."""
+    for begin, end in spans:
+        if place < end - begin:
+            return begin + place
+        place -= end - begin
+    return None
 
 
 def reasoning_extract(text: str, characters: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -10,9 +11,10 @@ from typing import Any, TypedDict
 from ..checks import check_choice, check_flag, check_integer, check_number
 from ..errors import RequestError
 from .prompts import PROMPTS
-from .protocol import MODES, Protocol
+from .protocol import AUTO, MODES, Mode, Protocol
+from .signals import DEFAULT, check_signal
 
-__all__ = ["MODES", "ModeConfig", "ModeOptions", "Plan", "control", "merge", "plan"]
+__all__ = ["AUTO", "MODES", "Mode", "ModeConfig", "ModeOptions", "Plan", "control", "merge", "plan"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class ModeConfig:
     extract_characters: characters of the reasoning that a second opinion is shown for each side.
     max_tokens: maximum number of new tokens of each candidate. thinking: switches the chat template's reasoning on, if
         it has one. prompt: name of the prompt's form.
-    gate: modes 1 to 3 use the NEG gate; False runs them without it, and on models without a head.
+    gate: modes 1 to 3 and auto use the NEG gate; False runs them without it, and on models without a head.
     seed: random seed, combined with each question's id.
+    auto_signal: name of what mode auto takes for uncertainty (see signals). auto_first_threshold: below it the greedy
+        answer is taken; auto_second_threshold: below it that of the orderings. 0 is never, infinity always. The
+        defaults are guesses, until `eval --calibrate-auto` has replaced them.
 
     Errors: RequestError.
     """
@@ -47,6 +52,9 @@ class ModeConfig:
     prompt: str = "simple-evals"
     seed: int = 0
     gate: bool = True
+    auto_signal: str = DEFAULT
+    auto_first_threshold: float = 0.25
+    auto_second_threshold: float = 0.25
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -67,7 +75,10 @@ class ModeConfig:
             self._set(name, check_number(name, getattr(self, name), low=0, high=1))
         for name in ("thinking", "gate"):
             self._set(name, check_flag(name, getattr(self, name)))
+        for name in ("auto_first_threshold", "auto_second_threshold"):
+            self._set(name, check_number(name, getattr(self, name), low=0, infinite=(math.inf,)))
         check_choice("prompt", self.prompt, tuple(PROMPTS))
+        check_signal("auto_signal", self.auto_signal)
 
     def _set(self, name: str, value: object) -> None:
         """Stores what a check returned: numbers of NumPy could not be written as JSON."""
@@ -91,6 +102,9 @@ class ModeOptions(TypedDict, total=False):
     prompt: str
     seed: int
     gate: bool
+    auto_signal: str
+    auto_first_threshold: float
+    auto_second_threshold: float
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,14 @@ class Plan:
     def name(self) -> str:
         return self.protocol.name
 
+    def stages(self, orderings: int) -> list[list[tuple[int, int]]]:
+        """What is generated together, as (number of the ordering, number of the temperature).
+
+        Mode auto has three stages, those of modes 1, 2 and 3, of which the last two may be empty. All others have one.
+        """
+        together = [(j, k) for k in range(len(self.temperatures)) for j in range(orderings)]
+        return [together[:1], together[1:orderings], together[orderings:]] if self.protocol.is_auto else [together]
+
     @property
     def candidates(self) -> int:
         """Number without second opinions, for a question with at least as many choices as there are orderings."""
@@ -134,13 +156,14 @@ class Plan:
         return tuple((0.0, *(sampled,) * (half - 1)) for half in halves if half)
 
 
-def plan(mode: int, config: ModeConfig) -> Plan:
+def plan(mode: Mode, config: ModeConfig) -> Plan:
     """Plans a decoding mode.
 
     0: greedy, gate off. 1: greedy, gate on. 2: greedy over orderings. 3: greedy and sampled over orderings, then second
-    opinions. Errors: RequestError.
+    opinions. "auto": the candidates of mode 3, one stage after the other as long as the model is unsure.
+    Errors: RequestError.
     """
-    protocol = Protocol("mode", mode)
+    protocol = Protocol.of_mode(mode)
     if mode in (0, 1):
         return Plan(protocol, mode == 1 and config.gate, 1, (0.0,))
     if mode == 2:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..checks import check_integer
 from ..errors import ContextFullError, RequestError
-from . import voting
+from . import escalation, voting
 from .answer import Answer, Candidate, Cost, Round
 from .extract import Extracted, extract, reasoning_extract
-from .modes import ModeConfig, Plan, plan
+from .modes import Mode, ModeConfig, Plan, plan
 from .prompts import PROMPTS, second_opinion
 from .question import Ordering, Question, choice_at, letters, orderings
 from .sampler import Job, Output, Sampler
+from .signals import DEFAULT
 from .voting import Pending, Vote
 
 # called with the key of a task and each of its candidates as they end
@@ -36,12 +37,13 @@ class Task:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """One prompt: the ordering it shows, and what to generate from it."""
+    """One prompt: the ordering it shows, and what to generate from it. only: see Job."""
 
     text: str
     ordering: Ordering
     temperatures: tuple[float, ...]
     seed: int
+    only: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class _Slot:
 class _Run:
     """One question on its way through a plan.
 
-    All candidates of the orderings run first, then second opinions if these have not decided.
+    The stages of its plan run one after the other (all but mode auto have one), then second opinions if the candidates
+    have not decided. Mode auto ends after the first stage of which it is sure.
     """
 
     def __init__(self, task: Task, config: ModeConfig, sampler: Sampler, early_stop: bool) -> None:
@@ -78,20 +81,20 @@ class _Run:
         self._candidates: list[Candidate] = []
         self._votes: list[Vote] = []
         self._planned = 0
-        self._prompt_tokens: dict[int, int] = {}  # by handle
+        self._prompt_tokens: dict[int, int] = {}  # by seed, which each prompt has one of
         self._certain = False
         self._second_opinions = 0
         shown = orderings(task.question, task.plan.orderings, config.seed)
         self._seed = task.question.seed(config.seed)
         self._first_second_seed = self._seed + len(shown)
         render = PROMPTS[config.prompt]
-        self._start(
-            "first",
-            [
-                _Prompt(render(task.question, ordering), ordering, task.plan.temperatures, self._seed + j)
-                for j, ordering in enumerate(shown)
-            ],
-        )
+        self._prompts = [
+            _Prompt(render(task.question, ordering), ordering, task.plan.temperatures, self._seed + j)
+            for j, ordering in enumerate(shown)
+        ]
+        self._reached = 1  # the stage that runs, from 1
+        self._waiting = task.plan.stages(len(shown))[1:]
+        self._start("first", self._first_stage())
 
     @property
     def handles(self) -> set[int]:
@@ -101,20 +104,20 @@ class _Run:
     def take(self, handle: int, sample: int, output: Output) -> Candidate:
         """Takes a candidate that has ended.
 
-        Cancels the others if the answer is certain; asks for second opinions if none is left and they could decide.
+        Cancels the others if the answer is certain; if none is left, goes on to what could still change the answer.
         """
         slot = self._slots.pop((handle, sample))
         candidate = _read(slot, output, counted=not self._certain and _is_answer(output))
         self._candidates.append(candidate)
         if output.tokens:
-            self._prompt_tokens[handle] = output.prompt_tokens
+            self._prompt_tokens[slot.seed] = output.prompt_tokens
         if candidate.counted:
             self._votes.append(Vote(slot.number, candidate.choice, slot.greedy))
         if self._certain:
             return candidate
-        outstanding = [*(Pending(other.number, other.greedy) for other in self._slots.values()), *self._possible()]
+        outstanding = [*(Pending(other.number, other.greedy) for other in self._slots.values()), *self._unstarted()]
         if not self._slots:
-            self._ask_again_unless_decided(outstanding)
+            self._go_on(outstanding)
         elif self._early_stop and voting.decided(self._votes, outstanding, self._n_choices):
             self._certain = True
             for running in self.handles:
@@ -127,7 +130,7 @@ class _Run:
         return Answer(
             question=self._question,
             protocol=self.task.plan.protocol,
-            choice=voting.winner(self._votes, self._n_choices),
+            choice=self._winner(),
             votes=voting.counts(self._votes, self._n_choices),
             tied=voting.tied(self._votes, self._n_choices),
             margin=voting.margin(self._votes, self._n_choices),
@@ -146,10 +149,48 @@ class _Run:
             ),
         )
 
+    def _first_stage(self) -> list[_Prompt]:
+        return [self._sample(0, 0)] if self.task.plan.protocol.is_auto else self._prompts
+
+    def _sample(self, j: int, k: int) -> _Prompt:
+        """Sample k of prompt j by itself."""
+        prompt = self._prompts[j]
+        return replace(prompt, temperatures=prompt.temperatures[k : k + 1], only=k)
+
+    def _go_on(self, outstanding: list[Pending]) -> None:
+        """Starts the next stage, or second opinions, unless the answer stands."""
+        if self._waiting:
+            if escalation.is_sure(self._reached, self._winner(), self._candidates, self._config):
+                return
+            if self._early_stop and voting.decided(self._votes, outstanding, self._n_choices):
+                self._certain = True
+                return
+        while self._waiting:
+            self._reached += 1
+            if stage := self._waiting.pop(0):
+                self._start("first", [self._sample(j, k) for j, k in stage])
+                return
+        self._ask_again_unless_decided(self._possible())
+
+    def _winner(self) -> int | None:
+        return voting.winner(self._votes, self._n_choices)
+
     def _start(self, kind: Round, prompts: list[_Prompt]) -> None:
         plan = self.task.plan
         key = (self.task.key, plan.protocol)
-        jobs = [Job(prompt.text, prompt.temperatures, prompt.seed, plan.neg, self._config, key) for prompt in prompts]
+        jobs = [
+            Job(
+                prompt.text,
+                prompt.temperatures,
+                prompt.seed,
+                plan.neg,
+                self._config,
+                key,
+                only=prompt.only,
+                letters=letters(prompt.ordering),
+            )
+            for prompt in prompts
+        ]
         try:
             handles = self._sampler.start(jobs)
         except (RequestError, ContextFullError) as error:
@@ -159,16 +200,29 @@ class _Run:
         places = sorted((k, j) for j, prompt in enumerate(prompts) for k in range(len(prompt.temperatures)))
         for number, (k, j) in enumerate(places, self._planned):
             prompt = prompts[j]
-            self._slots[handles[j], k] = _Slot(number, kind, prompt.ordering, prompt.temperatures[k], prompt.seed, k)
+            sample = k if prompt.only is None else prompt.only
+            self._slots[handles[j], k] = _Slot(
+                number, kind, prompt.ordering, prompt.temperatures[k], prompt.seed, sample
+            )
         self._planned += len(places)
 
-    def _possible(self) -> list[Pending]:
-        """Returns the second opinions that may still be asked for, numbered as _start would number them."""
+    def _unstarted(self) -> list[Pending]:
+        """Returns the candidates of stages that may still be reached, and the second opinions."""
+        greedy = [k == 0 for stage in self._waiting for _, k in stage]
+        return [*(Pending(self._planned + i, one) for i, one in enumerate(greedy)), *self._possible(len(greedy))]
+
+    def _possible(self, before: int = 0) -> list[Pending]:
+        """Returns the second opinions that may still be asked for, numbered as _start would number them.
+
+        before: number of candidates that come before them.
+        """
         if self._second_opinions:
             return []
         rows = self.task.plan.second_opinion_temperatures(self._config)
         temperatures = [row[k] for k in range(len(rows[0]) if rows else 0) for row in rows if k < len(row)]
-        return [Pending(self._planned + i, greedy=temperature == 0) for i, temperature in enumerate(temperatures)]
+        return [
+            Pending(self._planned + before + i, greedy=temperature == 0) for i, temperature in enumerate(temperatures)
+        ]
 
     def _ask_again_unless_decided(self, possible: list[Pending]) -> None:
         leaders = voting.ranking(self._votes, self._n_choices)[:2]
@@ -205,7 +259,7 @@ class _Run:
 def answer(
     sampler: Sampler,
     question: Question,
-    mode: int,
+    mode: Mode,
     *,
     config: ModeConfig | None = None,
     early_stop: bool = True,
@@ -218,46 +272,68 @@ def answer(
 def answer_any(
     sampler: Sampler,
     question: object,
-    mode: int,
+    mode: Mode,
     *,
     config: ModeConfig | None = None,
     early_stop: bool = True,
     in_flight: int = 4,
+    abstain_above: float | None = None,
+    abstain_signal: str = DEFAULT,
 ) -> Answer | list[Answer]:
     """Answers a question, or a list of them: an answer, or a list. Closes the sampler. Errors: those of answer_many."""
-    if isinstance(question, Question):
-        return answer(sampler, question, mode, config=config, early_stop=early_stop)
+    several = isinstance(question, (list, tuple))
     items: list[Question] = []
     for item in question if isinstance(question, (list, tuple)) else [question]:
         if not isinstance(item, Question):
             raise RequestError(f"question must be a Question or a list of them, got {type(item).__name__}")
         items.append(item)
-    return answer_many(sampler, items, mode, config=config, early_stop=early_stop, in_flight=in_flight)
+    answers = answer_many(
+        sampler,
+        items,
+        mode,
+        config=config,
+        early_stop=early_stop,
+        in_flight=in_flight,
+        abstain_above=abstain_above,
+        abstain_signal=abstain_signal,
+    )
+    return answers if several else answers[0]
 
 
 def answer_many(
     sampler: Sampler,
     questions: Sequence[Question],
-    mode: int,
+    mode: Mode,
     *,
     config: ModeConfig | None = None,
     early_stop: bool = True,
     in_flight: int = 4,
     watch: Watch | None = None,
+    abstain_above: float | None = None,
+    abstain_signal: str = DEFAULT,
 ) -> list[Answer]:
     """Answers questions, in order; works on `in_flight` of them at once. Closes the sampler.
 
-    watch: called with the index of a question and each of its candidates as they end.
+    watch: called with the index of a question and each of its candidates as they end. abstain_above: withhold answers
+    whose uncertainty, the signal `abstain_signal` (see signals), lies above this.
     Errors: NegHeadError; RequestError, ContextFullError, which name the question.
     """
     config = config or ModeConfig()
     the_plan = plan(mode, config)
+    above, signal = escalation.check_abstaining(abstain_above, abstain_signal)
     tasks = (Task(question, the_plan, i) for i, question in enumerate(questions))
     answers: dict[object, Answer] = {}
     settled = run(sampler, tasks, config, early_stop=early_stop, in_flight=in_flight, watch=watch)
     with contextlib.closing(settled):
         answers.update(settled)
-    return [answers[i] for i in range(len(questions))]
+    return [_withhold(answers[i], above, signal) for i in range(len(questions))]
+
+
+def _withhold(answer: Answer, above: float | None, signal: str) -> Answer:
+    if above is None:
+        return answer
+    reason = escalation.reason_to_abstain(answer.choice, answer.candidates, above, signal)
+    return answer if reason is None else replace(answer, choice=None, abstained=reason)
 
 
 def run(
@@ -333,4 +409,5 @@ def _read(slot: _Slot, output: Output, *, counted: bool) -> Candidate:
         token_ids=output.token_ids,
         counted=counted,
         error=output.error,
+        signals=output.signals,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..engine import log, updates
@@ -15,10 +15,13 @@ from ..sampling import BUILT_IN, Neg, SamplingParams, fill_in
 from .extract import THINK_BEGIN
 from .modes import ModeConfig
 from .protocol import Protocol as DecodingProtocol
+from .signals import Signals, measure
 
 if TYPE_CHECKING:
     from ..engine.requests import ChatPrompt, Requests, Update
-    from ..results import Chunk
+    from ..results import Chunk, Generation
+
+ENDED = ("stop", "length")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Job:
     """One prompt with a sample for each temperature (0: greedy).
 
     neg: whether the gate is on. seed: sample k depends on (seed, k). key: of the task, with the protocol it is answered
-        under. only: k, if this job is only sample k of a larger one.
+        under. only: k, if this job is only sample k of a larger one. letters: those that the prompt offers.
     """
 
     prompt: str
@@ -36,6 +39,7 @@ class Job:
     config: ModeConfig
     key: tuple[object, DecodingProtocol | None] = (None, None)
     only: int | None = None
+    letters: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Output:
 
     text: with its reasoning, between <think> and </think>. tokens: number generated. prompt_tokens: number in its
         job's prompt. mean_entropy (nats), activation_rate: as predicted, None without a head.
-    error: why the sample could not be finished, with finish_reason "error".
+    error: why the sample could not be finished, with finish_reason "error". signals: of its certainty, None when it did
+        not come to an end.
     """
 
     text: str
@@ -55,6 +60,7 @@ class Output:
     activation_rate: float | None = None
     token_ids: tuple[int, ...] = ()
     error: str | None = None
+    signals: Signals | None = None
 
 
 class Sampler(Protocol):
@@ -83,7 +89,8 @@ class Sampler(Protocol):
 @dataclass
 class _Running:
     requests: Requests  # one request, which ends when this is dropped
-    thinks: bool  # the prompt has opened a reasoning
+    opened: str  # what of the reasoning the prompt has opened
+    letters: str
 
 
 class EngineSampler:
@@ -91,10 +98,12 @@ class EngineSampler:
 
     All that runs, of one question or of several, is in one batch, and each prompt is decoded once. Prompts go through
     the model's chat template as those of `chat` do; without a template they are continued as they are.
+    true_entropy: also record true entropies, which changes no token.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, true_entropy: bool = False) -> None:
         self._session = session
+        self._true_entropy = true_entropy
         self._inbox = session.open_inbox()
         self._running: dict[int, _Running] = {}
 
@@ -109,8 +118,10 @@ class EngineSampler:
             text, tokens, chat = self._render(job)
             opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
             params = sampling_params(job, has_neg=self._session.neg is not None)
+            if self._true_entropy:
+                params = replace(params, true_entropy=True)
             requests = self._session.submit([tokens], params, self._inbox, "sample", chat)
-            started[requests.ids[0]] = _Running(requests, opened)
+            started[requests.ids[0]] = _Running(requests, THINK_BEGIN if opened else "", job.letters)
         self._running.update(started)
         return list(started)
 
@@ -166,6 +177,7 @@ def sampling_params(job: Job, *, has_neg: bool) -> SamplingParams:
         min_p=config.min_p,
         seed=job.seed if job.only is None else sample_seed(job.seed, job.only),
         n=len(job.temperatures),
+        logprobs=0,
         neg=Neg(enabled=job.neg) if has_neg else None,
     )
     return fill_in(params, BUILT_IN)
@@ -173,9 +185,9 @@ def sampling_params(job: Job, *, has_neg: bool) -> SamplingParams:
 
 def _output(running: _Running, chunk: Chunk, update: Update) -> Output:
     """chunk: the whole sample."""
-    sample = updates.join_chunks([chunk], update, "")
+    sample = updates.join_chunks([chunk], "")
     return Output(
-        text=(THINK_BEGIN if running.thinks else "") + sample.text,
+        text=running.opened + sample.text,
         tokens=len(sample.token_ids),
         finish_reason=sample.finish_reason,
         prompt_tokens=sample.prompt_tokens,
@@ -183,4 +195,18 @@ def _output(running: _Running, chunk: Chunk, update: Update) -> Output:
         activation_rate=None if sample.neg is None else sample.neg.activation_rate,
         token_ids=tuple(sample.token_ids.tolist()),
         error=sample.error,
+        signals=_measure(running, sample) if sample.finish_reason in ENDED else None,
+    )
+
+
+def _measure(running: _Running, sample: Generation) -> Signals:
+    return measure(
+        sample.text,
+        sample.pieces,
+        running.letters,
+        truncated=sample.finish_reason == "length",
+        entropy=None if sample.neg is None else sample.neg.entropy,
+        logprobs=None if sample.logprobs is None else sample.logprobs.chosen,
+        true_entropy=sample.true_entropy,
+        opened=running.opened,
     )

@@ -135,6 +135,14 @@ class Completion(Call):
     def text(self) -> str:
         return "".join(self.parts)
 
+    def record(self) -> tuple[list[str], list[float] | None]:
+        """The text of each token, and the predicted entropies; without a record of them, nothing."""
+        neg = self.neg or {}
+        pieces, entropy = neg.get("tokens"), neg.get("entropy")
+        if not isinstance(pieces, list) or not isinstance(entropy, list):
+            return [], None
+        return [str(piece) for piece in pieces], [math.nan if (e := _number(value)) is None else e for value in entropy]
+
     def mean_entropy(self) -> float | None:
         """Nats; of what has come, where the sample did not end."""
         if self.neg is not None:

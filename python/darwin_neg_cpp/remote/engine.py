@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..protocols import Answer, ModeConfig, Question
-    from ..protocols.modes import ModeOptions
+    from ..protocols.modes import Mode, ModeOptions
 
 TEMPLATE_TOKENS = 512  # more than a template adds to one message
 
@@ -126,37 +126,50 @@ class RemoteEngine:
     def answer(
         self,
         question: Question,
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Answer: ...
     @overload
     def answer(
         self,
         question: Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> list[Answer]: ...
 
     def answer(
         self,
         question: Question | Sequence[Question],
-        mode: int = 3,
+        mode: Mode = 3,
         *,
         config: ModeConfig | None = None,
         early_stop: bool = True,
+        abstain_above: float | None = None,
+        abstain_signal: str = "mean_entropy",
         **options: Unpack[ModeOptions],
     ) -> Any:
         """Answers a multiple-choice question, or several side by side; see DarwinNEG.answer."""
         merged = merge_modes(config, options)
         in_flight = max(4, self._fleet.slots)
         return runner.answer_any(
-            self.sampler(), question, mode, config=merged, early_stop=early_stop, in_flight=in_flight
+            self.sampler(),
+            question,
+            mode,
+            config=merged,
+            early_stop=early_stop,
+            in_flight=in_flight,
+            abstain_above=abstain_above,
+            abstain_signal=abstain_signal,
         )
 
     def sampler(self) -> RemoteSampler:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from ..engine.session import sample_seed
 from ..errors import ContextFullError, DarwinNegError, NegHeadError
 from ..protocols.extract import THINK_BEGIN
-from ..protocols.sampler import Job, Output, sampling_params
+from ..protocols.sampler import ENDED, Job, Output, sampling_params
+from ..protocols.signals import Signals, measure
 from .calls import Inbox
 from .completion import Completion, make_body
 from .fleet import Fleet
@@ -19,9 +20,11 @@ MORE_CONTEXT = "start the servers with a larger --ctx-size, or with fewer reques
 
 @dataclass
 class _Running:
-    """calls: of the job, by number of the sample. opened: what of the reasoning the prompt has opened."""
+    """calls: of the job, by number of the sample. opened: what of the reasoning the prompt has opened. letters: those
+    that it offers."""
 
     opened: str
+    letters: str
     calls: list[Completion] = field(default_factory=list)
 
 
@@ -90,7 +93,7 @@ class RemoteSampler:
         params = sampling_params(job, has_neg=has_neg)
         # a template may have written the beginning of the reasoning; without a template the prompt is the user's
         is_open = self._fleet.identity.has_template and rendered.text.rstrip().endswith(THINK_BEGIN)
-        running = _Running(THINK_BEGIN if is_open else "")
+        running = _Running(THINK_BEGIN if is_open else "", job.letters)
         for index, temperature in enumerate(job.temperatures):
             seed = sample_seed(job.seed, index if job.only is None else job.only)
             body = make_body(
@@ -108,4 +111,17 @@ class RemoteSampler:
             mean_entropy=call.mean_entropy(),
             activation_rate=call.activation_rate(),
             token_ids=self._renderer.complete_ids(call.tokens, call.withheld),
+            signals=self._measure(running, call) if call.finish_reason in ENDED else None,
+        )
+
+    def _measure(self, running: _Running, call: Completion) -> Signals:
+        """Of the predicted entropies. Log-probabilities would make a server sort its vocabulary for every token."""
+        pieces, entropy = call.record()
+        return measure(
+            call.text,
+            pieces,
+            running.letters,
+            truncated=call.finish_reason == "length",
+            entropy=entropy,
+            opened=running.opened,
         )

@@ -43,7 +43,7 @@ token was drawn from. Double underline: the gate was active; {
         "dotted underline: given, not generated" if mixed else "all of the text was given"
     }. Point at a token, or use ← → (next token) and ↑ ↓ (next token with an active gate).</p>
 <div id="text" role="group" aria-labelledby="h-text">{text}</div>
-<h2>Entropy along the text</h2>
+{_spans(trace)}<h2>Entropy along the text</h2>
 <p><span class="key kp">predicted</span>, <span class="key kt">true</span>, in nats{dashed}.</p>
 {_course(trace)}
 <h2>Predicted against true entropy</h2>
@@ -76,6 +76,18 @@ def _figures(trace: Trace) -> list[tuple[str, str]]:
     if trace.action == "off":
         s["activation_rate"] = None
     return [(title, form.format(value)) for title, key, form in rows if (value := s.get(key)) is not None]
+
+
+def _spans(trace: Trace) -> str:
+    """The uncertain stretches as a list."""
+    if not trace.spans:
+        return ""
+    items = "".join(
+        f"<li>{_visible(span.text)} ({span.start}–{span.end}; mean {span.mean_entropy:.2f}, max "
+        f"{span.max_entropy:.2f} nats)</li>"
+        for span in trace.spans
+    )
+    return f"<details><summary>Uncertain stretches: {len(trace.spans)}</summary><ul>{items}</ul></details>\n"
 
 
 def _token(token: TraceToken, has_head: bool, *, mark_given: bool) -> str:

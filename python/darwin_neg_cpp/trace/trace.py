@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..errors import ContextFullError, NegHeadError, RequestError
 from ..files.input_file import shown_path
 from ..sampling import Neg, SamplingParams
+from ..spans import UncertainSpan, find_spans, token_offsets
 from .agreement import measure_agreement
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class Trace:
 
     action, threshold (nats; infinite: never active), top_k: the gate of the request, with the model's values where the
     request had none. action is None without a head; threshold and top_k are None without a head and where the action is
-    "off". prompt_tokens: how many tokens at the beginning were given.
+    "off". prompt_tokens: how many tokens at the beginning were given. spans: stretches of the text, all tokens' texts
+    joined, where the predicted entropy is above the threshold, or with the gate off above the model's; of the generated
+    tokens, or of all where nothing was generated.
     """
 
     model: str
@@ -60,6 +63,7 @@ class Trace:
     top_k: int | None
     prompt_tokens: int
     tokens: tuple[TraceToken, ...]
+    spans: tuple[UncertainSpan, ...] = ()
 
     @property
     def has_head(self) -> bool:
@@ -140,9 +144,8 @@ def _trace(session: Session, given: list[int], answer: Generation | None, neg: N
     (scores,) = session.score([tokens[: session.info["n_ctx"]]], hidden=False, top=TOP)
     first = TraceToken(tokens[0], "", False, None, None, False, None, ())
     scored = [_scored_token(session, scores, i, token, threshold) for i, token in enumerate(tokens[1:])]
-    entries = [
-        replace(token, text=text) for token, text in zip([first, *scored], decode_each(session, tokens), strict=True)
-    ]
+    texts, ends_inside = decode_each(session, tokens)
+    entries = [replace(token, text=text) for token, text in zip([first, *scored], texts, strict=True)]
     if answer is not None:
         entries[len(given) :] = [_generated_token(token, answer, k) for k, token in enumerate(entries[len(given) :])]
     return Trace(
@@ -153,7 +156,22 @@ def _trace(session: Session, given: list[int], answer: Generation | None, neg: N
         top_k=top_k,
         prompt_tokens=len(given),
         tokens=tuple(entries),
+        spans=_find_spans(session, entries, ends_inside, threshold),
     )
+
+
+def _find_spans(
+    session: Session, tokens: Sequence[TraceToken], ends_inside: Sequence[bool], threshold: float | None
+) -> tuple[UncertainSpan, ...]:
+    """The uncertain stretches; see Trace."""
+    if session.neg is None:
+        return ()
+    limit = float(session.neg["threshold"]) if threshold is None else threshold
+    some = any(token.generated for token in tokens)
+    counted = [token.predicted if token.generated or not some else None for token in tokens]
+    entropy = np.array([math.nan if value is None else value for value in counted], np.float32)
+    texts = [token.text for token in tokens]
+    return tuple(find_spans("".join(texts), token_offsets(texts, ends_inside), entropy, limit))
 
 
 def _scored_token(session: Session, scores: Scores, at: int, token: int, threshold: float | None) -> TraceToken:
@@ -210,15 +228,18 @@ def _alternatives(
     )
 
 
-def decode_each(session: Session, tokens: Sequence[int]) -> list[str]:
-    """The text that each token adds. A character of several tokens comes with the last of them; control tokens are
-    written out."""
+def decode_each(session: Session, tokens: Sequence[int]) -> tuple[list[str], list[bool]]:
+    """The text that each token adds, and whether it ends inside a character.
+
+    A character of several tokens comes with the last of them; control tokens are written out.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    out = []
+    out, ends_inside = [], []
     for i, token in enumerate(tokens):
         # some tokenizers drop a space at the beginning of a text, so each token is decoded after the one before it
         before = list(tokens[max(0, i - 1) : i])
         head = session.detokenize_bytes(before, special=True)
         both = session.detokenize_bytes([*before, token], special=True)
         out.append(decoder.decode(both[len(head) :], i == len(tokens) - 1))
-    return out
+        ends_inside.append(decoder.getstate()[0] != b"")
+    return out, ends_inside

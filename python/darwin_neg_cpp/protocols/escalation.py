@@ -1,0 +1,54 @@
+"""When mode auto takes an answer as it is and when it spends more on it; and when an answer is withheld."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..checks import check_number
+from ..errors import RequestError
+from .modes import ModeConfig
+from .signals import LETTERS, SIGNALS, Certain, check_signal, uncertainty_of_answer
+
+
+def is_sure(stage: int, choice: int | None, candidates: Sequence[Certain], config: ModeConfig) -> bool:
+    """Whether an answer needs no further stage: its uncertainty lies below the threshold.
+
+    stage: that has ended, 1 or 2. candidates: so far. A threshold of 0 is never reached, one of infinity always. No
+    answer, or a letter whose token is not known, is not sure. Errors: RequestError when the model gives no such signal.
+    """
+    threshold = config.auto_first_threshold if stage == 1 else config.auto_second_threshold
+    if threshold in (0, math.inf):
+        return threshold > 0
+    value = _uncertainty("auto_signal", config.auto_signal, choice, candidates)
+    return value is not None and value < threshold
+
+
+def check_abstaining(above: object, signal: object) -> tuple[float | None, str]:
+    """Errors: RequestError."""
+    name = check_signal("abstain_signal", signal)
+    return (None if above is None else check_number("abstain_above", above, low=0)), name
+
+
+def reason_to_abstain(choice: int | None, candidates: Sequence[Certain], above: float, signal: str) -> str | None:
+    """Says why an answer is withheld: its uncertainty lies above a threshold. None when it is not, and without one.
+
+    Errors: RequestError when the model gives no such signal.
+    """
+    if choice is None:
+        return None
+    value = _uncertainty("abstain_signal", signal, choice, candidates)
+    if value is None:
+        return f"{SIGNALS[signal]} is not known, because the token of the letter is not"
+    return f"{SIGNALS[signal]} {value:.3g} is above {above:g}" if value > above else None
+
+
+def _uncertainty(argument: str, name: str, choice: int | None, candidates: Sequence[Certain]) -> float | None:
+    """Errors: RequestError naming the argument."""
+    value = uncertainty_of_answer(name, choice, candidates)
+    if value is None and choice is not None and name not in LETTERS:
+        raise RequestError(
+            f"{argument} {name!r} ({SIGNALS[name]}) is not known of this model's answers; choose another one of "
+            f"{', '.join(SIGNALS)}"
+        )
+    return value
