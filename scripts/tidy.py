@@ -18,7 +18,9 @@ sys.path.insert(0, str(ROOT / "python"))
 
 from darwin_neg_cpp.files.cache_folder import cache_root  # noqa: E402
 
-SOURCES = sorted(path for room in ("bindings", "engine", "neg", "server") for path in (ROOT / "cpp" / room).glob("*.cpp"))
+SOURCES = sorted(
+    path for room in ("bindings", "engine", "neg", "server") for path in (ROOT / "cpp" / room).glob("*.cpp")
+)
 
 
 def common_key(build: Path) -> bytes:
