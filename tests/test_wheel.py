@@ -26,8 +26,9 @@ CLAIM = "The capital of France is"
 
 @pytest.fixture(scope="module")
 def wheel() -> Path:
-    (found,) = (ROOT / "build" / "test-wheel").glob("darwin_neg_cpp-*.whl")
-    return found
+    found = list((ROOT / "build" / "test-wheel").glob("darwin_neg_cpp-*.whl"))
+    assert len(found) == 1, "build it with `make test-wheel`"
+    return found[0]
 
 
 class Installed:
