@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from conftest import SmolLM2
-from darwin_neg_cpp import DarwinNEG, NegTrace, Scores, demo_model
+from darwin_neg_cpp import DarwinNEG, NegTrace, Scores
 from darwin_neg_cpp.training import corpus, token_report
 from darwin_neg_cpp.training.token_confidence import DECILES, KINDS, Tokens, collect, name_kind, summarize
+from tiny_hybrid import write_tiny_hybrid
 from training_runs import run, write_texts
 
 
@@ -86,7 +86,7 @@ def test_aurocs_are_scikit_learns_overall_and_in_every_part() -> None:
 
 
 def test_noise_is_around_a_half_and_a_copy_adds_nothing() -> None:
-    noise = summarize(made_up(signal=0.0), resamples=200)["overall"]
+    noise = summarize(made_up(signal=0.0), resamples=100)["overall"]
     assert noise["predicted"]["auroc"]["low"] < 0.5 < noise["predicted"]["auroc"]["high"]
     assert noise["predicted_less_true"]["auroc"]["high"] < 0 < noise["predicted_less_true"]["area"]["low"]
     copy = summarize(made_up(signal=1.0), resamples=50)["overall"]["predicted_less_true"]["auroc"]
@@ -95,7 +95,7 @@ def test_noise_is_around_a_half_and_a_copy_adds_nothing() -> None:
 
 def test_deciles_are_tenths_and_say_what_is_so() -> None:
     tokens = made_up(signal=0.5)
-    found = summarize(tokens, resamples=200)["deciles"]
+    found = summarize(tokens, resamples=100)["deciles"]
     for name in ("predicted", "true"):
         rows = found[name]
         assert len(rows) == DECILES and [row["tokens"] for row in rows] == [300] * 10
@@ -163,30 +163,29 @@ def test_each_token_is_held_against_the_distribution_before_it() -> None:
     assert found.likeliest == pytest.approx([0.5, 0.25])
 
 
-@pytest.mark.slow
-def test_calibrate_writes_a_report_whose_figures_are_scikit_learns(smollm2: SmolLM2, tmp_path: Path) -> None:
+def test_calibrate_writes_a_report_whose_figures_are_scikit_learns(tmp_path: Path) -> None:
     paths = write_texts(tmp_path, 6)
-    _, head = demo_model.model_and_head()
+    model = write_tiny_hybrid(tmp_path / "tiny.gguf")
     folder = tmp_path / "out" / "report"
-    args = ["calibrate", "-m", str(smollm2.base), "--side-car", str(head), "--text", *map(str, paths)]
-    args += ["--max-tokens", "1000", "--report", str(folder)]
+    args = ["calibrate", "-m", str(model), "--text", *map(str, paths), "--max-tokens", "3000", "--context", "256"]
+    args += ["-t", "1", "--report", str(folder)]
     out = run(*args)
     assert out.returncode == 0, out.stderr
     report = json.loads((folder / "report.json").read_text("utf-8"))
-    assert report["command"].startswith("darwin-neg calibrate -m ") and str(tmp_path) not in report["command"]
+    assert report["command"].startswith("darwin-neg calibrate -m tiny.gguf") and str(tmp_path) not in report["command"]
     predicted, true, wrong = [], [], []
-    with DarwinNEG(smollm2.base, head, n_ctx=512, n_parallel=1) as llm:
+    with DarwinNEG(model, n_ctx=256, n_parallel=1, n_threads=1) as llm:
         documents = corpus.read(paths, least_part=8000)
-        ids = corpus.cut_sequences(corpus.limit(corpus.tokenize(llm.session, documents), 1000, 0), 512)
+        ids = corpus.cut_sequences(corpus.limit(corpus.tokenize(llm.session, documents), 3000, 0), 256)
         for scored in llm.score_many(ids, top=1):
             assert scored.neg is not None
             predicted += scored.neg.entropy[:-1].tolist()
             true += scored.entropy[:-1].tolist()
             wrong += (scored.top_ids[:-1, 0] != scored.token_ids[1:]).tolist()
     overall = report["figures"]["overall"]
-    assert overall["tokens"] == len(wrong)
-    assert overall["predicted"]["auroc"]["value"] == pytest.approx(roc_auc_score(wrong, predicted))
-    assert overall["true"]["auroc"]["value"] == pytest.approx(roc_auc_score(wrong, true))
+    assert overall["tokens"] == len(wrong) and 0 < sum(wrong) < len(wrong)
+    assert overall["predicted"]["auroc"]["value"] == pytest.approx(roc_auc_score(wrong, predicted), abs=1e-3)
+    assert overall["true"]["auroc"]["value"] == pytest.approx(roc_auc_score(wrong, true), abs=1e-3)
     again = run(*args)
     assert again.returncode != 0 and "report.md: exists already" in again.stderr and "--force" in again.stderr
     out = run(*args[:-1], str(paths[0]), "--force")
