@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from darwin_neg_cpp import RequestError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.eval import evaluate, ledger, plans, report, run, summary
@@ -204,11 +205,23 @@ def test_without_modes_1_to_3_there_is_nothing_to_calibrate_and_it_says_so(tmp_p
         (["--calibrate-auto", "4"], "--calibrate-auto needs --report-only"),
         (["--report-only", "--wanted-accuracy", "90", "-o", "X"], "--wanted-accuracy must be between 0 and 1"),
         (["--report-only", "--wanted-accuracy", "0", "-o", "X"], "--wanted-accuracy must be a number above 0"),
+        (
+            ["--true-entropy", "--server", "http://127.0.0.1:9", "--data", "SET"],
+            "--true-entropy needs the model in this",
+        ),
         (["--report-only", "--calibrate-auto", "0.5", "-o", "X"], "--calibrate-auto must be at least 1"),
     ],
 )
 def test_bad_wishes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str], args: list[str], words: str) -> None:
-    assert main(["eval", *(str(folder) if arg == "X" else arg for arg in args)]) == 2
+    assert (
+        main(
+            [
+                "eval",
+                *({"X": str(folder), "SET": str(ROOT / "examples" / "questions.csv")}.get(arg, arg) for arg in args),
+            ]
+        )
+        == 2
+    )
     assert words in capsys.readouterr().err
 
 

@@ -104,11 +104,12 @@ def test_on_a_real_model_they_are_those_of_the_generation(smollm2: SmolLM2) -> N
     question = Question("What is the capital of France?", ("Paris", "London", "Rome", "Madrid"), "france")
     config = ModeConfig(prompt="direct", max_tokens=12)
     with DarwinNEG(smollm2.model, n_ctx=1024, n_parallel=1, prefix_cache=0) as llm:
-        found = answer(EngineSampler(llm.session), question, 1, config=config)
+        found = answer(EngineSampler(llm.session, true_entropy=True), question, 1, config=config)
+        plain = answer(EngineSampler(llm.session), question, 1, config=config).candidates[0]
         (candidate,) = found.candidates
         assert plan(1, config).neg and candidate.choice is not None
         prompt = [{"role": "user", "content": direct(question, candidate.ordering)}]
-        reply = llm.chat(prompt, max_tokens=12, temperature=0.0, logprobs=0, enable_thinking=False)
+        reply = llm.chat(prompt, max_tokens=12, temperature=0.0, logprobs=0, true_entropy=True, enable_thinking=False)
     generation = reply.generation
     assert generation.token_ids.tolist() == list(candidate.token_ids)
     assert generation.neg is not None and generation.logprobs is not None and candidate.signals is not None
@@ -120,3 +121,8 @@ def test_on_a_real_model_they_are_those_of_the_generation(smollm2: SmolLM2) -> N
     )
     assert signals.letter_entropy == pytest.approx(entropy[at]) and signals.letter_logprob == pytest.approx(chosen[at])
     assert signals.logprob == pytest.approx(chosen.astype(np.float64).sum(), rel=1e-6)
+    true = generation.true_entropy
+    assert true is not None and signals.true_letter_entropy == pytest.approx(true[at])
+    assert signals.true_mean_entropy == pytest.approx(true.mean(dtype=np.float64), rel=1e-6)
+    assert (signals.true_max_entropy, plain.signals.true_max_entropy) == (pytest.approx(true.max()), None)
+    assert plain.token_ids == candidate.token_ids, "recording them changes nothing"

@@ -86,6 +86,11 @@ def add_parser(verbs: Any) -> None:
         help="leave out questions that cannot be used or repeat another one (empty cells, missing columns, answers "
         "that are none of the choices, duplicates) instead of refusing the file; the report lists them",
     )
+    parser.add_argument(
+        "--true-entropy",
+        action="store_true",
+        help="also record true entropies, to compare predicted ones with; changes no answer",
+    )
     parser.add_argument("--force", action="store_true", help="start again; the old ledger is kept under a number")
     parser.add_argument("--report-only", action="store_true", help="write the report of --out again, without a model")
     parser.add_argument(
@@ -168,6 +173,8 @@ def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
     from ..eval.source import LocalModel
 
     if args.servers:
+        if args.true_entropy:
+            raise RequestError("--true-entropy needs the model in this process: servers tell no true entropies")
         with connect(args) as remote:
             yield remote, remote.name
         return
@@ -177,7 +184,7 @@ def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
 
         side_car = str(demo_model.HEAD)
     with load_repeatable_model(args) as llm:
-        yield LocalModel(llm, side_car), llm.path
+        yield LocalModel(llm, side_car, true_entropy=args.true_entropy), llm.path
 
 
 def _engine(args: argparse.Namespace) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def evaluate(
     early_stop: bool = True,
     limit: int | None = None,
     in_flight: int | None = None,
+    true_entropy: bool = False,
     engine: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
     command: str = "",
@@ -50,12 +51,15 @@ def evaluate(
     llm: a DarwinNEG, or a RemoteEngine for a model on servers. side_car: the file of the model's head, if it is not in
         the model file. controls: also run plain self-consistency for modes 2 and 3. early_stop: see protocols.
     limit: evaluate only the first N questions. in_flight: number of questions worked on at once.
+    true_entropy: also record true entropies, of a DarwinNEG; a source of your own does what it was made to do.
     engine: options of the model that change its output. machine: what does not. Both are only written to the ledger.
     force: start again; the old ledger is kept under a number. hashing: called with (bytes so far, bytes in total).
 
     Returns the report. Errors: RequestError, NegHeadError, ContextFullError, OutputError.
     """
-    source: Source = LocalModel(cast("DarwinNEG", llm), side_car) if hasattr(llm, "session") else llm
+    source: Source = (
+        LocalModel(cast("DarwinNEG", llm), side_car, true_entropy=true_entropy) if hasattr(llm, "session") else llm
+    )
     config = config or ModeConfig()
     chosen = plans.choose(modes, config, controls=controls)
     if source.neg is None and any(plan.neg for plan in chosen):

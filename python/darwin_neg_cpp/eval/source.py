@@ -65,8 +65,8 @@ class Source(Protocol):
 class LocalModel:
     """A model in this process. side_car: the file of its head, if it is not in the model file."""
 
-    def __init__(self, llm: DarwinNEG, side_car: str | None = None) -> None:
-        self._llm, self._side_car = llm, side_car
+    def __init__(self, llm: DarwinNEG, side_car: str | None = None, *, true_entropy: bool = False) -> None:
+        self._llm, self._side_car, self._true_entropy = llm, side_car, true_entropy
         self._counter: EngineSampler | None = None
 
     @property
@@ -86,7 +86,7 @@ class LocalModel:
         return self._llm.neg
 
     def sampler(self) -> EngineSampler:
-        return EngineSampler(self._llm.session)
+        return EngineSampler(self._llm.session, true_entropy=self._true_entropy)
 
     def count_tokens(self, job: Job) -> int:
         self._counter = self._counter or self.sampler()
@@ -99,7 +99,9 @@ class LocalModel:
         return settings.describe_build()
 
     def describe_engine(self) -> dict[str, Any]:
-        return {key: self.info[key] for key in ("n_ctx", "n_parallel")}
+        # true entropies change no answer, but a ledger has them of all or of none; older ledgers can be resumed without
+        recorded = {"true_entropy": True} if self._true_entropy else {}
+        return {**{key: self.info[key] for key in ("n_ctx", "n_parallel")}, **recorded}
 
     def describe_machine(self) -> dict[str, Any]:
         return {"threads": self.info["n_threads"]}

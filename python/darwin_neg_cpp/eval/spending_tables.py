@@ -74,8 +74,9 @@ def _spending_notes(spending: Mapping[str, Any]) -> list[str]:
     return [
         f"Mode auto simulated from the answers of modes 1, 2 and 3 to {spending['questions']} questions, with the "
         f"{signal}; thresholds from one half of the questions, figures from the other, both ways. Cost: completion "
-        "tokens against mode 1. Gains in percentage points, with paired bootstrap intervals, over two controls of equal cost: "
-        "escalating at random, and mode 2 for all with mode 3 where the margin of votes is smallest.",
+        "tokens against mode 1. Gains in percentage points, with paired bootstrap intervals, not corrected for the "
+        "number of costs, over two controls of equal cost: escalating at random, and mode 2 for all with mode 3 where "
+        "the margin of votes is smallest.",
         verdict,
     ]
 
@@ -129,9 +130,9 @@ def _abstaining(found: Mapping[str, Any]) -> Table:
     wanted = {proposal["wanted_accuracy"] for proposal in found.values()}
     notes = [
         f"Wanted: {' or '.join(percent(value, 0) for value in wanted)} of what is answered. The threshold comes from "
-        "all answers; answered, accuracy and Wilson's interval are of halves whose threshold comes from the other half, so "
-        "they, and not the wanted share, are what to expect. Choosing the best of several rows is a choice too: the row's "
-        "own interval knows nothing of it."
+        "all answers; answered, accuracy and Wilson's interval are of halves whose threshold comes from the other "
+        "half, so they, and not the wanted share, are what to expect. Choosing the best of several rows is a choice "
+        "too: the row's own interval knows nothing of it."
     ]
     if not rows:
         notes = ["There are too few answers with signals to propose any."]

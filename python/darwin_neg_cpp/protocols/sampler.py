@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..engine import log, updates
@@ -98,10 +98,12 @@ class EngineSampler:
 
     All that runs, of one question or of several, is in one batch, and each prompt is decoded once. Prompts go through
     the model's chat template as those of `chat` do; without a template they are continued as they are.
+    true_entropy: also record true entropies, which changes no token.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, true_entropy: bool = False) -> None:
         self._session = session
+        self._true_entropy = true_entropy
         self._inbox = session.open_inbox()
         self._running: dict[int, _Running] = {}
 
@@ -116,6 +118,8 @@ class EngineSampler:
             text, tokens, chat = self._render(job)
             opened = chat is not None and text.rstrip().endswith(THINK_BEGIN)
             params = sampling_params(job, has_neg=self._session.neg is not None)
+            if self._true_entropy:
+                params = replace(params, true_entropy=True)
             requests = self._session.submit([tokens], params, self._inbox, "sample", chat)
             started[requests.ids[0]] = _Running(requests, THINK_BEGIN if opened else "", job.letters)
         self._running.update(started)
@@ -203,6 +207,6 @@ def _measure(running: _Running, sample: Generation) -> Signals:
         truncated=sample.finish_reason == "length",
         entropy=None if sample.neg is None else sample.neg.entropy,
         logprobs=None if sample.logprobs is None else sample.logprobs.chosen,
-        true_entropy=getattr(sample, "true_entropy", None),
+        true_entropy=sample.true_entropy,
         opened=running.opened,
     )
