@@ -5,7 +5,7 @@
     python benchmarks/confidence.py --set questions.jsonl   writes the questions and runs nothing
 
 Additions of one to four digits, spelling, days between dates, and the closed questions of examples/questions.csv, in a
-drawn order, so that any --limit has all kinds. Modes 1, 2 and 3 answer the first --limit, mode 1 all of them. The
+drawn order, so that any --limit has all kinds. Mode 1 answers all of them, modes 2 and 3 the first --limit. The
 report is that of `darwin-neg eval`: what each signal is worth as a predictor of "wrong", and accuracy against cost. Run
 are two `darwin-neg eval` commands with one ledger, which are printed; after Ctrl-C the same command resumes. Other
 options go to both.
@@ -133,7 +133,7 @@ def main() -> int:
     # a small model reasons itself into nothing; a large one may be given --prompt simple-evals and more tokens
     model = ["--model", args.model] if args.model else ["--demo", "--prompt", "direct", "-n", "20", "--n-parallel", "1"]
     common = ["eval", "jsonl", "--data", str(file), "-o", str(out), *model, "--true-entropy", *more]
-    for run in (["--modes", "1,2,3", "--no-control", "--limit", str(args.limit)], ["--modes", "1"]):
+    for run in (["--modes", "1"], ["--modes", "1,2,3", "--no-control", "--limit", str(args.limit)]):
         print(f"$ {shlex.join(['darwin-neg', *common, *run])}", flush=True)
         if code := darwin_neg([*common, *run]):
             return code

@@ -158,7 +158,7 @@ def evaluate_auto(folder: Path, sampler: ScriptedSampler, modes: Any = (1, 2, 3,
         run.run(sampler, ITEMS, chosen, AUTO, opened, early_stop=False, in_flight=3)
 
 
-@pytest.mark.parametrize("cut", range(8))
+@pytest.mark.parametrize("cut", range(4))
 def test_mode_auto_interrupted_goes_on_to_the_same_report(tmp_path: Path, cut: int) -> None:
     undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
     for folder in (undisturbed, resumed):

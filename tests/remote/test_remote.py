@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import threading
@@ -88,6 +89,35 @@ def test_each_sample_is_a_request_with_the_engines_seed_and_every_setting(server
     assert len(texts) == 4 and texts[0, 2].text == texts[1, 0].text
     assert texts[0, 0].mean_entropy == 0.5 and texts[0, 0].activation_rate == 0.25
     assert texts[0, 0].tokens == len(texts[0, 0].token_ids) and texts[0, 0].prompt_tokens == 10
+
+
+@pytest.mark.parametrize(("first", "second", "mode"), [(0.0, 0.0, 3), (0.0, 9.0, 2), (9.0, 0.0, 1), (0.5, 0.5, 3)])
+def test_mode_auto_asks_for_the_candidates_of_the_mode_that_it_ends_in(
+    servers: Any, first: float, second: float, mode: int
+) -> None:
+    """Every token has an entropy of 0.5 here, which 0.5 is not below."""
+    (server,) = servers()
+    config = dataclasses.replace(CONFIG, auto_first_threshold=first, auto_second_threshold=second)
+    with open_engine([server]) as remote:
+        answers = remote.answer(QUESTIONS, "auto", config=config, early_stop=False)
+    assert [told(answer) for answer in answers] == expected(QUESTIONS, mode)
+    assert len(server.completions) == sum(answer.cost.planned for answer in answers), "nothing is asked for twice"
+
+
+def test_signals_from_servers_are_those_of_the_entropies(servers: Any) -> None:
+    (server,) = servers()
+    with open_engine([server]) as remote:
+        answer = remote.answer(QUESTIONS[0], 1, config=CONFIG, abstain_above=0.4)
+        (one,) = answer.candidates
+        assert answer.abstained == "mean predicted entropy 0.5 is above 0.4"
+        assert one.signals is not None and one.signals.letter_logprob is None, "no vocabulary is sorted for it"
+        assert (one.signals.max_entropy, one.signals.last_quarter_entropy, one.signals.letter_entropy) == (
+            0.5,
+            0.5,
+            0.5,
+        )
+        with pytest.raises(RequestError, match=r"abstain_signal 'logprob' .* is not known of this model's answers"):
+            remote.answer(QUESTIONS[0], 1, config=CONFIG, abstain_above=0.4, abstain_signal="logprob")
 
 
 @pytest.mark.parametrize(("neg", "asks"), [(NEG, {"neg": False, "return_neg": True}), (None, {})])

@@ -13,6 +13,7 @@ from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.progress import ProgressBar
 from .options import add_force_option, add_json_option, add_text_model_options, load_text_model
+from .text_command import command_with_texts
 
 
 def add_parser(verbs: Any) -> None:
@@ -55,6 +56,12 @@ def add_parser(verbs: Any) -> None:
         metavar="FILE",
         help="write a copy with the new threshold: of the side-car, or of the model when the head is inside",
     )
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="write report.md, report.json and report.svg there: how well predicted and true entropy tell where the "
+        "likeliest token is not the text's, by kind of token and position, with intervals",
+    )
     add_force_option(parser)
     add_json_option(parser, "print one JSON object")
     parser.set_defaults(run=run)
@@ -69,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     check_integer("--context", args.context, low=16)
     texts = [Path(name) for name in args.text]
     out = Path(args.out) if args.out else None
-    calibrate.check(args.model, args.side_car, out, texts, reference=args.reference, force=args.force)
+    report = Path(args.report) if args.report else None
+    calibrate.check(args.model, args.side_car, out, texts, reference=args.reference, force=args.force, report=report)
     with (
         load_text_model(args, n_ctx=args.context, n_parallel=1) as llm,
         ProgressBar("evaluating", unit=" tokens") as progress,
@@ -81,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
             max_tokens=args.max_tokens,
             context=args.context,
             progress=progress,
+            by_token=report is not None,
         )
     if args.reference:
         with (
@@ -89,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
         ):
             calibrate.add_reference(result, other, progress=progress)
     print(json.dumps(result.as_dict(), indent=2) if args.json else result.describe())
+    if report is not None:
+        calibrate.write_report(result, texts, report, command=command_with_texts(args))
+        print(f"{shown_path(report)}: report written", file=sys.stderr)
     if out is not None:
         calibrate.write(args.model, args.side_car, result.new_threshold, out, force=args.force)
         print(

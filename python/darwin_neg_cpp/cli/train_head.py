@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from typing import Any
 from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.progress import step_bars
-from .options import add_force_option, add_text_model_options, load_text_model, without_folder
-from .server_options import add_server_options, connect, without_key
+from .options import add_force_option, add_text_model_options, load_text_model
+from .server_options import add_server_options, connect
+from .text_command import command_with_texts
 
 
 def add_parser(verbs: Any) -> None:
@@ -139,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         if remote is not None:
             remote.check_runs(llm.path, llm.info, llm.neg)
-        result = train.run(llm, settings, command=_command(args), progress=progress, writer=remote)
+        result = train.run(llm, settings, command=command_with_texts(args), progress=progress, writer=remote)
     if result["training"]["interrupted"]:
         epoch = result["training"]["best_epoch"] + 1
         print(f"darwin-neg: interrupted; the best head so far, of epoch {epoch}, is written", file=sys.stderr)
@@ -151,16 +150,3 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"report: {shown_path(name_outputs(settings.out).markdown)}")
     return 0
-
-
-def _command(args: argparse.Namespace) -> str:
-    """Returns the command line for the report: files without their folders, and a long list of texts as its number."""
-    texts = [os.path.basename(name) for name in args.text]
-    given = without_key(args.argv[1:])
-    words = []
-    for word in given:
-        if os.path.basename(word) not in texts:
-            words.append(shlex.quote(without_folder(word)))
-        elif texts and texts[0] == os.path.basename(word):
-            words += map(shlex.quote, texts) if len(texts) <= 5 else [f"({len(texts)} files)"]
-    return " ".join(["darwin-neg", "train-head", *words])

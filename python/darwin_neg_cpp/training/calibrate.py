@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import NegHeadError, RequestError
-from ..files.input_file import shown_path
+from ..files.input_file import shown, shown_path
 from ..files.output_file import check_output
 from ..files.progress import Progress
 from ..gguf_file.header import read_header
@@ -20,11 +20,12 @@ from ..gguf_file.parts import refuse_split
 from ..neg import files as neg_files
 from ..neg import formats as neg_format
 from ..trace.agreement import Agreement, find_threshold, measure_agreement
-from . import corpus
+from . import corpus, token_confidence, token_report
 
 if TYPE_CHECKING:
     from ..engine.session import Session
     from ..llm import DarwinNEG
+    from ..results import Scores
 
 LEAST_TOKENS = 500
 
@@ -32,7 +33,8 @@ LEAST_TOKENS = 500
 @dataclass
 class Calibration:
     """agreement: at the present threshold. reference_*: agreement of the less quantized file, mean |difference| of the
-    two predictions (nats), and the share of positions at which the two gates differ."""
+    two predictions (nats), and the share of positions at which the two gates differ. tokens: for a report, which needs
+    what the text's own tokens are."""
 
     model: str
     threshold: float
@@ -41,6 +43,8 @@ class Calibration:
     agreement: Agreement
     sequences: list[tuple[int, ...]] = field(repr=False)
     predicted: npt.NDArray[np.float32] = field(repr=False)
+    source: str = ""
+    tokens: token_confidence.Tokens | None = field(default=None, repr=False)
     reference: str | None = None
     reference_agreement: Agreement | None = None
     reference_difference: float | None = None
@@ -82,7 +86,14 @@ class Calibration:
 
 
 def check(
-    model: str, side_car: str | None, out: Path | None, texts: Sequence[Path], *, reference: str | None, force: bool
+    model: str,
+    side_car: str | None,
+    out: Path | None,
+    texts: Sequence[Path],
+    *,
+    reference: str | None,
+    force: bool,
+    report: Path | None = None,
 ) -> None:
     """Refuses what cannot end well, before the model is loaded."""
     neg_format.read_head(side_car or model)
@@ -90,17 +101,28 @@ def check(
         read_header(reference)
         if not side_car:
             neg_format.read_head(reference)
+    read = [*(Path(path) for path in (model, side_car, reference) if path), *texts]
     if out is not None:
         if not side_car:
             refuse_split(read_header(model))
-        models = [Path(path) for path in (model, side_car, reference) if path]
-        check_output(out, [*models, *texts], force=force)
+        check_output(out, read, force=force)
+    if report is not None:
+        token_report.check(report, read if out is None else [*read, out], force=force)
 
 
 def measure(
-    llm: DarwinNEG, texts: Sequence[Path], *, target_rate: float, max_tokens: int, context: int, progress: Progress
+    llm: DarwinNEG,
+    texts: Sequence[Path],
+    *,
+    target_rate: float,
+    max_tokens: int,
+    context: int,
+    progress: Progress,
+    by_token: bool = False,
 ) -> Calibration:
     """Compares predicted with true entropies along texts, and finds the threshold for `target_rate`.
+
+    by_token: keep what a report needs of each token.
 
     Errors: RequestError for texts of too few tokens, NegHeadError for a model without a head.
     """
@@ -109,11 +131,14 @@ def measure(
     # nothing is split here: parts need not be many, and a long one has more context
     documents = corpus.read(texts, least_part=corpus.PART_CHARACTERS[1])
     documents = corpus.limit(corpus.tokenize(llm.session, documents), max_tokens, 0)
-    sequences = corpus.cut_sequences(documents, context)
+    numbered = corpus.cut_numbered(documents, context)
+    sequences = [sequence for _, sequence in numbered]
     if (total := sum(map(len, sequences))) < LEAST_TOKENS:
         raise RequestError(f"text holds {total} tokens, at least {LEAST_TOKENS} are needed; give more text")
-    predicted, true = _entropies(llm.session, sequences, progress)
+    scores = _score(llm.session, sequences, progress, top=1 if by_token else 0)
+    predicted, true = _entropies(scores)
     threshold = float(llm.neg["threshold"])
+    tokens = token_confidence.collect(llm.session, scores, [number for number, _ in numbered]) if by_token else None
     return Calibration(
         model=os.path.basename(llm.path),
         threshold=threshold,
@@ -122,6 +147,8 @@ def measure(
         agreement=measure_agreement(predicted, true, threshold),
         sequences=sequences,
         predicted=predicted,
+        source=str(llm.neg["source"]),
+        tokens=tokens,
     )
 
 
@@ -129,7 +156,7 @@ def add_reference(calibration: Calibration, other: DarwinNEG, *, progress: Progr
     """Adds how another file of the same model, less quantized and with the same head, predicts on the same texts."""
     if other.neg is None:
         raise NegHeadError(f"{shown_path(other.path)}: has no NEG head; give the same head as the model's")
-    predicted, true = _entropies(other.session, calibration.sequences, progress)
+    predicted, true = _entropies(_score(other.session, calibration.sequences, progress))
     calibration.reference = os.path.basename(other.path)
     calibration.reference_agreement = measure_agreement(predicted, true, calibration.threshold)
     calibration.reference_difference = float(np.abs(predicted - calibration.predicted).mean())
@@ -147,15 +174,31 @@ def write(model: str, side_car: str | None, threshold: float, out: Path, *, forc
         neg_files.attach(model, head, out, force=force, replace=True)
 
 
-def _entropies(
-    session: Session, sequences: Sequence[tuple[int, ...]], progress: Progress
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    predicted, true = [], []
+def write_report(calibration: Calibration, texts: Sequence[Path], folder: Path, *, command: str) -> None:
+    """Writes report.md, report.json and report.svg about the tokens. command: repeats it."""
+    assert calibration.tokens is not None
+    report = {
+        "command": command,
+        "model": calibration.model,
+        "head": calibration.source,
+        "texts": [shown(path.name) for path in texts],
+        "agreement": calibration.agreement.as_dict(),
+        "figures": token_confidence.summarize(calibration.tokens),
+    }
+    token_report.write(folder, report)
+
+
+def _score(session: Session, sequences: Sequence[tuple[int, ...]], progress: Progress, top: int = 0) -> list[Scores]:
+    out = []
     total, done = sum(map(len, sequences)), 0
-    for scores in session.score(sequences, hidden=False, top=0):
-        assert scores.neg is not None
-        predicted.append(scores.neg.entropy)
-        true.append(scores.entropy)
+    for scores in session.score(sequences, hidden=False, top=top):
+        out.append(scores)
         done += len(scores.token_ids)
         progress(done, total)
-    return np.concatenate(predicted), np.concatenate(true)
+    return out
+
+
+def _entropies(scores: Sequence[Scores]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Predicted and true ones of all texts."""
+    predicted = [score.neg.entropy for score in scores if score.neg is not None]
+    return np.concatenate(predicted), np.concatenate([score.entropy for score in scores])

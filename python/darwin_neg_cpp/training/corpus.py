@@ -212,9 +212,14 @@ def check_size(documents: Sequence[Document]) -> None:
 def cut_sequences(documents: Sequence[Document], length: int) -> list[tuple[int, ...]]:
     """Cuts documents into pieces of up to `length` tokens, which are run through the model. Pieces of one token are
     dropped."""
+    return [piece for _, piece in cut_numbered(documents, length)]
+
+
+def cut_numbered(documents: Sequence[Document], length: int) -> list[tuple[int, tuple[int, ...]]]:
+    """The same, each piece after the number of its document."""
     pieces = (
-        document.tokens[begin : begin + length]
-        for document in documents
+        (number, document.tokens[begin : begin + length])
+        for number, document in enumerate(documents)
         for begin in range(0, len(document.tokens), length)
     )
-    return [piece for piece in pieces if len(piece) > 1]
+    return [(number, piece) for number, piece in pieces if len(piece) > 1]
