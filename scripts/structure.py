@@ -23,7 +23,8 @@ BASE = ("files", "checks", "results", "openai_json", "errors")  # every other ro
 # what each room may import; whatever these may import, it may too
 BELOW: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
-    "cli": ("eval", "training", "trace"),
+    "cli": ("batch", "training", "trace"),
+    "batch": ("eval",),  # what a record of a run says of the model is written in eval/
     "eval": ("__init__",),
     "training": ("__init__", "trace"),  # how well predicted and measured entropy agree is computed in trace/
     "trace": ("__init__",),
@@ -59,7 +60,8 @@ LAZY = {
     ("llm", "protocols"),
     ("server", "pretrained"),
     ("eval", "__init__"),
-}  # the last: looking up the version takes time
+    ("batch", "__init__"),
+}  # the last two: looking up the version takes time
 
 
 @dataclass(frozen=True)
