@@ -18,7 +18,9 @@ from .options import (
     add_sampling_options,
     add_thinking_options,
     check_model_options,
+    generating_options,
     load_model,
+    model_options,
     sampling_params,
 )
 
@@ -43,6 +45,12 @@ def add_parser(verbs: Any) -> None:
     add_thinking_options(parser, when="in conversations: ")
     parser.add_argument(
         "--return-neg", action="store_true", help="list the predicted entropy of every token in the answers"
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="answer on all nodes of a Ray cluster, one engine on each: HOST:PORT, or auto for one of this machine; "
+        "the model must be there under the same path",
     )
     parser.add_argument("--force", action="store_true", help="start again; the old answers are kept under a number")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
@@ -99,7 +107,16 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _open_source(args: argparse.Namespace) -> Iterator[Source]:
     from ..batch.source import LocalSource
+    from .terminal import print_note
 
+    if args.ray is not None:
+        from ..batch.cluster import Loading, open_cluster
+
+        side_car = str(args.side_car) if args.side_car else None
+        more = model_options(args, generating_options(args))
+        with open_cluster(args.ray, Loading(args.model, side_car, more), warn=print_note) as cluster:
+            yield cluster
+        return
     with load_model(args) as llm:
         yield LocalSource(llm, _side_car(args))
 
