@@ -23,7 +23,8 @@ BASE = ("files", "checks", "results", "openai_json", "errors")  # every other ro
 # what each room may import; whatever these may import, it may too
 BELOW: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
-    "cli": ("eval", "training", "trace"),
+    "cli": ("batch", "training", "trace"),
+    "batch": ("eval",),  # what a record of a run says of the model is written in eval/
     "eval": ("__init__", "confidence"),
     "training": ("__init__", "trace", "confidence"),  # trace/ computes how well predicted and measured entropy agree
     "trace": ("__init__",),
@@ -61,7 +62,8 @@ LAZY = {
     ("llm", "protocols"),
     ("server", "pretrained"),
     ("eval", "__init__"),
-}  # the last: looking up the version takes time
+    ("batch", "__init__"),
+}  # the last two: looking up the version takes time
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,8 @@ class Engine:
             "description": "scripted",
             "n_vocab": 256,
             "n_threads": 1,
+            "n_ctx": self.options["n_ctx"],
+            "n_parallel": self.options["n_parallel"],
             "bos": -1,
             "eos": -1,
             "neg": neg if self.with_neg else None,

@@ -59,6 +59,8 @@ LEAVES = {parser.prog.removeprefix("darwin-neg "): parser for parser in docs._le
         ("eval", "in_flight=1 measures one question at a time", "--in-flight 1 measures one question at a time"),
         ("eval", "ledger.jsonl: was made with different settings; choose another folder or pass force=True",
          "ledger.jsonl: was made with different settings; choose another folder or pass --force"),
+        ("batch", "a.jsonl: exists already; choose another file, or start again with force=True",
+         "a.jsonl: exists already; choose another file, or start again with --force"),
         ("bench", "out of memory; try a smaller n_ctx", "out of memory; try a smaller --n-ctx"),
         ("doctor", "json must be True", "--json must be True"),
         ("serve", "side_car must be a file, and x is none; check the path",
@@ -141,7 +143,7 @@ def test_a_flag_is_spelled_and_typed_alike_in_every_verb() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["convert", "quantize", "neg attach", "neg detach", "trace", "train-head", "calibrate", "eval"]
+    "verb", ["convert", "quantize", "neg attach", "neg detach", "trace", "train-head", "calibrate", "batch", "eval"]
 )
 def test_every_verb_that_writes_takes_out(verb: str) -> None:
     (action,) = (action for action in LEAVES[verb]._actions if "--out" in action.option_strings)

@@ -87,6 +87,7 @@ def test_an_answer_is_written_compared_stopped_and_kept(server: Server, tab: Any
     assert "gate mask" in gated and "gate off" in free and "seed 4" in gated and "seed 4" in free
 
     tab.fill("#max-tokens", "900")
+    tab.fill("#temperature", "0")
     tab.fill("#prompt", "Count from one to a thousand.")
     tab.click("#send")
     tab.locator(".answer").last.locator(".t").nth(2).wait_for()

@@ -31,6 +31,7 @@ VERBS = (
     "trace",
     "train-head",
     "calibrate",
+    "batch",
     "eval",
     "serve",
     "bench",

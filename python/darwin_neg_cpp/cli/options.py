@@ -398,6 +398,11 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
         from .. import demo_model
 
         path, side_car = map(str, demo_model.model_and_head())
+    return _load(args, path, side_car, generating_options(args))
+
+
+def generating_options(args: argparse.Namespace) -> ModelOptions:
+    """Options of a model that generates, beside those that every model has."""
     more: ModelOptions = {
         "n_ctx": args.n_ctx,
         "n_parallel": args.n_parallel,
@@ -412,7 +417,7 @@ def load_model(args: argparse.Namespace) -> DarwinNEG:
         more["prefix_cache"] = args.prefix_cache
     if getattr(args, "chat_template", None) is not None:
         more["chat_template"] = read_text(args.chat_template)
-    return _load(args, path, side_car, more)
+    return more
 
 
 def load_text_model(args: argparse.Namespace, *, n_ctx: int, n_parallel: int, model: str | None = None) -> DarwinNEG:
@@ -429,17 +434,21 @@ def _load(args: argparse.Namespace, path: str, side_car: str | None, more: Model
     if args.verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(message)s")
     with ProgressBar("loading", unit="%") as progress:
-        options: ModelOptions = {
-            "n_threads": args.n_threads,
-            "n_gpu_layers": args.n_gpu_layers,
-            "flash_attn": args.flash_attn,
-            "file_sampling": getattr(args, "file_sampling", True),
-            "use_mmap": args.use_mmap,
-            "progress": lambda fraction: progress(int(fraction * 100), 100),
-            **loading_options(args),
-            **more,
-        }
-        return DarwinNEG(path, side_car, **options)
+        more = {**more, "progress": lambda fraction: progress(int(fraction * 100), 100)}
+        return DarwinNEG(path, side_car, **model_options(args, more))
+
+
+def model_options(args: argparse.Namespace, more: ModelOptions) -> ModelOptions:
+    """All options of the model, `more` among them, as DarwinNEG takes them."""
+    return {
+        "n_threads": args.n_threads,
+        "n_gpu_layers": args.n_gpu_layers,
+        "flash_attn": args.flash_attn,
+        "file_sampling": getattr(args, "file_sampling", True),
+        "use_mmap": args.use_mmap,
+        **loading_options(args),
+        **more,
+    }
 
 
 def given_text(args: argparse.Namespace, name: str, text: str) -> str:

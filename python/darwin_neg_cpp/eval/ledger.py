@@ -10,14 +10,13 @@ import contextlib
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import OutputError, RequestError
+from ..errors import RequestError
+from ..files.appended_file import append, free_name, open_locked, read_lines, sync_folder
 from ..files.input_file import open_input, shown_path
-from ..files.output_file import remedy
 from ..protocols.answer import Answer
 from ..protocols.protocol import Protocol
 from ..protocols.sampler import Output
@@ -26,6 +25,7 @@ from .ledger_lines import FORMAT, BadLine, CallKey, Contents, Reader, WrongForma
 from .settings import Settings, find_difference
 
 NAME = "ledger.jsonl"
+WRITER = "evaluation"
 
 
 class Ledger:
@@ -48,13 +48,13 @@ class Ledger:
     def add(self, number: int, domain: str, right: int, answer: Answer) -> None:
         """Writes an answer; when it returns, the line is on the disk."""
         assert (number, answer.protocol) not in self.done
-        _append(self._file, ledger_lines.encode_answer(number, domain, right, answer))
+        append(self._file, ledger_lines.encode_answer(number, domain, right, answer))
         self.done.add((number, answer.protocol))
         self._count(answer.protocol, answer.choice == right)
 
     def add_call(self, key: CallKey, prompt_hash: str, output: Output) -> None:
         """Writes a finished call, in case its answer never comes."""
-        _append(self._file, ledger_lines.encode_call(key, prompt_hash, output))
+        append(self._file, ledger_lines.encode_call(key, prompt_hash, output))
 
     def find_call(self, key: CallKey, prompt_hash: str) -> tuple[int, Output] | None:
         """Returns a call that an earlier process finished, as (its place among those, its output)."""
@@ -83,11 +83,11 @@ def open_ledger(
         process is writing to it.
     """
     if force and path.exists():
-        with _open(path) as old, _lock(path, old):  # not while a run is writing to it
-            os.replace(path, _free_name(path))
+        with open_locked(path, WRITER):  # not while a run is writing to it
+            os.replace(path, free_name(path))
     # a JSON round trip, so that tuples compare equal to the lists that they are read back as
     settings = json.loads(json.dumps(settings))
-    with _open(path) as file, _lock(path, file):
+    with open_locked(path, WRITER) as file:
         contents, end = _read(path)
         if contents is None:
             end = 0
@@ -99,9 +99,9 @@ def open_ledger(
         file.truncate(end)
         if contents is None:
             contents = Contents(settings, names, (), ())
-            _append(file, ledger_lines.encode_header(settings, names))
-            _sync_folder(path.parent)
-        _append(file, ledger_lines.encode_session(command, {**_describe_machine(), **(machine or {})}))
+            append(file, ledger_lines.encode_header(settings, names))
+            sync_folder(path.parent)
+        append(file, ledger_lines.encode_session(command, {**_describe_machine(), **(machine or {})}))
         yield Ledger(path, file, contents)
 
 
@@ -119,7 +119,7 @@ def _read(path: Path) -> tuple[Contents | None, int]:
     end = 0
     with open_input(path, RequestError) as raw:
         size = os.fstat(raw.fileno()).st_size
-        for number, line in enumerate(_read_lines(raw), start=1):
+        for number, line in enumerate(read_lines(raw), start=1):
             if not line.endswith(b"\n"):
                 if reader is None and not ledger_lines.may_begin_ledger(line):
                     raise RequestError(f"{shown_path(path)}: is not a ledger of an evaluation; choose another folder")
@@ -143,84 +143,6 @@ def _read(path: Path) -> tuple[Contents | None, int]:
                 ) from None
             end += len(line)
     return (None, 0) if reader is None else (reader.contents(), end)
-
-
-def _read_lines(raw: BinaryIO) -> Iterator[bytes]:
-    rest = b""
-    while block := raw.read(1 << 20):
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
-            yield line + b"\n"
-    if rest:
-        yield rest
-
-
-def _append(file: BinaryIO, line: bytes) -> None:
-    file.write(line)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise OutputError(f"{shown_path(path)}: cannot be written to ({error.strerror}); {remedy(error)}") from None
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _lock(path: Path, file: BinaryIO) -> Iterator[None]:
-    """Keeps other processes out, which would do everything twice. The lock ends with the process, however that ends."""
-    try:
-        _try_lock(file)
-    except BlockingIOError:
-        raise OutputError(
-            f"{shown_path(path)}: another evaluation is writing to it; wait for it, or choose another folder"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
-    if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-        raise OutputError(f"{shown_path(path)}: was just replaced by another process; try again")
-    yield
-
-
-def _try_lock(file: BinaryIO) -> None:
-    """Raises BlockingIOError where another process has the lock, and OSError where there are no locks."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        # others cannot read what is locked there, so that it is a byte that no file has
-        at = file.seek(0, os.SEEK_CUR)
-        file.seek(1 << 62)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(*error.args) from None
-        finally:
-            file.seek(at)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _free_name(path: Path) -> Path:
-    k = 1
-    while (other := path.with_suffix(f".{k}{path.suffix}")).exists():
-        k += 1
-    return other
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _describe_machine() -> dict[str, Any]:
