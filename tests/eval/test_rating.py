@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from darwin_neg_cpp.confidence.crossfit import split_halves
 from darwin_neg_cpp.eval import report
 from darwin_neg_cpp.eval.ledger_lines import Call, Contents, Outcome
-from darwin_neg_cpp.eval.rating import LEAST, rate_signals
+from darwin_neg_cpp.eval.rating import LEAST, LEAST_OF_EACH, rate_signals
 from darwin_neg_cpp.eval.report_page import page
 from darwin_neg_cpp.eval.report_tables import tables
 from darwin_neg_cpp.eval.settings import asdict
@@ -112,16 +112,27 @@ def test_a_signal_of_votes_is_the_mean_over_the_votes_for_the_answer() -> None:
 
 
 def test_too_few_answers_and_missing_signals_give_no_figures() -> None:
-    outcomes = knowing(LEAST)
-    assert rate_signals(dict(list(outcomes.items())[1:]), 0) is None
+    outcomes = knowing(30)
+    assert rate_signals(dict(list(outcomes.items())[: LEAST - 1]), 0) is None
     found = rate_signals({**outcomes, 99: make_outcome(99, "mode 1", None, make_call(None, 1.0))}, 0)
-    assert found is not None and found["unanswered"] == 1 and found["questions"] == LEAST
+    assert found is not None and found["unanswered"] == 1 and found["questions"] == 30
     assert "margin" not in found["signals"] and "true_mean_entropy" not in found["signals"]
     # an older ledger: the mean entropy alone
-    old = {i: make_outcome(i, "mode 1", 0, make_call(0, 1.0, signals=None)) for i in range(LEAST)}
+    old = {i: make_outcome(i, "mode 1", i % 2, make_call(i % 2, 1.0, signals=None)) for i in range(LEAST)}
     found = rate_signals(old, 0)
     assert found is not None and set(found["signals"]) == {"mean_entropy", "tokens"}
-    assert found["signals"]["mean_entropy"]["auroc"] == {"value": None, "interval": None}
+    assert found["signals"]["mean_entropy"]["auroc"] == {"value": 0.5, "interval": [0.5, 0.5]}
+
+
+@pytest.mark.parametrize("right", [1, LEAST_OF_EACH - 1])
+def test_with_a_few_right_ones_or_wrong_ones_there_is_nothing_to_say(right: int) -> None:
+    """One right answer in 40 is the surest of all by chance, and every resample has it there."""
+    for flip in (0, 1):
+        few = {
+            i: make_outcome(i, "mode 1", (i >= right) ^ flip, make_call((i >= right) ^ flip, float(i)))
+            for i in range(40)
+        }
+        assert rate_signals(few, 0) is None
 
 
 class Tags(HTMLParser):

@@ -316,11 +316,26 @@ def test_all_tables_have_rows_as_wide_as_their_header() -> None:
             assert all(len(row) == len(table.header) for row in table.rows), table.title
 
 
-def test_the_committed_report_is_what_its_json_gives() -> None:
-    folder = ROOT / "docs" / "demo-eval"
+@pytest.mark.parametrize("name", ["demo-eval", "confidence/answers-demo"])
+def test_the_committed_report_is_what_its_json_gives(name: str) -> None:
+    folder = ROOT / "docs" / name
     found = json.loads((folder / "report.json").read_text("utf-8"))
     assert report.markdown(found) == (folder / "report.md").read_text("utf-8")
     assert page(found) == (folder / "report.html").read_text("utf-8")
+
+
+def test_the_figures_of_the_documentation_are_those_of_the_committed_report() -> None:
+    text = (ROOT / "docs" / "confidence.md").read_text("utf-8")
+    rated = json.loads((ROOT / "docs/confidence/answers-demo/report.json").read_text("utf-8"))["confidence"]["mode 1"]
+    auroc = {name: figures["auroc"] for name, figures in rated["signals"].items()}
+    rows = re.findall(r"^\| [^|]+ \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", text, re.MULTILINE)
+    shown = ("mean_entropy", "last_quarter_entropy", "letter_entropy", "letter_logprob", "logprob",
+             "true_mean_entropy", "true_letter_entropy")  # fmt: skip
+    expected = [(auroc[name]["value"], *auroc[name]["interval"]) for name in shown]
+    assert rows == [tuple(f"{value:.3f}" for value in row) for row in expected]
+    # "no signal is told apart from chance"
+    assert all(low < 0.5 < high for low, high in (figures["interval"] for figures in auroc.values()))
+    assert f"Of the {rated['questions']} answers that were read {rated['wrong']} are wrong" in text
 
 
 def test_the_json_is_json(tmp_path: Path) -> None:

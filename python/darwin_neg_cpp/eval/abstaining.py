@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,8 @@ from .rating import LEAST, describe_fit, uncertainty_of
 def propose_thresholds(outcomes: Mapping[int, Outcome], wanted: float, seed: int) -> dict[str, Any] | None:
     """A threshold for each signal that can be one, None with too few answers.
 
-    threshold: from all answers, None when there is none that gives the wanted accuracy even on them. held_out: what the
+    threshold: from all answers, None when there is none that gives the wanted accuracy even on
+    them, or only on fewer than LEAST of them. held_out: what the
     thresholds of the halves gave on the other halves.
     """
     answered = [outcome for outcome in outcomes.values() if outcome.choice is not None]
@@ -30,7 +30,8 @@ def propose_thresholds(outcomes: Mapping[int, Outcome], wanted: float, seed: int
             continue
         threshold = threshold_for_accuracy(known, wrong, wanted)
         found[name] = {
-            "threshold": threshold if math.isfinite(threshold) else None,
+            # the few surest may be right by luck
+            "threshold": threshold if sum(value <= threshold for value in known) >= LEAST else None,
             "held_out": describe_fit(cross_fit(known, wrong, _choose_for(wanted), seed=seed)),
         }
     if not found:

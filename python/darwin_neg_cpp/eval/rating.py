@@ -17,6 +17,7 @@ from .ledger_lines import Outcome
 from .statistics import wilson
 
 LEAST = 10  # questions; with fewer, every interval is nearly as wide as the range
+LEAST_OF_EACH = 5  # right and wrong answers; a bootstrap of fewer is too sure
 POINTS = 100  # of a curve, at most
 MARGIN, TOKENS = "margin", "tokens"
 TITLES: Mapping[str, str] = {
@@ -48,12 +49,15 @@ def uncertainty_of(outcome: Outcome, name: str) -> float | None:
 
 
 def rate_signals(outcomes: Mapping[int, Outcome], seed: int) -> dict[str, Any] | None:
-    """Figures for each signal on the questions that have an answer; None with too few of them.
+    """Figures for each signal on the questions that have an answer; None with too few of them, right or wrong.
 
     A question without an answer is wrong, as everybody can see, and needs no predictor.
     """
     answered = [outcome for outcome in outcomes.values() if outcome.choice is not None]
     if len(answered) < LEAST:
+        return None
+    right = sum(outcome.is_right for outcome in answered)
+    if min(right, len(answered) - right) < LEAST_OF_EACH:
         return None
     columns = {name: column for name in TITLES if (column := _column(answered, name)) is not None}
     wrong = np.array([not outcome.is_right for outcome in answered])

@@ -11,6 +11,7 @@ from ..protocols.signals import SIGNALS
 from .tables import Report, Table, percent
 
 SPENDING = "Accuracy against cost"
+ENOUGH = 30  # questions for a verdict: intervals of fewer are too narrow
 ABSTAINING = "Thresholds for abstaining"
 CALIBRATION = "Thresholds of mode auto"
 
@@ -66,8 +67,11 @@ def _spending_notes(spending: Mapping[str, Any]) -> list[str]:
         for point in spending["simulated"]
         if all(_is_above_zero(point[name]) for name in ("random", "margin"))
     ]
+    enough = spending["questions"] >= ENOUGH
     verdict = (
-        f"At {', '.join(better)} it is better than both controls."
+        f"Nothing can be said to be better or worse than the controls with fewer than {ENOUGH} questions."
+        if not enough
+        else f"At {', '.join(better)} it is better than both controls."
         if better
         else "At none of these costs is it shown to be better than both controls: nothing here is owed to the signal."
     )
