@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, TESTS
+import darwin_neg_cpp
+from conftest import TESTS
 from tiny_gguf import write_tiny_llama
 
 LINES = [
@@ -32,7 +33,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_USAGE_STATS_ENABLED")}
-    paths = [str(ROOT / "python"), *filter(None, [before["PYTHONPATH"]])]
+    paths = [str(Path(darwin_neg_cpp.__file__).parents[1]), *filter(None, [before["PYTHONPATH"]])]
     os.environ.update(PYTHONPATH=os.pathsep.join(paths), RAY_USAGE_STATS_ENABLED="0")
     memory = {"object_store_memory": 80 << 20, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
@@ -143,7 +144,7 @@ def test_ray_is_imported_with_its_option_alone(prompts: Path, model: Path, tmp_p
     """Here it cannot be imported at all."""
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('not here')\n")
-    paths = os.pathsep.join([str(tmp_path), str(ROOT / "python"), str(TESTS)])
+    paths = os.pathsep.join([str(tmp_path), str(Path(darwin_neg_cpp.__file__).parents[1]), str(TESTS)])
     few = tmp_path / "few.jsonl"
     few.write_text("".join(prompts.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
     words = [*CLI, str(few), "-o", str(tmp_path / "a.jsonl"), "-m", str(model), *EXACT]
