@@ -240,7 +240,7 @@ def test_wrong_arguments_are_refused_in_one_line(smol: DarwinNEG) -> None:
         smol.answer("What?", 1)  # type: ignore[call-overload]
     with pytest.raises(RequestError, match="question must be a Question or a list of them, got dict"):
         smol.answer([QUESTIONS[0], {}], 1)  # type: ignore[list-item]
-    with pytest.raises(RequestError, match="mode must be 0, 1, 2 or 3, got 4"):
+    with pytest.raises(RequestError, match="mode must be 0, 1, 2 or 3, or 'auto', got 4"):
         smol.answer(QUESTIONS[0], 4)
     with pytest.raises(RequestError, match="unknown option 'max_token'"):
         smol.answer(QUESTIONS[0], 1, max_token=3)  # type: ignore[call-overload]
