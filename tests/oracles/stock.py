@@ -10,7 +10,6 @@ from pathlib import Path
 from darwin_neg_cpp.files.cache_folder import cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "cmake"))
 TOOLS = ("llama-completion", "llama-quantize", "llama-batched-bench", "llama-bench")
 
 

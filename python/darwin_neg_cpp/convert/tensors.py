@@ -74,13 +74,18 @@ def language_tensors(checkpoint: Checkpoint, *, mtp: bool) -> dict[str, StoredTe
         name = stored.name.replace("language_model.", "").removeprefix("model.")
         if name.startswith(NOT_LANGUAGE) or (name.startswith("mtp.") and not mtp):
             continue
-        if name in out:
-            raise ModelFileError(
-                f"{shown_path(stored.path)}: {shown(stored.name)}: is the same tensor as {shown(out[name].name)}; "
-                "download the file again"
-            )
-        out[name] = stored
+        put_tensor(out, name, stored)
     return out
+
+
+def put_tensor(tensors: dict[str, StoredTensor], name: str, stored: StoredTensor) -> None:
+    """Enters a tensor under a name without prefixes. Raises ModelFileError where another one has the name."""
+    if name in tensors:
+        raise ModelFileError(
+            f"{shown_path(stored.path)}: {shown(stored.name)}: is the same tensor as {shown(tensors[name].name)}; "
+            "download the file again"
+        )
+    tensors[name] = stored
 
 
 def mtp_blocks(config: Config, names: Iterable[str]) -> int:

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 from gguf import GGMLQuantizationType as Type
 
-from ..errors import ModelFileError
-from ..files.input_file import shown, shown_path
 from ..files.safetensors_header import StoredTensor
 from .checkpoint import Checkpoint
 from .config import MAX_HEADS, MAX_LAYERS, Config
-from .tensors import Output, Piece, Taker
+from .tensors import Output, Piece, Taker, put_tensor
 
 PREFIXES = ("model.visual.", "visual.")
 SECTION = "vision_config"
@@ -61,13 +59,7 @@ def vision_tensors(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
     for stored in checkpoint.tensors.values():
         if not is_vision(stored.name):
             continue
-        name = stored.name.removeprefix("model.")
-        if name in out:
-            raise ModelFileError(
-                f"{shown_path(stored.path)}: {shown(stored.name)}: is the same tensor as {shown(out[name].name)}; "
-                "download the file again"
-            )
-        out[name] = stored
+        put_tensor(out, stored.name.removeprefix("model."), stored)
     return out
 
 

@@ -29,6 +29,17 @@ def spending_tables(report: Report) -> Iterator[Table]:
         yield _abstaining(report["abstaining"])
 
 
+COLUMNS = (
+    "",
+    "cost",
+    "ended in 1 / 2 / 3",
+    "accuracy",
+    "95 % interval",
+    "more than at random",
+    "more than by margin",
+)  # of a line of accuracy against cost, see _simulated
+
+
 def _spending(spending: Mapping[str, Any]) -> Table:
     rows: list[tuple[str, ...]] = [
         (name, f"{point['cost']:.2f}x", "–", percent(point["accuracy"]), _interval(point), "–", "–")
@@ -36,16 +47,7 @@ def _spending(spending: Mapping[str, Any]) -> Table:
         if point is not None
     ]
     rows += [_simulated("mode auto, simulated", point) for point in spending["simulated"]]
-    header = (
-        "",
-        "cost",
-        "ended in 1 / 2 / 3",
-        "accuracy",
-        "95 % interval",
-        "more than at random",
-        "more than by margin",
-    )
-    return Table(SPENDING, header, tuple(rows), tuple(_spending_notes(spending)))
+    return Table(SPENDING, COLUMNS, tuple(rows), tuple(_spending_notes(spending)))
 
 
 def _simulated(name: str, point: Mapping[str, Any]) -> tuple[str, ...]:
@@ -96,20 +98,11 @@ def _calibration(calibration: Mapping[str, Any]) -> Table:
         f"--auto-signal {calibration['signal']} --auto-first-threshold {_short(first)} "
         f"--auto-second-threshold {_short(second)}"
     )
-    header = (
-        "",
-        "cost",
-        "ended in 1 / 2 / 3",
-        "accuracy",
-        "95 % interval",
-        "more than at random",
-        "more than by margin",
-    )
     note = (
         f"For at most {calibration['wanted_cost']:g} times the cost of mode 1: {options}. The thresholds come from all "
         "questions; the figures are those of the halves that had no say in theirs."
     )
-    return Table(CALIBRATION, header, (_simulated("mode auto, held out", calibration),), (note,))
+    return Table(CALIBRATION, COLUMNS, (_simulated("mode auto, held out", calibration),), (note,))
 
 
 def _short(value: float | str) -> str:
