@@ -15,7 +15,7 @@ from darwin_neg_cpp.cli.main import VERBS, build_parser, main
 from darwin_neg_cpp.files.input_file import sha256_file
 from tiny_gguf import write_adapter
 
-LOADS = ("generate", "chat", "answer", "trace", "train-head", "calibrate", "eval", "bench")
+LOADS = ("generate", "chat", "answer", "trace", "train-head", "calibrate", "eval", "batch", "bench")
 TITLE = "devices, adapters and overrides"
 
 
