@@ -13,6 +13,11 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.n
 # what a compiler cache, where there is one, kept for one checkout serves any other: paths inside count from the build's folder
 export CCACHE_BASEDIR ?= $(CURDIR)
 export CCACHE_NOHASHDIR ?= 1
+# one name of the compiler for all builds, where none is asked for: a compiler cache tells names apart
+ifeq ($(origin CC)$(origin CXX),defaultdefault)
+export CC := cc
+export CXX := c++
+endif
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 

@@ -29,6 +29,26 @@ if(llama_error)
   message(WARNING "${llama_error}")
 endif()
 message(STATUS "llama.cpp: ${llama_dir}")
+# Compilers see the tree under one name in every build folder, whatever its key, so that a compiler cache serves all builds and
+# what a new patch leaves as it was. A link has no time of its own: objects of another tree must go.
+set(llama_link ${CMAKE_BINARY_DIR}/llama-source)
+set(linked "")
+if(IS_SYMLINK ${llama_link})
+  file(READ_SYMLINK ${llama_link} linked)
+endif()
+if(NOT linked STREQUAL llama_dir)
+  file(REMOVE ${llama_link})
+  file(CREATE_LINK ${llama_dir} ${llama_link} RESULT link_result SYMBOLIC)
+  if(link_result EQUAL 0)
+    file(GLOB_RECURSE stale ${CMAKE_BINARY_DIR}/*.o)
+    if(stale)
+      file(REMOVE ${stale})
+    endif()
+  else()
+    set(llama_link ${llama_dir})  # Windows asks for a right that few have
+  endif()
+endif()
+set(llama_dir ${llama_link})
 execute_process(
   COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/llama_source.py --key
   OUTPUT_VARIABLE DARWIN_NEG_PATCH_KEY OUTPUT_STRIP_TRAILING_WHITESPACE)
