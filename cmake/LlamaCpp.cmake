@@ -85,11 +85,21 @@ if(DARWIN_NEG_PLUGINS)
 endif()
 add_subdirectory(${llama_dir} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL)
 
+if(DARWIN_NEG_UBSAN)
+  file(READ ${PROJECT_SOURCE_DIR}/patches/touched.json touched)
+  string(REGEX MATCHALL "(src|common|ggml/src)/[^\"]+\\.cpp" touched "${touched}")
+  foreach(file ${touched})
+    string(REGEX MATCH "^(src|common|ggml/src)" folder ${file})
+    set_property(SOURCE ${llama_dir}/${file} DIRECTORY ${llama_dir}/${folder} APPEND PROPERTY COMPILE_OPTIONS ${DARWIN_NEG_UBSAN})
+  endforeach()
+endif()
+
 # Our part of libllama. llama.cpp compiles its model files in batches; ours stay separate, so that one change is one object.
 file(GLOB neg_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/cpp/neg/*.cpp)
 target_sources(llama PRIVATE ${neg_sources})
 set_source_files_properties(${neg_sources} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 target_include_directories(llama PUBLIC ${PROJECT_SOURCE_DIR}/cpp/neg)
+set_source_files_properties(${neg_sources} TARGET_DIRECTORY llama PROPERTIES COMPILE_OPTIONS "${DARWIN_NEG_UBSAN}")
 target_link_libraries(llama PRIVATE vendor-hash)
 
 # Our part of the HTTP server, where it is built

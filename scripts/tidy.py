@@ -1,13 +1,15 @@
 """Runs clang-tidy over the C++ sources, and remembers in the cache folder which of them it has found clean.
 
-A file is looked at again when it, any header of ours, llama.cpp's patched source, the configuration or clang-tidy
-has changed. `python scripts/tidy.py BUILD` with the folder of a configured build.
+A file is looked at again when it, a header of ours that it reads, llama.cpp's patched source, how it is compiled, the
+configuration or clang-tidy has changed. `python scripts/tidy.py BUILD` with the folder of a configured build.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,16 +24,42 @@ SOURCES = sorted(
     path for room in ("bindings", "engine", "neg", "server") for path in (ROOT / "cpp" / room).glob("*.cpp")
 )
 
+HEADERS: dict[str, list[Path]] = {}
+for header in sorted((ROOT / "cpp").glob("*/*.h")):
+    HEADERS.setdefault(header.name, []).append(header)
 
-def common_key(build: Path) -> bytes:
+
+def common_key() -> bytes:
     """Of what the findings in every file depend on."""
     digest = hashlib.sha256(subprocess.run(["clang-tidy", "--version"], capture_output=True, check=True).stdout)
-    for path in sorted([*(ROOT / "cpp").glob("**/*.h"), *(ROOT / "patches").iterdir(), ROOT / ".clang-tidy"]):
+    inside = [*(ROOT / "cpp" / "neg").glob("*.h"), *(ROOT / "cpp" / "server").glob("*.h")]  # read by llama.cpp's headers too
+    for path in sorted([*(ROOT / "patches").iterdir(), *inside, ROOT / ".clang-tidy", ROOT / "cmake" / "llama_pin.json"]):
         digest.update(path.name.encode() + path.read_bytes())
-    digest.update((ROOT / "cmake" / "llama_pin.json").read_bytes())
-    commands = (build / "compile_commands.json").read_bytes()  # with the folders of this checkout
-    digest.update(commands.replace(os.fsencode(ROOT), b""))
     return digest.digest()
+
+
+def commands(build: Path) -> dict[Path, str]:
+    """How each file is compiled, without the folders of this checkout."""
+    entries = json.loads((build / "compile_commands.json").read_text("utf-8"))
+    return {Path(entry["file"]): entry["command"].replace(str(ROOT), "") for entry in entries}
+
+
+def included(path: Path, found: dict[Path, bytes]) -> None:
+    """Adds the content of a file and of every header of ours that it reads, itself or through others, to `found`."""
+    found[path] = path.read_bytes()
+    for name in re.findall(rb'^#include "([^"]+)"', found[path], re.MULTILINE):
+        for header in HEADERS.get(name.decode().rsplit("/", 1)[-1], []):
+            if header not in found:
+                included(header, found)
+
+
+def key(path: Path, common: bytes, command: str) -> str:
+    digest = hashlib.sha256(common + command.encode())
+    found: dict[Path, bytes] = {}
+    included(path, found)
+    for header in sorted(found):
+        digest.update(header.relative_to(ROOT).as_posix().encode() + b"\0" + found[header] + b"\0")
+    return digest.hexdigest()
 
 
 def findings(path: Path, build: Path) -> str:
@@ -43,9 +71,9 @@ def findings(path: Path, build: Path) -> str:
 
 def main() -> int:
     build = Path(sys.argv[1])
-    folder, common = cache_root() / "tidy", common_key(build)
+    folder, common, how = cache_root() / "tidy", common_key(), commands(build)
     folder.mkdir(parents=True, exist_ok=True)
-    marks = {path: folder / hashlib.sha256(common + path.read_bytes()).hexdigest() for path in SOURCES}
+    marks = {path: folder / key(path, common, how[path]) for path in SOURCES}
     new = [path for path in SOURCES if not marks[path].exists()]
     failed = False
     with ThreadPoolExecutor(int(os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", os.cpu_count() or 1))) as pool:
