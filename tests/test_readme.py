@@ -52,7 +52,7 @@ def short(smollm2, monkeypatch):
 
     class Short(DarwinNEG):
         def __init__(self, model, neg=None, **options):
-            super().__init__(smollm2.model, n_ctx=512, n_parallel=4, **options)
+            super().__init__(smollm2.model, **{**options, "n_ctx": 2048, "n_parallel": 4})
 
         def generate(self, prompt, **options):
             return super().generate(prompt, **{**options, "max_tokens": 4})

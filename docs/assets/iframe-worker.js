@@ -6,20 +6,24 @@ if (location.protocol === "file:") {
       super();
       const frame = document.createElement("iframe");
       frame.hidden = true;
-      document.body.append(frame);
-      this.inside = frame.contentWindow;
-      // what the script posts comes out here, and not in the frame itself
-      this.inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
       this.started = new Promise((resolve) => {
-        const script = this.inside.document.createElement("script");
-        script.src = url;
-        script.onload = resolve;
-        this.inside.document.body.append(script);
+        // some browsers put an empty document into the frame a moment after it is there
+        const start = () => {
+          const inside = frame.contentWindow;
+          // what the script posts comes out here, and not in the frame itself
+          inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
+          const script = inside.document.createElement("script");
+          script.src = url;
+          script.addEventListener("load", () => resolve(inside));
+          inside.document.body.append(script);
+        };
+        frame.addEventListener("load", start, { once: true });
+        document.body.append(frame);
       });
     }
 
     postMessage(data) {
-      this.started.then(() => this.inside.dispatchEvent(new this.inside.MessageEvent("message", { data })));
+      this.started.then((inside) => inside.dispatchEvent(new inside.MessageEvent("message", { data })));
     }
   };
 }
