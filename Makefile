@@ -21,7 +21,7 @@ endif
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs site bench gpu sanitize race tidy stock browser pytest demo-head install clean
+.PHONY: demo wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo < /dev/null
@@ -156,6 +156,7 @@ docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
 
 # the documentation as a site in build/site, which can be read from the disk; it needs no build of the package
+.PHONY: site
 site: $(VENV)/.tools
 	$(PIP) install --group site
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
