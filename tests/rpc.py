@@ -116,10 +116,10 @@ class Proxy:
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             while True:
-                head = _receive(client, 9)
+                head = receive(client, 9)
                 number, size = struct.unpack("<BQ", head)
                 command = COMMANDS[number]
-                body = _receive(client, size)
+                body = receive(client, size)
                 self.counts[command] = self.counts.get(command, 0) + 1
                 what = self.watch(command)
                 if what == "cut":
@@ -127,13 +127,13 @@ class Proxy:
                 server.sendall(head + body)
                 if command in UNANSWERED:
                     continue
-                head = _receive(server, 8)
+                head = receive(server, 8)
                 (size,) = struct.unpack("<Q", head)
-                answer = head + _receive(server, size)
+                answer = head + receive(server, size)
                 if what in ("half", "silent"):
                     client.sendall(answer[: 8 + size // 2])
                     if what == "silent":
-                        _receive(client, 1)  # until it hangs up
+                        receive(client, 1)  # until it hangs up
                     return
                 client.sendall(answer)
         except OSError:
@@ -155,7 +155,7 @@ class Proxy:
         self.close()
 
 
-def _receive(sock: socket.socket, size: int) -> bytes:
+def receive(sock: socket.socket, size: int) -> bytes:
     parts = bytearray()
     while len(parts) < size:
         part = sock.recv(min(size - len(parts), 1 << 20))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import random
 import signal
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import http_server
+import rpc
 from command_line import refusal
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.server.rpc import choose_devices
@@ -82,6 +84,65 @@ def test_how_it_ends(number: int, code: int, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
 
 
+class Program:
+    """Speaks the protocol by itself, with one tensor of 4,096 bytes on the server."""
+
+    SIZE = 4096
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), 30)
+        assert self.ask("HELLO", bytes(24))[0] == 7, "version of the protocol"
+        buffer, size = struct.unpack("<QQ", self.ask("ALLOC_BUFFER", struct.pack("<IQ", 0, self.SIZE)))
+        assert size >= self.SIZE
+        (data,) = struct.unpack("<Q", self.ask("BUFFER_GET_BASE", struct.pack("<Q", buffer)))
+        n = self.SIZE // 4
+        shape = (n, 1, 1, 1, 4, self.SIZE, self.SIZE, self.SIZE)
+        self.tensor = struct.pack("<QIQ8II64xi80xQQQ64si", 1, 0, buffer, *shape, 0, 0, 0, 0, data, b"weights", 0)
+        assert len(self.tensor) == 296
+
+    def say(self, command: str, body: bytes) -> None:
+        self.socket.sendall(struct.pack("<BQ", rpc.COMMANDS.index(command), len(body)) + body)
+
+    def ask(self, command: str, body: bytes) -> bytes:
+        self.say(command, body)
+        (size,) = struct.unpack("<Q", rpc.receive(self.socket, 8))
+        return rpc.receive(self.socket, size)
+
+    def set(self, values: bytes, *, keep: bool) -> None:
+        self.say("SET_TENSOR", self.tensor + struct.pack("<BQ", keep, 0) + values)
+
+    def set_kept(self, values: bytes) -> bool:
+        """Sets them to what the server keeps under the hash of these values, if it does."""
+        number = 0xCBF29CE484222325
+        for byte in values:
+            number = (number ^ byte) * 0x100000001B3 % 2**64
+        return bool(self.ask("SET_TENSOR_HASH", self.tensor + struct.pack("<QQ", 0, number))[0])
+
+    def get(self) -> bytes:
+        return self.ask("GET_TENSOR", self.tensor + struct.pack("<QQ", 0, self.SIZE))
+
+
+def test_what_is_kept_of_a_model_is_used_only_when_it_is_whole(tmp_path: Path) -> None:
+    values, zeros = random.Random(3).randbytes(Program.SIZE), bytes(Program.SIZE)
+    with RpcServer("--cache", tmp_path) as server:
+        program = Program(server.address)
+        assert not program.set_kept(values)
+        program.set(values, keep=True)
+        program.set(zeros, keep=False)
+        assert program.get() == zeros
+        assert program.set_kept(values) and program.get() == values
+        (file,) = tmp_path.iterdir()
+        for damaged in (values[:-1], values[:-1] + bytes([values[-1] ^ 1]), b"", values + b"x"):
+            file.write_bytes(damaged)
+            program.set(zeros, keep=False)
+            assert not program.set_kept(values) and program.get() == zeros
+        program.set(values, keep=True)
+        program.set(zeros, keep=False)
+        assert program.set_kept(values) and program.get() == values
+        program.socket.close()
+
+
 def test_what_cannot_be_served_is_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, lender: RpcServer
 ) -> None:
@@ -114,4 +175,3 @@ def test_all_machines_may_listen_with_a_warning() -> None:
         code, said = server.end()
     assert code == 0 and said.count("\n") == 1
     assert "RPC has neither password nor encryption: whoever reaches 0.0.0.0:" in said
-    assert json.dumps(said).isascii()
