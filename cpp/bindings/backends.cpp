@@ -3,13 +3,18 @@
 
 #include "bindings.h"
 
+#include "errors.h"
+#include "gil.h"
 #include "log_sink.h"
+#include "rpc_servers.h"
 
 #include "ggml-backend.h"
 
 #include <pybind11/stl.h>
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #ifdef _WIN32
 #include <windows.h>
@@ -53,6 +58,39 @@ void bind_backends(py::module_ & m) {
             return ggml_backend_load(path.c_str()) != nullptr;
         },
         py::arg("path"), "Loads one backend, and says whether that worked.");
+    m.def(
+        "backend_libraries",
+        [] {
+            py::list out;
+            for (size_t i = 0; i < ggml_backend_reg_count(); ++i) {
+                out.append(lenient(library_of(ggml_backend_reg_get(i))));
+            }
+            return out;
+        },
+        "Files of the libraries that the loaded backends come from.");
+    m.def(
+        "check_rpc_servers",
+        [](std::vector<std::string> servers) {
+            const WithoutGil unlocked;
+            (void)RpcServers(std::move(servers));
+        },
+        py::arg("servers"), "Raises DarwinNegError for the first server that does not answer.");
+    m.def(
+        "run_rpc_server",
+        [](const std::string & address, const std::string & cache, size_t n_threads,
+           const std::vector<std::string> & names) {
+            const WithoutGil unlocked;
+            std::vector<ggml_backend_dev_t> devices;
+            for (const std::string & name : names) {
+                devices.push_back(ggml_backend_dev_by_name(name.c_str()));
+                if (devices.back() == nullptr) {
+                    throw RequestError("devices must be devices of this machine, got '" + name + "'");
+                }
+            }
+            run_rpc_server(address, cache, n_threads, std::move(devices));
+        },
+        py::arg("address"), py::arg("cache"), py::arg("n_threads"), py::arg("devices"),
+        "Lends devices to one program at a time. Returns only when the server could not be started.");
 }
 
 }  // namespace darwin_neg

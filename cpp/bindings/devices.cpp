@@ -55,7 +55,11 @@ void bind_devices(py::module_ & m) {
         install_log_sink();
         return devices();
     });
-    m.def("supports_gpu_offload", &llama_supports_gpu_offload);
+    // llama.cpp's own answer counts devices that other machines might lend
+    m.def("supports_gpu_offload", [] {
+        return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) != nullptr ||
+               ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU) != nullptr;
+    });
     m.def("drain_log", [] {
         py::list lines;
         for (const auto & [level, text] : drain_log()) {

@@ -5,6 +5,8 @@
 #include "gil.h"
 #include "process.h"
 
+#include "llama-devices.h"
+
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -105,6 +107,20 @@ py::dict neg_dict(const Model & model) {
     return out;
 }
 
+py::dict devices_of(const Model & model) {
+    py::list layers;
+    const int32_t n_layer = llama_model_n_layer(model.get());
+    for (int32_t il = 0; il < n_layer; ++il) {
+        layers.append(llama_model_device(model.get(), il));
+    }
+    const std::string neg = llama_model_neg_device(model.get());
+    py::dict out;
+    out["layers"] = layers;
+    out["output"] = llama_model_device(model.get(), n_layer);
+    out["neg"]    = or_none(!neg.empty(), py::str(neg));
+    return out;
+}
+
 py::dict model_info(const Engine & engine) {
     const Model & model       = engine.model();
     const llama_vocab * vocab = model.vocab();
@@ -127,6 +143,7 @@ py::dict model_info(const Engine & engine) {
     out["add_bos"]      = llama_vocab_get_add_bos(vocab);
     out["neg"] =
         or_none(model.neg().present, model.neg().present ? py::object(neg_dict(model)) : py::object(py::none()));
+    out["devices"]           = devices_of(model);
     out["chat_template"]     = or_none(engine.chat_template().available(), lenient(engine.chat_template().source()));
     out["supports_thinking"] = engine.chat_template().supports_thinking();
     return out;

@@ -2,6 +2,8 @@
 
 #include "errors.h"
 
+#include "llama-ext.h"
+
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -55,7 +57,7 @@ Drafter::Drafter(const Model & model, llama_context * target)
         params.draft.n_max            = static_cast<int32_t>(p.mtp);
         params.draft.ctx_tgt          = target;
         params.draft.ctx_dft          = context_.get();
-        params.draft.backend_sampling = p.n_gpu_layers != 0 && llama_supports_gpu_offload();
+        params.draft.backend_sampling = p.n_gpu_layers != 0 && llama_model_n_devices(model.get()) > 0;
     }
     speculative_.reset(common_speculative_init(params, llama_n_seq_max(target)));
 }

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <regex>
+#include <set>
 
 namespace darwin_neg {
 
@@ -42,6 +43,26 @@ std::vector<ggml_backend_dev_t> gpus() {
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
         if (is_gpu(ggml_backend_dev_get(i))) {
             out.push_back(ggml_backend_dev_get(i));
+        }
+    }
+    return out;
+}
+
+// What llama.cpp would choose where nothing is said: a GPU that two backends know counts once, and those that share the
+// processor's memory count where there are no others.
+std::vector<ggml_backend_dev_t> default_gpus() {
+    std::vector<ggml_backend_dev_t> out;
+    for (const auto type : {GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU}) {
+        std::set<std::string> ids;
+        for (ggml_backend_dev_t device : gpus()) {
+            ggml_backend_dev_props props = {};
+            ggml_backend_dev_get_props(device, &props);
+            if (props.type == type && (props.device_id == nullptr || ids.insert(props.device_id).second)) {
+                out.push_back(device);
+            }
+        }
+        if (!out.empty()) {
+            break;
         }
     }
     return out;
@@ -111,7 +132,7 @@ std::string text_of(const KeyValue & value) {
     return std::get<std::string>(value);
 }
 
-LoadOptions::LoadOptions(const ModelParams & params) {
+LoadOptions::LoadOptions(const ModelParams & params, const std::vector<ggml_backend_dev_t> & remote) {
     load_.n_gpu_layers = params.n_gpu_layers;
     load_.load_mtp     = params.mtp > 0;
     load_.main_gpu     = params.main_gpu;
@@ -121,7 +142,7 @@ LoadOptions::LoadOptions(const ModelParams & params) {
     } else {
         load_.load_mode = params.use_mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE;
     }
-    choose_devices(params);
+    choose_devices(params, remote);
     split_tensors(params);
     place_tensors(params);
     override_keys(params);
@@ -131,7 +152,12 @@ llama_model_params LoadOptions::get() const {
     return load_;
 }
 
-void LoadOptions::choose_devices(const ModelParams & params) {
+void LoadOptions::choose_devices(const ModelParams & params, const std::vector<ggml_backend_dev_t> & remote) {
+    if (!remote.empty() && load_.split_mode == LLAMA_SPLIT_MODE_TENSOR) {
+        throw RequestError("split_mode is 'tensor', which rpc_servers does not go with; use 'layer'");
+    }
+    // first, so that what is computed crosses the network once, and back
+    devices_ = remote;
     if (params.devices) {
         for (const auto & name : *params.devices) {
             ggml_backend_dev_t device = ggml_backend_dev_by_name(name.c_str());
@@ -144,7 +170,13 @@ void LoadOptions::choose_devices(const ModelParams & params) {
             devices_.push_back(device);
         }
     } else {
-        devices_ = gpus();
+        const auto local = remote.empty() ? gpus() : default_gpus();
+        devices_.insert(devices_.end(), local.begin(), local.end());
+    }
+    if (devices_.size() > llama_max_devices()) {
+        throw RequestError("rpc_servers and GPUs are " + std::to_string(devices_.size()) +
+                           " devices together, at most " + std::to_string(llama_max_devices()) +
+                           " can be used; name those of this machine with devices");
     }
     if (devices_.empty() && load_.split_mode == LLAMA_SPLIT_MODE_TENSOR) {
         throw RequestError("split_mode is 'tensor', which needs a GPU, and none is used; leave it out");
@@ -159,7 +191,7 @@ void LoadOptions::choose_devices(const ModelParams & params) {
     }
     devices_.push_back(nullptr);
     // where none are named, llama.cpp chooses: it knows which names are of the same device
-    load_.devices = params.devices ? devices_.data() : nullptr;
+    load_.devices = params.devices || !remote.empty() ? devices_.data() : nullptr;
 }
 
 void LoadOptions::split_tensors(const ModelParams & params) {
@@ -185,9 +217,13 @@ void LoadOptions::split_tensors(const ModelParams & params) {
 }
 
 void LoadOptions::place_tensors(const ModelParams & params) {
-    std::map<std::string, ggml_backend_buffer_type_t> types;
+    std::vector<ggml_backend_dev_t> devices(devices_.begin(), devices_.end() - 1);
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-        ggml_backend_buffer_type_t type = ggml_backend_dev_buffer_type(ggml_backend_dev_get(i));
+        devices.push_back(ggml_backend_dev_get(i));
+    }
+    std::map<std::string, ggml_backend_buffer_type_t> types;
+    for (ggml_backend_dev_t device : devices) {
+        ggml_backend_buffer_type_t type = ggml_backend_dev_buffer_type(device);
         if (type != nullptr) {
             types.emplace(ggml_backend_buft_name(type), type);
         }

@@ -11,13 +11,14 @@ namespace darwin_neg {
 // What llama_model_params points to, made from ModelParams. It must live until the model is loaded.
 class LoadOptions {
 public:
-    // Throws RequestError for a value that names nothing of this machine, or that llama.cpp would abort on.
-    explicit LoadOptions(const ModelParams & params);
+    // remote: devices of other machines, which are used before those of this one. Throws RequestError for a value that
+    // names nothing of this machine, or that llama.cpp would abort on.
+    LoadOptions(const ModelParams & params, const std::vector<ggml_backend_dev_t> & remote);
 
     llama_model_params get() const;
 
 private:
-    void choose_devices(const ModelParams & params);
+    void choose_devices(const ModelParams & params, const std::vector<ggml_backend_dev_t> & remote);
     void split_tensors(const ModelParams & params);
     void place_tensors(const ModelParams & params);
     void override_keys(const ModelParams & params);

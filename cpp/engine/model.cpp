@@ -213,7 +213,8 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     if (params_.numa) {
         init_numa(*params_.numa);
     }
-    const LoadOptions options(params_);
+    servers_ = RpcServers(params_.rpc_servers);
+    const LoadOptions options(params_, servers_.devices());
     llama_model_params load = options.get();
     if (params_.progress) {
         load.progress_callback           = on_progress;
@@ -255,6 +256,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
         neg_        = llama_model_neg_info(model_.get());
         neg_origin_ = NegOrigin::side_car;
     }
+    check_servers();
 }
 
 void Model::load(const llama_model_params & load) {
@@ -266,6 +268,7 @@ void Model::load(const llama_model_params & load) {
         throw ModelFileError(params_.model_path + ": cannot be loaded: " + e.what());
     }
     overrides.check_types();
+    check_servers();  // a load may seem to work without one
     if (!model_) {
         throw_load_error(params_.model_path, errors.lines(), !params_.kv_overrides.empty());
     }
@@ -361,6 +364,7 @@ LlamaContextPtr Model::make_context(const ContextParams & shape) const {
         throw ModelFileError(params_.model_path + ": no context of " + std::to_string(shape.n_ctx) +
                              " tokens: " + e.what());
     }
+    check_servers();
     if (!context) {
         const auto lines = errors.lines();
         throw ModelFileError(params_.model_path + ": no context of " + std::to_string(shape.n_ctx) +
@@ -383,6 +387,18 @@ LlamaContextPtr Model::make_context(const ContextParams & shape) const {
         llama_set_embeddings_nextn(context.get(), false, /*masked*/ true);
     }
     return context;
+}
+
+std::string Model::decode_error(int32_t code) const {
+    const std::string lost = servers_.lost();
+    return lost.empty() ? "llama_decode failed with code " + std::to_string(code) + "; see the log of llama.cpp" : lost;
+}
+
+void Model::check_servers() const {
+    const std::string lost = servers_.lost();
+    if (!lost.empty()) {
+        throw Error(lost);
+    }
 }
 
 std::string Model::description() const {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "rpc_servers.h"
+
 #include "llama-neg.h"
 #include "llama.h"
 
@@ -54,6 +56,7 @@ struct ModelParams {
     bool use_mlock              = false;
     std::vector<float> tensor_split;                  // proportions of the model by device; empty: by free memory
     std::optional<std::vector<std::string>> devices;  // names; not set: every GPU; empty: none
+    std::vector<std::string> rpc_servers;             // HOST:PORT of other machines that hold parts of the model
     bool offload_kqv = true;
     bool op_offload  = true;
     bool swa_full    = true;  // false: caches of sliding windows hold the window alone
@@ -109,6 +112,7 @@ struct ModelParams {
         visit("use_mlock", params.use_mlock);
         visit("tensor_split", params.tensor_split);
         visit("devices", params.devices);
+        visit("rpc_servers", params.rpc_servers);
         visit("offload_kqv", params.offload_kqv);
         visit("op_offload", params.op_offload);
         visit("swa_full", params.swa_full);
@@ -177,12 +181,19 @@ public:
     // Texts that the tokenizer always reads as one token of their own, and whether that is a control token.
     std::vector<std::pair<std::string, bool>> marker_texts() const;
 
+    // What to say of a llama_decode that returned `code`.
+    std::string decode_error(int32_t code) const;
+    // Throws Error when an RPC server that holds a part of the model is lost.
+    void check_servers() const;
+    const RpcServers & servers() const { return servers_; }
+
 private:
     void load(const llama_model_params & load);
     void load_adapters();
     void check_drafts() const;
 
     ModelParams params_;
+    RpcServers servers_;  // before the model, which lies on their devices
     LlamaModelPtr model_;
     std::vector<LlamaLoraPtr> loras_;  // after the model, which they are freed before
     const llama_vocab * vocab_ = nullptr;

@@ -17,6 +17,9 @@ namespace {
 // output.
 constexpr int32_t k_prefill_beside_generation = 128;
 
+// How long a server on another machine may still take when the engine closes.
+constexpr std::chrono::seconds k_patience{3};
+
 double seconds_between(Request::Clock::time_point from, Request::Clock::time_point to) {
     return std::chrono::duration<double>(to - from).count();
 }
@@ -83,7 +86,12 @@ Scheduler::Scheduler(const Model & model)
         stats_.drafted.resize(static_cast<size_t>(drafter_->n_max()));
         stats_.draft_accepted.resize(stats_.drafted.size());
     }
-    thread_ = std::thread([this] { run(); });
+    std::promise<void> end;
+    ended_  = end.get_future();
+    thread_ = std::thread([this, end = std::move(end)]() mutable {
+        run();
+        end.set_value();
+    });
 }
 
 Scheduler::~Scheduler() {
@@ -100,6 +108,10 @@ void Scheduler::close() {
     }
     if (!thread_.joinable()) {
         return;
+    }
+    // what another machine computes cannot be stopped; nobody wants it any more
+    if (ended_.wait_for(k_patience) != std::future_status::ready) {
+        model_.servers().disconnect();
     }
     thread_.join();
     const Lock lock(mutex_);
@@ -369,6 +381,7 @@ void Scheduler::run_on_worker(const std::function<void(PrefixCache &)> & task) {
 PrefixCache::State Scheduler::save_prefix(const std::vector<llama_token> & tokens) {
     PrefixCache::State state;
     run_on_worker([&](PrefixCache & prefixes) { state = prefixes.state_of(tokens); });
+    model_.check_servers();  // the state of one that is lost is zero
     return state;
 }
 
@@ -538,8 +551,8 @@ bool Scheduler::decode_batch() {
         return false;
     }
     distrust_placed_locked();
-    if (rc != 2) {  // 2: aborted on purpose, everything in the queue is cancelled, or the engine closes
-        fail_placed_locked("llama_decode failed with code " + std::to_string(rc) + "; see the log of llama.cpp");
+    if (rc != 2 && !closing_) {  // 2: aborted on purpose, everything in the queue is cancelled, or the engine closes
+        fail_placed_locked(model_.decode_error(rc));
     }
     return false;
 }

@@ -164,7 +164,8 @@ private:
     bool closing_ GUARDED_BY(mutex_) = false;
 
     std::atomic<bool> abort_decode_ = false;
-    Mutex close_mutex_;  // held while close() ends the thread
+    Mutex close_mutex_;                                 // held while close() ends the thread
+    std::future<void> ended_ GUARDED_BY(close_mutex_);  // of the thread
     std::thread thread_ GUARDED_BY(close_mutex_);
 };
 

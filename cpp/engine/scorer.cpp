@@ -72,7 +72,7 @@ public:
             throw_stopped();
         }
         if (rc != 0) {
-            throw Error("llama_decode failed with code " + std::to_string(rc) + "; see the log of llama.cpp");
+            throw Error(model_.decode_error(rc));
         }
         take_rows();
         batch_.clear();
@@ -223,7 +223,9 @@ void Scorer::close() {
         *stop = true;
     }
     while (!running_.empty()) {
-        ended_.wait(lock);
+        if (!ended_.wait_for(lock, std::chrono::seconds(3))) {
+            model_.servers().disconnect();  // what another machine computes cannot be stopped
+        }
     }
 }
 

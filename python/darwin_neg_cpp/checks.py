@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 
 from .errors import RequestError
@@ -16,6 +17,8 @@ MAX_FLOAT32 = 3.4028234663852886e38  # what the engine computes with
 # llama.cpp turns JSON into grammars and templates by recursion on the C stack; honest input is far flatter and smaller.
 MAX_JSON_DEPTH = 100
 MAX_JSON_SIZE = 1_000_000
+
+MAX_RPC_SERVERS = 16  # GGML_RPC_MAX_SERVERS
 
 
 def check_integer(name: str, value: object, *, low: int, high: int = MAX_INT32, hint: str = "") -> int:
@@ -99,6 +102,25 @@ def encode_all(name: str, texts: object) -> list[bytes]:
     if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, (str, Sequence)):
         raise RequestError(f"{name} must be a string or a list of strings, got {shown(texts)}")
     return [encode(name, text) for text in ([texts] if isinstance(texts, str) else texts)]
+
+
+def check_rpc_servers(name: str, value: object) -> list[str]:
+    """Addresses of RPC servers, HOST:PORT, from one or a list of them; None is an empty list."""
+    servers = [text.decode() for text in encode_all(name, value)]
+    for i, server in enumerate(servers):
+        host, _, port = server.rpartition(":")
+        # digits alone: int() would read spaces, signs and underscores too
+        valid = re.fullmatch(r"[A-Za-z0-9._-]+", host) and re.fullmatch("[0-9]{1,5}", port)
+        if not valid or not 0 < int(port) < 2**16:
+            example = "as in 192.168.1.20:50052"
+            raise RequestError(
+                f"{name} must be HOST:PORT with a name or an IPv4 address, {example}, got {shown(server)}"
+            )
+        if server in servers[:i]:
+            raise RequestError(f"{name} must be given once each, and {server} is there twice")
+    if len(servers) > MAX_RPC_SERVERS:
+        raise RequestError(f"{name} must be at most {MAX_RPC_SERVERS}, got {len(servers)}")
+    return servers
 
 
 def json_text(name: str, value: object) -> str:

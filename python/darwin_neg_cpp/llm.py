@@ -41,6 +41,9 @@ class DarwinNEG(SyncMethods, AsyncMethods):
     n_threads: 0 chooses. n_gpu_layers: -1 puts all on the GPU, if this build has one.
     devices: names of the GPUs to use (`darwin-neg doctor` lists them), [] for none. tensor_split: proportions of the
         model for each of them. split_mode: by layers, rows or ("tensor") all of it in parallel; "none": on main_gpu.
+    rpc_servers: HOST:PORT of other machines on which `darwin-neg rpc-server` runs; their devices come first, before the
+        GPUs here, and take what n_gpu_layers and tensor_split give them (docs/scale.md). They see text and weights, and
+        nothing is encrypted. While one is lost, requests end with an error that names it.
     type_k, type_v: types of the KV cache, "f16", "q8_0" ... offload_kqv: keep it on the GPU. swa_full: False keeps of
         sliding-window layers the window alone. op_offload: let the GPU compute with weights that lie on the CPU.
     override_tensor: where tensors go, {pattern of names: buffer type}, as {"exps": "CPU"}. n_cpu_moe: layers whose
@@ -57,7 +60,8 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         parameters is as the model file says (`general.sampling.*`, see sampling_defaults); False: as llama.cpp has it.
     progress: called with 0..1 while loading; False stops it.
 
-    Safe to use from several threads. Errors: ModelFileError, NegHeadError, RequestError.
+    Safe to use from several threads. Errors: ModelFileError, NegHeadError, RequestError, and DarwinNegError for an RPC
+    server that does not answer.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         split_mode: SplitMode = "layer",
         tensor_split: Sequence[float] | None = None,
         devices: Sequence[str] | None = None,
+        rpc_servers: Sequence[str] | None = None,
         flash_attn: Literal["auto", "on", "off"] = "auto",
         type_k: str = "f16",
         type_v: str = "f16",
@@ -123,6 +128,7 @@ class DarwinNEG(SyncMethods, AsyncMethods):
             split_mode=split_mode,
             tensor_split=tensor_split,
             devices=devices,
+            rpc_servers=rpc_servers,
             flash_attn=flash_attn,
             type_k=type_k,
             type_v=type_v,

@@ -62,6 +62,8 @@ LEAVES = {parser.prog.removeprefix("darwin-neg "): parser for parser in docs._le
         ("batch", "a.jsonl: exists already; choose another file, or start again with force=True",
          "a.jsonl: exists already; choose another file, or start again with --force"),
         ("bench", "out of memory; try a smaller n_ctx", "out of memory; try a smaller --n-ctx"),
+        ("rpc-server", "devices must be named once each, and at least one",
+         "--device must be named once each, and at least one"),
         ("doctor", "json must be True", "--json must be True"),
         ("serve", "side_car must be a file, and x is none; check the path",
          "--side-car must be a file, and x is none; check the path"),

@@ -48,6 +48,8 @@ def test_the_options_reach_the_engine(fake: type[fake_core.Engine], tiny_llama: 
         "-mg",
         "1",
         "-nkvo",
+        "--rpc",
+        "a:1,b:2",
     ]
     words += ["--no-op-offload", "--no-swa-full", "--rope-scaling", "yarn", "--rope-freq-base", "1e4", "--mlock"]
     words += ["--rope-freq-scale", "0.5", "--yarn-orig-ctx", "64", "--yarn-ext-factor", "1", "--yarn-attn-factor", "2"]
@@ -68,6 +70,7 @@ def test_the_options_reach_the_engine(fake: type[fake_core.Engine], tiny_llama: 
         "tensor_split": [3.0, 1.0],
         "split_mode": "row",
         "main_gpu": 1,
+        "rpc_servers": ["a:1", "b:2"],
     }
     expected |= {"offload_kqv": False, "op_offload": False, "swa_full": False, "rope_scaling_type": "yarn"}
     expected |= {"rope_freq_base": 10_000.0, "rope_freq_scale": 0.5, "yarn_orig_ctx": 64, "yarn_ext_factor": 1.0}
@@ -111,6 +114,7 @@ def test_the_options_reach_the_engine(fake: type[fake_core.Engine], tiny_llama: 
         ("--rope-freq-base 0.5", "--rope-freq-base must be at least 1, or 0"),
         ("--rope-freq-scale inf", "--rope-freq-scale must be a finite number"),
         ("--yarn-beta-slow -2", "--yarn-beta-slow must be at least -1"),
+        ("--rpc here", "--rpc must be HOST:PORT"),
         ("-ncmoe -1", "--n-cpu-moe must be between 0"),
         ("-mg -1", "--main-gpu must be between 0"),
     ],

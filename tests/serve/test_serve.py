@@ -39,12 +39,15 @@ def value_of(arguments: list[str], flag: str) -> str:
     return arguments[arguments.index(flag) + 1]
 
 
-def test_options_reach_the_server(asked: list[list[str]], server_models: http_server.Models, tmp_path: Path) -> None:
+def test_options_reach_the_server(
+    asked: list[list[str]], server_models: http_server.Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = tmp_path / "keys"
     keys.write_text("a\n")
     words = ["serve", "-m", str(server_models.base), "--side-car", str(server_models.side_car), "--neg", "off"]
     words += ["--neg-threshold", "0.5", "--neg-top-k", "7", "--temp-scale", "--host", "localhost", "--port", "0"]
     words += ["--api-key-file", str(keys), "-c", "512", "--n-parallel", "2", "-t", "1", "-ngl", "0", "--mtp", "2"]
+    monkeypatch.setattr(process, "check_rpc_servers_answer", lambda servers: None)
     words += ["--rpc", "a:1,b:2", "--max-queue", "5", "--lora", str(keys), "--", "--no-ui", "-fa", "off"]
     assert main(words) == 0
     (given,) = asked

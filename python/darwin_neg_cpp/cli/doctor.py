@@ -68,7 +68,7 @@ def examine() -> dict[str, Any]:
         return out
     out["build"] = _core.build_info()
     out["devices"] = _core.devices()
-    out["plugins"] = backends.examine(out["devices"], out["build"])
+    out["plugins"] = backends.examine(out["devices"], _core.backend_libraries(), out["build"])
     out["gpu_offload"] = _core.supports_gpu_offload()
     return out
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 # what is passed on only where it was given, so that the library's own defaults hold
 PASSED_ON = (
-    "main_gpu", "split_mode", "tensor_split", "devices", "use_mlock", "offload_kqv", "op_offload", "swa_full",
-    "rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast",
-    "yarn_beta_slow", "yarn_orig_ctx", "lora", "override_tensor", "n_cpu_moe", "kv_overrides", "numa",
+    "main_gpu", "split_mode", "tensor_split", "devices", "rpc_servers", "use_mlock", "offload_kqv", "op_offload",
+    "swa_full", "rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor",
+    "yarn_beta_fast", "yarn_beta_slow", "yarn_orig_ctx", "lora", "override_tensor", "n_cpu_moe", "kv_overrides", "numa",
 )  # fmt: skip
 NO_EFFECT = ("use_mlock", "numa")  # on what the model answers
 
@@ -57,7 +57,14 @@ def add_loading_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_devices(group: Any) -> None:
     group.add_argument(
-        "-dev", "--device", dest="devices", type=_names, metavar="NAME,NAME", help="GPUs to use, none for the CPU alone"
+        "-dev", "--device", dest="devices", type=names, metavar="NAME,NAME", help="GPUs to use, none for the CPU alone"
+    )
+    group.add_argument(
+        "--rpc",
+        dest="rpc_servers",
+        type=names,
+        metavar="HOST:PORT,..",
+        help="other machines that hold parts of the model",
     )
     group.add_argument(
         "-sm",
@@ -66,7 +73,11 @@ def _add_devices(group: Any) -> None:
         help="how to split the model over GPUs (default layer)",
     )
     group.add_argument(
-        "-ts", "--tensor-split", type=_numbers, metavar="N,N", help="proportions of the model by GPU, as in 3,1"
+        "-ts",
+        "--tensor-split",
+        type=_numbers,
+        metavar="N,N",
+        help="proportions of the model by GPU or RPC server, as in 3,1",
     )
     group.add_argument("-mg", "--main-gpu", type=int, metavar="N", help="the GPU of split mode none (default 0)")
     group.add_argument(
@@ -142,7 +153,7 @@ def settings_that_answers_depend_on(args: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _names(text: str) -> list[str]:
+def names(text: str) -> list[str]:
     return text.split(",")
 
 

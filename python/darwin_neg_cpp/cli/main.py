@@ -34,6 +34,7 @@ VERBS = (
     "batch",
     "eval",
     "serve",
+    "rpc-server",
     "bench",
     "doctor",
 )

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import RequestError
+from .loading_options import names
 from .options import add_threads_option
 
 
@@ -36,14 +37,16 @@ def add_parser(verbs: Any) -> None:
     group.add_argument(
         "-ngl", "--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1 for all (default)"
     )
-    group.add_argument("--rpc", metavar="HOST:PORT,..", help="other machines that hold parts of the model")
+    group.add_argument(
+        "--rpc", type=names, default=(), metavar="HOST:PORT,..", help="other machines that hold parts of the model"
+    )
     _add_neg_options(parser.add_argument_group("gate", "Where a request says nothing of its own."))
     _add_server_options(parser.add_argument_group("server"))
     parser.add_argument(
         "--raw", action="store_true", help="hand everything that follows to llama-server, and nothing else"
     )
     parser.add_argument("name", nargs="?", metavar="FILE|REPO", help="the model, in place of --model")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, arguments={"rpc_servers": "rpc"})
 
 
 def _add_neg_options(group: Any) -> None:
@@ -107,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         mtp=args.mtp,
         mmproj=args.mmproj,
         lora=args.lora,
-        rpc=args.rpc.split(",") if args.rpc else (),
+        rpc=args.rpc,
         max_queue=args.max_queue,
         open_page=args.open,
         options=options,

@@ -70,17 +70,18 @@ def why_not(path: Path) -> str:
     return f"{path.name} finds no device that it can use"
 
 
-def examine(devices: list[dict[str, Any]], build: dict[str, str]) -> list[dict[str, Any]]:
+def examine(devices: list[dict[str, Any]], libraries: list[str], build: dict[str, str]) -> list[dict[str, Any]]:
     """Every plug-in that is installed: its name, whether it is loaded, and why not.
 
-    devices, build: of _core. Empty for a build for one machine without packages for GPUs.
+    devices, libraries of the backends, build: of _core. Empty for a build for one machine without packages for GPUs.
     """
     loaded = {Path(device["library"]).resolve() for device in devices if device["library"]}
+    registered = {Path(library).resolve() for library in libraries if library}  # that of RPC has no devices
     found = []
     scores = {path: _score(path) for path in sorted(FOLDER.glob("*ggml-*")) if _is_plugin(path)}
     for path, score in scores.items():
         name = path.stem.removeprefix("lib").removeprefix("ggml-")
-        is_loaded = path.resolve() in loaded
+        is_loaded = path.resolve() in registered
         reason = ""
         if not is_loaded and isinstance(score, str):
             reason = score

@@ -13,7 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from ..checks import MAX_INT32, check_choice, check_flag, check_integer, check_number, check_text, shown
+from ..checks import (
+    MAX_INT32,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_rpc_servers,
+    check_text,
+    shown,
+)
 from ..errors import ModelFileError, RequestError
 from ..files.input_file import open_input, shown_path
 
@@ -49,6 +58,7 @@ class ModelOptions(TypedDict, total=False):
     split_mode: SplitMode
     tensor_split: Sequence[float] | None
     devices: Sequence[str] | None
+    rpc_servers: Sequence[str] | None
     flash_attn: Literal["auto", "on", "off"]
     type_k: str
     type_v: str
@@ -83,7 +93,7 @@ class ModelOptions(TypedDict, total=False):
 WITHOUT_EFFECT_ON_STATES = {
     *("n_ctx", "n_parallel", "prefix_cache", "prefix_cache_bytes", "n_batch", "n_ubatch", "n_threads"),
     *("n_threads_batch", "n_gpu_layers", "main_gpu", "split_mode", "tensor_split", "devices", "use_mmap", "use_mlock"),
-    *("mtp", "draft", "draft_max", "mtp_max_parallel"),
+    *("rpc_servers", "mtp", "draft", "draft_max", "mtp_max_parallel"),
     *("offload_kqv", "op_offload", "override_tensor", "n_cpu_moe", "numa"),
 }
 
@@ -239,6 +249,7 @@ CHECKS: dict[str, Callable[[str, Any], object]] = {
     "split_mode": partial(check_choice, choices=("none", "layer", "row", "tensor")),
     "tensor_split": _check_split,
     "devices": _check_devices,
+    "rpc_servers": check_rpc_servers,
     "flash_attn": check_text,
     "type_k": check_text,
     "type_v": check_text,

@@ -6,10 +6,21 @@ import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..errors import DarwinNegError
 
 CHILD = str(Path(__file__).with_name("child.py"))
+
+
+def core() -> Any:
+    """The compiled engine's module, which loads the backends of ggml."""
+    return import_module(f"{__name__.partition('.')[0]}._core")
+
+
+def check_rpc_servers_answer(servers: Sequence[str]) -> None:
+    """Raises DarwinNegError for one that does not answer, which the server would say among many lines."""
+    core().check_rpc_servers(servers)
 
 
 def run_llama_server(arguments: Sequence[str]) -> int:
@@ -17,7 +28,7 @@ def run_llama_server(arguments: Sequence[str]) -> int:
     # its router starts a server for each model: the program that runs here, which is Python, with this before the rest
     os.environ["LLAMA_APP_CMD"] = CHILD
     package = __name__.partition(".")[0]
-    import_module(f"{package}._core")  # loads the backends that suit this machine, for the server too
+    core()  # loads the backends that suit this machine, for the server too
     try:
         module = import_module(package)._server
     except AttributeError as error:

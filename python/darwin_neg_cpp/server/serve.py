@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..checks import check_integer
+from ..checks import check_integer, check_rpc_servers
 from ..errors import ModelFileError, RequestError
 from ..files.input_file import shown_path
 from ..files.usable_cpus import usable_cpus
@@ -88,6 +88,9 @@ def serve(
         if file is not None and not os.path.isfile(file):
             raise RequestError(f"{name} must be a file, and {shown_path(os.fspath(file))} is none; check the path")
     port = check_port(host, port)
+    servers = check_rpc_servers("rpc", rpc)
+    if servers:
+        process.check_rpc_servers_answer(servers)
     check_programs(options)
     if is_public(host) and not (api_key or api_key_file or has_key(options)):
         logger.warning(
@@ -107,7 +110,7 @@ def serve(
         ("--api-key-file", api_key_file),
         ("--mmproj", mmproj),
         ("--max-queue", max_queue),
-        ("--rpc", ",".join(rpc) or None),
+        ("--rpc", ",".join(servers) or None),
         ("-ngl", n_gpu_layers if n_gpu_layers >= 0 else None),
         *(("--lora", adapter) for adapter in lora),
     ]
