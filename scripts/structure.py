@@ -23,7 +23,8 @@ BASE = ("files", "checks", "results", "openai_json", "errors")  # every other ro
 # what each room may import; whatever these may import, it may too
 BELOW: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
-    "cli": ("batch", "training", "trace"),
+    "cli": ("cluster", "trace"),
+    "cluster": ("batch", "training"),  # spreads what these and eval/ do over machines; they do not know of it
     "batch": ("eval",),  # what a record of a run says of the model is written in eval/
     "eval": ("__init__", "confidence"),
     "training": ("__init__", "trace", "confidence"),  # trace/ computes how well predicted and measured entropy agree
@@ -63,7 +64,8 @@ LAZY = {
     ("server", "pretrained"),
     ("eval", "__init__"),
     ("batch", "__init__"),
-}  # the last two: looking up the version takes time
+    ("cluster", "__init__"),
+}  # the last three: looking up the version takes time
 
 
 @dataclass(frozen=True)

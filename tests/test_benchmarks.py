@@ -38,6 +38,8 @@ from tiny_hybrid import write_tiny_hybrid
         ("attach.py", ["--gigabytes", "0.05", "--rounds", "1"], r"neg attach / cp \+ fsync: [\d.]+"),
         ("busy.py", ["--busy", "1", "--rounds", "1", "--seconds", "1"],
          r"1 busy: this package's waiting: [\d.]+ tokens/s"),
+        ("cluster.py", ["--tiny", "--rounds", "1", "--prompts", "4", "--tokens", "4", "--cheap", "20"],
+         r"2 workers of 1 thread / 1 worker of 2 threads: [\d.]+\n(.*\n)*driver, 20 answers .* ms busy"),
         # on the CPU it shows nothing about a GPU, but that the one command for it works
         ("gpu.py", ["--device", "CPU"], r"gate +248320 tokens, with ties: 0 of 8 rows wrong"),
     ],

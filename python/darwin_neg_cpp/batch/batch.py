@@ -56,9 +56,10 @@ def batch(
 ) -> Summary:
     """Answers every line of a file of prompts, or resumes that; see docs/batch.md for the two files.
 
-    llm: a DarwinNEG, or a Cluster. prompts: a path, or what read_requests has made of one; params, chat and return_neg
-        are for the first alone, and for lines that do not say otherwise. side_car: the file of the model's head, if it
-        is not in the model file. name: of what the requests come from, for errors; inputs: its files.
+    llm: a DarwinNEG, or a cluster.batch.ClusterSource. prompts: a path, or what read_requests has made of one; params,
+        chat and return_neg are for the first alone, and for lines that do not say otherwise. side_car: the file of the
+        model's head, if it is not in the model file. name: of what the requests come from, for errors; inputs: its
+        files.
     engine: options of the model that change its output, for the record.
     force: start again; the old file is kept under a number. hashing: called with (bytes so far, bytes in total).
 

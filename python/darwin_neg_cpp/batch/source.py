@@ -21,7 +21,7 @@ READY = 2  # lines that wait in the engine, so that no place in it is ever free
 
 
 class Source(Protocol):
-    """What answers: a LocalSource, or cluster.Cluster."""
+    """What answers: a LocalSource, or cluster.batch.ClusterSource."""
 
     @property
     def note(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..files.input_file import sha256_file, shown_path
 from ..files.progress import ProgressBar
 from . import options
+from .cluster_options import add_ray_option, connect_cluster
 from .loading_options import settings_that_answers_depend_on
 from .options import (
     add_chat_template_option,
@@ -20,7 +21,6 @@ from .options import (
     check_model_options,
     generating_options,
     load_model,
-    model_options,
     sampling_params,
 )
 
@@ -46,12 +46,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--return-neg", action="store_true", help="list the predicted entropy of every token in the answers"
     )
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="answer on all nodes of a Ray cluster, one engine on each: HOST:PORT, or auto for one of this machine; "
-        "the model must be there under the same path",
-    )
+    add_ray_option(parser, what="answer")
     parser.add_argument("--force", action="store_true", help="start again; the old answers are kept under a number")
     parser.add_argument("-q", "--quiet", action="store_true", help="no closing line")
     add_chat_template_option(parser)
@@ -107,15 +102,12 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _open_source(args: argparse.Namespace) -> Iterator[Source]:
     from ..batch.source import LocalSource
-    from .terminal import print_note
 
     if args.ray is not None:
-        from ..batch.cluster import Loading, open_cluster
+        from ..cluster.batch import ClusterSource, look
 
-        side_car = str(args.side_car) if args.side_car else None
-        more = model_options(args, generating_options(args))
-        with open_cluster(args.ray, Loading(args.model, side_car, more), warn=print_note) as cluster:
-            yield cluster
+        with connect_cluster(args, generating_options(args), look) as cluster:
+            yield ClusterSource(cluster)
         return
     with load_model(args) as llm:
         yield LocalSource(llm, _side_car(args))

@@ -18,13 +18,16 @@ from ..files.input_file import sha256_file, shown_path
 from ..files.progress import ProgressBar
 from ..protocols.modes import AUTO, MODES, Mode
 from .answer import add_mode_options, mode_config, read_mode
+from .cluster_options import add_ray_option, check_ray_option, connect_cluster
 from .loading_options import settings_that_answers_depend_on
 from .options import (
     add_chat_template_option,
     add_json_option,
     add_model_options,
     check_model_options,
+    generating_options,
     load_repeatable_model,
+    set_repeatable,
     without_folder,
 )
 from .server_options import add_server_options, connect, without_key
@@ -112,6 +115,7 @@ def add_parser(verbs: Any) -> None:
     add_chat_template_option(parser)
     add_model_options(parser)
     add_server_options(parser, what="ask")
+    add_ray_option(parser, what="ask the model")
     add_mode_options(parser)
     parser.set_defaults(run=run)
 
@@ -128,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     for flag, value in (("--wanted-accuracy", args.wanted_accuracy), ("--calibrate-auto", args.auto_cost)):
         if value is not None:
             raise RequestError(f"{flag} needs --report-only: it reads what an evaluation has found")
+    check_ray_option(args)
     check_model_options(args)
     modes = _modes(args.modes)
     config = mode_config(args)
@@ -153,11 +158,11 @@ def run(args: argparse.Namespace) -> int:
                 limit=args.limit,
                 in_flight=args.in_flight,
                 engine={} if args.servers else _engine(args),
-                machine={} if args.servers else {"devices": _devices()},
+                machine={} if args.servers or args.ray else {"devices": _devices()},
                 command=_command(args),
                 force=args.force,
                 hashing=hashing,
-                progress=lambda done, total, right: bar(done, total, _accuracies(right)),
+                progress=lambda done, total, right: bar(done, total, _note(source, right)),
             )
         except KeyboardInterrupt:
             bar.close()
@@ -177,6 +182,14 @@ def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
             raise RequestError("--true-entropy needs the model in this process: servers tell no true entropies")
         with connect(args) as remote:
             yield remote, remote.name
+        return
+    if args.ray is not None:
+        from ..cluster.evaluation import ClusterModel, Look
+
+        set_repeatable(args)
+        with connect_cluster(args, generating_options(args), Look(args.true_entropy)) as cluster:
+            model = ClusterModel(cluster, true_entropy=args.true_entropy)
+            yield model, model.name
         return
     side_car = args.side_car
     if args.demo:
@@ -231,6 +244,11 @@ def _devices() -> str:
 def _command(args: argparse.Namespace) -> str:
     """Returns the command line for the report: files without their folders."""
     return shlex.join(["darwin-neg", *map(without_folder, without_key(args.argv))])
+
+
+def _note(source: Source, right: dict[str, tuple[int, int]]) -> str:
+    """What to show beside the progress: of a cluster also how many nodes there are."""
+    return ", ".join(filter(None, (_accuracies(right), getattr(source, "note", ""))))
 
 
 def _accuracies(right: dict[str, tuple[int, int]]) -> str:

@@ -383,11 +383,16 @@ def check_model_options(args: argparse.Namespace) -> None:
 
 
 def load_repeatable_model(args: argparse.Namespace) -> DarwinNEG:
-    """Loads the model for questions: with one sequence at a time each answer depends on its prompt alone, so that a run
-    can be repeated exactly. What is kept of other prompts would change the rounding."""
+    """Loads the model for questions."""
+    set_repeatable(args)
+    return load_model(args)
+
+
+def set_repeatable(args: argparse.Namespace) -> None:
+    """With one sequence at a time each answer depends on its prompt alone, so that a run can be repeated exactly. What
+    is kept of other prompts would change the rounding."""
     if args.n_parallel == 1:
         args.prefix_cache = 0
-    return load_model(args)
 
 
 def load_model(args: argparse.Namespace) -> DarwinNEG:
@@ -422,9 +427,13 @@ def generating_options(args: argparse.Namespace) -> ModelOptions:
 
 def load_text_model(args: argparse.Namespace, *, n_ctx: int, n_parallel: int, model: str | None = None) -> DarwinNEG:
     """Loads the model that the options of add_text_model_options name, or `model` with the same settings."""
-    # nothing is kept of other texts, so that an interrupted run draws and sees the same as an undisturbed one
-    more: ModelOptions = {"n_ctx": n_ctx, "n_parallel": n_parallel, "prefix_cache": 0}
-    return _load(args, model or args.model, getattr(args, "side_car", None), more)
+    return _load(args, model or args.model, getattr(args, "side_car", None), text_options(n_ctx, n_parallel))
+
+
+def text_options(n_ctx: int, n_parallel: int) -> ModelOptions:
+    """Options of a model that is given texts: nothing is kept of other texts, so that an interrupted run draws and sees
+    the same as an undisturbed one."""
+    return {"n_ctx": n_ctx, "n_parallel": n_parallel, "prefix_cache": 0}
 
 
 def _load(args: argparse.Namespace, path: str, side_car: str | None, more: ModelOptions) -> DarwinNEG:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files.input_file import shown_path
 from ..files.progress import step_bars
-from .options import add_force_option, add_text_model_options, load_text_model
+from .cluster_options import add_ray_option, connect_cluster
+from .options import add_force_option, add_text_model_options, load_text_model, text_options
 from .server_options import add_server_options, connect
 from .text_command import command_with_texts
+
+if TYPE_CHECKING:
+    from ..cluster.nodes import Cluster
+    from ..llm import DarwinNEG, ModelOptions
+    from ..training.capture import Scorer
 
 
 def add_parser(verbs: Any) -> None:
@@ -27,6 +34,7 @@ def add_parser(verbs: Any) -> None:
     )
     add_text_model_options(parser, side_car=False)
     add_server_options(parser, what="ask for generated texts", instead=False)
+    add_ray_option(parser, what="run the texts through the model")
     parser.add_argument(
         "--text",
         nargs="+",
@@ -131,14 +139,18 @@ def run(args: argparse.Namespace) -> int:
     if args.servers and not args.own_texts:
         raise RequestError("--server generates texts, and none are asked for; pass --self-generate N, or leave it out")
     train.check(settings, args.model)
+    n_ctx, n_parallel = max(args.context, 1024), 8
     with (
-        load_text_model(args, n_ctx=max(args.context, 1024), n_parallel=8) as llm,
+        _open_cluster(args, text_options(n_ctx, n_parallel)) as cluster,
+        load_text_model(args, n_ctx=n_ctx, n_parallel=n_parallel) as llm,
         connect(args) if args.servers else contextlib.nullcontext() as remote,
         step_bars({"train": " epochs"}) as progress,
     ):
         if remote is not None:
             remote.check_runs(llm.path, llm.info, llm.neg)
-        result = train.run(llm, settings, command=command_with_texts(args), progress=progress, writer=remote)
+        scorer = None if cluster is None else _scorer(cluster, llm)
+        command = command_with_texts(args)
+        result = train.run(llm, settings, command=command, progress=progress, writer=remote, scorer=scorer)
     if result["training"]["interrupted"]:
         epoch = result["training"]["best_epoch"] + 1
         print(f"darwin-neg: interrupted; the best head so far, of epoch {epoch}, is written", file=sys.stderr)
@@ -150,3 +162,17 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"report: {shown_path(name_outputs(settings.out).markdown)}")
     return 0
+
+
+def _open_cluster(args: argparse.Namespace, more: ModelOptions) -> AbstractContextManager[Cluster | None]:
+    if args.ray is None:
+        return contextlib.nullcontext()
+    from ..cluster.capture import look
+
+    return connect_cluster(args, more, look)
+
+
+def _scorer(cluster: Cluster, llm: DarwinNEG) -> Scorer:
+    from ..cluster.capture import ClusterScorer
+
+    return ClusterScorer(cluster, llm)

@@ -48,8 +48,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answers the questions under each mode, or resumes that, and writes ledger and report to `folder`.
 
-    llm: a DarwinNEG, or a RemoteEngine for a model on servers. side_car: the file of the model's head, if it is not in
-        the model file. controls: also run plain self-consistency for modes 2 and 3. early_stop: see protocols.
+    llm: a DarwinNEG, a RemoteEngine for a model on servers, or a cluster.evaluation.ClusterModel. side_car: the file of
+        the model's head, if it is not in the model file. controls: also run plain self-consistency for modes 2 and 3.
+        early_stop: see protocols.
     limit: evaluate only the first N questions. in_flight: number of questions worked on at once.
     true_entropy: also record true entropies, of a DarwinNEG; a source of your own does what it was made to do.
     engine: options of the model that change its output. machine: what does not. Both are only written to the ledger.
@@ -71,7 +72,11 @@ def evaluate(
     in_flight = None if in_flight is None else check_integer("in_flight", in_flight, low=1)
     items = data.items[:limit]
     run.check_fits(source, items, chosen, config)
-    in_flight = in_flight or plans.choose_in_flight(chosen, source.info["n_parallel"])
+
+    def choose_in_flight() -> int:
+        """Nodes and servers come and go."""
+        return in_flight or plans.choose_in_flight(chosen, source.info["n_parallel"])
+
     model, names = source.describe_model(progress=hashing)
     the_settings = settings.describe_run(
         model,
@@ -87,7 +92,7 @@ def evaluate(
         the_settings,
         settings.describe_files(names, data),
         command=command,
-        machine={**(machine or {}), **source.describe_machine(), "in_flight": in_flight},
+        machine={**(machine or {}), **source.describe_machine(), "in_flight": choose_in_flight()},
         force=force,
     ) as opened:
         run.run(
@@ -97,7 +102,7 @@ def evaluate(
             config,
             opened,
             early_stop=early_stop,
-            in_flight=in_flight,
+            in_flight=choose_in_flight,
             progress=progress,
         )
     return make_report(folder)

@@ -28,7 +28,7 @@ def run(
     ledger: Ledger,
     *,
     early_stop: bool = True,
-    in_flight: int = 1,
+    in_flight: int | Callable[[], int] = 1,
     progress: Progress = lambda _done, _total, _right: None,
 ) -> None:
     """Answers what the ledger lacks, using the calls that it already holds.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """What answers: a LocalModel, or remote.engine.RemoteEngine."""
+    """What answers: a LocalModel, remote.engine.RemoteEngine, or cluster.evaluation.ClusterModel."""
 
     @property
     def title(self) -> str:

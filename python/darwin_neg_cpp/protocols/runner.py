@@ -342,27 +342,34 @@ def run(
     config: ModeConfig,
     *,
     early_stop: bool = True,
-    in_flight: int = 1,
+    in_flight: int | Callable[[], int] = 1,
     watch: Watch | None = None,
 ) -> Generator[tuple[object, Answer], None, None]:
     """Yields (key, answer) of each task as it is settled; works on `in_flight` tasks at a time.
 
-    Leaving the loop cancels what runs and closes the sampler.
+    Leaving the loop cancels what runs and closes the sampler. in_flight: a function where that may change meanwhile.
     tasks: taken one by one, as places become free. watch: called with a task's key and each candidate that has ended.
     """
-    check_integer("in_flight", in_flight, low=1)
-    return _settle(sampler, tasks, config, early_stop, in_flight, watch)
+    if callable(in_flight):
+        return _settle(sampler, tasks, config, early_stop, in_flight, watch)
+    places = check_integer("in_flight", in_flight, low=1)
+    return _settle(sampler, tasks, config, early_stop, lambda: places, watch)
 
 
 def _settle(
-    sampler: Sampler, tasks: Iterable[Task], config: ModeConfig, early_stop: bool, in_flight: int, watch: Watch | None
+    sampler: Sampler,
+    tasks: Iterable[Task],
+    config: ModeConfig,
+    early_stop: bool,
+    in_flight: Callable[[], int],
+    watch: Watch | None,
 ) -> Generator[tuple[object, Answer], None, None]:
     waiting = iter(tasks)
     runs: dict[int, _Run] = {}  # by handle
     active = 0
     try:
         while True:
-            while active < in_flight and (task := next(waiting, None)) is not None:
+            while active < in_flight() and (task := next(waiting, None)) is not None:
                 run = _Run(task, config, sampler, early_stop)
                 runs.update((handle, run) for handle in run.handles)
                 active += 1

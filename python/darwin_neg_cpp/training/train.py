@@ -19,7 +19,7 @@ from ..files.progress import StepProgress
 from ..neg.head import MAX_REDUCED, NegHead
 from ..trace.agreement import find_threshold, measure_agreement
 from . import corpus, outputs, work_folder
-from .capture import Captured, capture
+from .capture import Captured, Scorer, capture
 from .corpus import SPLITS, Document, Split
 from .head import Recipe, Trained, import_torch, predict, train
 from .outputs import COMPLETE, STATE, Outputs, name_outputs
@@ -95,14 +95,21 @@ def check(settings: Settings, model: str) -> None:
 
 
 def run(
-    llm: DarwinNEG, settings: Settings, *, command: str, progress: StepProgress, writer: Writer | None = None
+    llm: DarwinNEG,
+    settings: Settings,
+    *,
+    command: str,
+    progress: StepProgress,
+    writer: Writer | None = None,
+    scorer: Scorer | None = None,
 ) -> dict[str, Any]:
     """Trains a head for the model and writes it with its report, which is returned. An interrupted run resumes at the
     next call with the same settings.
 
     KeyboardInterrupt while a head is trained ends the training and keeps the best; before that it leaves the work
     folder. progress: called with the name of the step, the amount done, and the total.
-    writer: generates the model's own texts elsewhere, as on servers.
+    writer: generates the model's own texts elsewhere, as on servers. scorer: runs the texts through the model
+    elsewhere, as on a cluster.
     """
     session = llm.session
     check(settings, session.path)
@@ -114,7 +121,7 @@ def run(
         raise RequestError("text holds no words; leave it out or name other files")
     work_folder.make(paths.work)
     try:
-        result = _run(session, settings, documents, paths, command, progress, writer)
+        result = _run(session, settings, documents, paths, command, progress, writer, scorer)
     except (RequestError, ContextFullError):  # refused: there is nothing to resume
         work_folder.remove(paths.work, paths.work_files())
         raise
@@ -130,6 +137,7 @@ def _run(
     command: str,
     progress: StepProgress,
     writer: Writer | None,
+    scorer: Scorer | None,
 ) -> dict[str, Any]:
     sha256 = sha256_file(session.path)
     writing = Writing(settings.own_texts, settings.own_tokens, settings.own_temperature, settings.recipe.seed, sha256)
@@ -142,7 +150,7 @@ def _run(
             [document for document in documents if document.split == part], settings.context
         )
         watch = partial(progress, f"capture {part}")
-        captured[part] = capture(session, sequences, paths.work, part, watch, model=sha256)
+        captured[part] = capture(session, sequences, paths.work, part, watch, model=sha256, scorer=scorer)
     validation = captured["validation"]
     trained = train(
         captured["train"].hidden,

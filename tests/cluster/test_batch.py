@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import darwin_neg_cpp
-from conftest import TESTS
 from tiny_gguf import write_tiny_llama
 
 LINES = [
@@ -25,22 +22,6 @@ LINES = [
 # F32 throughout, so that an answer does not depend on what else a step holds
 EXACT = ["-t", "1", "-c", "512", "--n-parallel", "2", "-ctk", "f32", "-ctv", "f32", "-fa", "off", "--no-prefix-cache"]
 CLI = [sys.executable, "-m", "darwin_neg_cpp", "batch"]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head that takes no work; tests add the nodes."""
-    from ray.cluster_utils import Cluster
-
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_USAGE_STATS_ENABLED")}
-    paths = [str(Path(darwin_neg_cpp.__file__).parents[1]), *filter(None, [before["PYTHONPATH"]])]
-    os.environ.update(PYTHONPATH=os.pathsep.join(paths), RAY_USAGE_STATS_ENABLED="0")
-    memory = {"object_store_memory": 80 << 20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
-    yield made
-    made.shutdown()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +64,23 @@ def start(cluster: Any, prompts: Path, out: Path, model: Path) -> subprocess.Pop
     return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
 
 
-def add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
-
-
 @pytest.mark.slow
 def test_nodes_that_die_and_join_in_the_middle_change_no_answer(
-    cluster: Any, prompts: Path, model: Path, expected: dict[int, str], tmp_path: Path
+    cluster: Any,
+    add_node: Callable[[], Any],
+    prompts: Path,
+    model: Path,
+    expected: dict[int, str],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "ray.jsonl"
-    first, second = add_node(cluster), add_node(cluster)
+    first, _ = add_node(), add_node()
     with start(cluster, prompts, out, model) as process:
         wait_for(out, 40, process)
         cluster.remove_node(first, allow_graceful=False)
         killed_at = out.read_bytes().count(b"\n")
         wait_for(out, killed_at + 20, process)
-        third = add_node(cluster)
+        add_node()
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert 40 <= killed_at < 200
@@ -118,38 +100,5 @@ def test_nodes_that_die_and_join_in_the_middle_change_no_answer(
     with start(cluster, prompts, tmp_path / "no.jsonl", tmp_path / "missing.gguf") as process:
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 2
-    assert said.splitlines()[-1].startswith("darwin-neg: error: ") and "missing.gguf: no such file" in said
-    for node in (second, third):
-        cluster.remove_node(node, allow_graceful=False)
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("127.0.0.1:1", "--ray 127.0.0.1:1 cannot be reached"),
-        ("here", '--ray must be HOST:PORT or "auto", got here'),
-        ("127.0.0.1:x", "--ray 127.0.0.1:x cannot be reached"),
-    ],
-)
-def test_an_address_where_no_cluster_is_is_one_line_at_once(
-    prompts: Path, model: Path, tmp_path: Path, address: str, said: str
-) -> None:
-    words = [*CLI, str(prompts), "-o", str(tmp_path / "a.jsonl"), "-m", str(model), "--ray", address]
-    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith(f"darwin-neg: error: {said}")
-
-
-def test_ray_is_imported_with_its_option_alone(prompts: Path, model: Path, tmp_path: Path) -> None:
-    """Here it cannot be imported at all."""
-    (tmp_path / "ray").mkdir()
-    (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('not here')\n")
-    paths = os.pathsep.join([str(tmp_path), str(Path(darwin_neg_cpp.__file__).parents[1]), str(TESTS)])
-    few = tmp_path / "few.jsonl"
-    few.write_text("".join(prompts.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
-    words = [*CLI, str(few), "-o", str(tmp_path / "a.jsonl"), "-m", str(model), *EXACT]
-    environment = {**os.environ, "PYTHONPATH": paths}
-    subprocess.run(words, env=environment, check=True, capture_output=True)
-    refused = subprocess.run([*words, "--ray", "auto"], env=environment, check=False, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert refused.stderr == "darwin-neg: error: Ray is not installed; run `pip install 'darwin-neg-cpp[ray]'`\n"
+    assert said.startswith("darwin-neg: error: node ") and "missing.gguf: no such file" in said
+    assert said.count("\n") == 1
