@@ -121,3 +121,23 @@ def write_safetensors(
     text = json.dumps(change(header) if change else header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path
+
+
+def write_matrix(path: Path, model: Path, keep: Callable[[str], bool] = lambda _name: True, wider: int = 1) -> Path:
+    """An importance matrix in the form that llama-imatrix writes, random, for those tensors that `keep` wants."""
+    rng = np.random.default_rng(4)
+    writer = gguf.GGUFWriter(path, "")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", ["random"])
+    writer.add_uint32("imatrix.chunk_count", 10)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for tensor in gguf.GGUFReader(model).tensors:
+        if len(tensor.shape) == 2 and not tensor.name.startswith("neg.") and keep(tensor.name):
+            sums = rng.exponential(size=(1, wider * int(tensor.shape[0]))).astype(np.float32) * 100
+            writer.add_tensor(f"{tensor.name}.in_sum2", sums)
+            writer.add_tensor(f"{tensor.name}.counts", np.full((1, 1), 5120, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -16,6 +16,7 @@ void bind_backends(pybind11::module_ & m);
 void bind_devices(pybind11::module_ & m);
 void bind_gate(pybind11::module_ & m);
 void bind_engine(pybind11::module_ & m);
+void bind_memory(pybind11::module_ & m);
 void bind_params(pybind11::module_ & m);
 void bind_quantize(pybind11::module_ & m);
 

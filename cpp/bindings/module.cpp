@@ -80,6 +80,7 @@ PYBIND11_MODULE(_core, m) {
     darwin_neg::bind_params(m);
     darwin_neg::bind_engine(m);
     darwin_neg::bind_quantize(m);
+    darwin_neg::bind_memory(m);
     // whoever imports this module finds the devices of the machine
     py::module_::import("darwin_neg_cpp.engine.backends").attr("load")(m);
 }

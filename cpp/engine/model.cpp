@@ -180,7 +180,7 @@ ggml_type cache_type(const char * argument, const std::string & name) {
     throw RequestError(std::string(argument) + " must be one of " + names + ", got '" + name + "'");
 }
 
-Model::Model(ModelParams params) : params_(std::move(params)) {
+Model::Model(ModelParams params, Weights weights) : params_(std::move(params)) {
     init_backend_once();
     if (params_.n_parallel < 1 || params_.n_parallel > k_max_parallel) {
         throw RequestError("n_parallel must be between 1 and " + std::to_string(k_max_parallel) + ", got " +
@@ -220,6 +220,10 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
         load.progress_callback           = on_progress;
         load.progress_callback_user_data = &params_.progress;
     }
+    if (weights == Weights::planned) {
+        load.no_alloc  = true;
+        load.load_mode = LLAMA_LOAD_MODE_NONE;  // a mapped file needs no memory of its own
+    }
 
     check_readable_gguf(params_.model_path);
     if (params_.neg_path) {
@@ -234,7 +238,7 @@ Model::Model(ModelParams params) : params_(std::move(params)) {
     }
     vocab_   = llama_model_get_vocab(model_.get());
     n_vocab_ = llama_vocab_n_tokens(vocab_);
-    if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE) {
+    if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE && weights == Weights::read) {
         throw ModelFileError(params_.model_path + ": the file has no vocabulary; convert it again with its tokenizer");
     }
     n_ctx_ = params_.n_ctx == 0 ? static_cast<uint32_t>(llama_model_n_ctx_train(model_.get())) : params_.n_ctx;

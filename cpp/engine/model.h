@@ -154,8 +154,11 @@ enum class NegOrigin { none, model_file, side_car };
 // A loaded model: weights, vocabulary and, if it has one, the NEG head. Immutable, so any thread may read it.
 class Model {
 public:
+    // planned: for sizes alone, without reading weights or allocating memory; the vocabulary may be missing.
+    enum class Weights { read, planned };
+
     // Throws ModelFileError or NegHeadError; nothing that ggml would assert on gets that far.
-    explicit Model(ModelParams params);
+    explicit Model(ModelParams params, Weights weights = Weights::read);
 
     const ModelParams & params() const { return params_; }
     llama_model * get() const { return model_.get(); }

@@ -30,16 +30,6 @@ Places::Size size_of(const Model & model) {
             static_cast<int32_t>(p.prefix_cache), static_cast<size_t>(p.prefix_cache_bytes)};
 }
 
-// Each sequence yields at most one row of logits in a step.
-LlamaContextPtr make_context(const Model & model) {
-    const ModelParams & p = model.params();
-    const auto n_seq      = static_cast<uint32_t>(size_of(model).n_sequences());
-    ContextParams shape   = {model.n_ctx(), p.n_batch, p.n_ubatch, n_seq};
-    shape.n_outputs       = n_seq + p.mtp_max_parallel * p.n_draft();
-    shape.n_rollback      = p.n_draft();
-    return model.make_context(shape);
-}
-
 Sequences sequences_of(llama_context * context, const Drafter * drafter) {
     Sequences sequences(context);
     if (drafter != nullptr && drafter->context() != nullptr) {
@@ -67,10 +57,20 @@ std::vector<int32_t> likely_to_be_shared(const Model & model, const Tokens & pro
 
 }  // namespace
 
+// Each sequence yields at most one row of logits in a step.
+ContextParams context_shape(const Model & model) {
+    const ModelParams & p = model.params();
+    const auto n_seq      = static_cast<uint32_t>(size_of(model).n_sequences());
+    ContextParams shape   = {model.n_ctx(), p.n_batch, p.n_ubatch, n_seq};
+    shape.n_outputs       = n_seq + p.mtp_max_parallel * p.n_draft();
+    shape.n_rollback      = p.n_draft();
+    return shape;
+}
+
 Scheduler::Scheduler(const Model & model)
     : model_(model),
       has_neg_(model.neg().present),
-      context_(make_context(model)),
+      context_(model.make_context(context_shape(model))),
       drafter_(Drafter::make(model, context_.get())),
       batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),
       n_batch_(static_cast<int32_t>(llama_n_batch(context_.get()))),  // may be less than asked for in a small context

@@ -45,6 +45,9 @@ struct Stats {
     std::vector<int64_t> draft_accepted;  // and those that were what the sampler chose
 };
 
+// The context that a scheduler makes for a model.
+ContextParams context_shape(const Model & model);
+
 // Continuous batching over one llama_context, which the worker thread alone touches.
 //
 // A step decodes one token of every generating sequence and, in what is left of the batch, pieces of the prompts that

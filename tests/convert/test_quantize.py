@@ -7,7 +7,6 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 
@@ -17,7 +16,7 @@ from darwin_neg_cpp.convert import convert, quantize, source, write
 from darwin_neg_cpp.errors import DarwinNegError, ModelFileError, OutputError, RequestError
 from darwin_neg_cpp.gguf_file.header import read_header
 from darwin_neg_cpp.neg import formats as neg_format
-from handmade import write_gguf
+from handmade import write_gguf, write_matrix
 from oracles import tiny_tokenizer
 
 
@@ -32,26 +31,6 @@ def model(checkpoint, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("model") / "model.gguf"
     write.write(convert.plan(convert.Source(checkpoint, None), outtype="bf16"), out)
     return out
-
-
-def write_matrix(path: Path, model: Path, keep: Callable[[str], bool] = lambda _name: True, wider: int = 1) -> Path:
-    """An importance matrix in the form that llama-imatrix writes, random, for those tensors that `keep` wants."""
-    rng = np.random.default_rng(4)
-    writer = gguf.GGUFWriter(path, "")
-    writer.add_type("imatrix")
-    writer.add_array("imatrix.datasets", ["random"])
-    writer.add_uint32("imatrix.chunk_count", 10)
-    writer.add_uint32("imatrix.chunk_size", 512)
-    for name, info in read_header(model).tensors.items():
-        if len(info.shape) == 2 and not name.startswith("neg.") and keep(name):
-            sums = rng.exponential(size=(1, wider * info.shape[0])).astype(np.float32) * 100
-            writer.add_tensor(f"{name}.in_sum2", sums)
-            writer.add_tensor(f"{name}.counts", np.full((1, 1), 5120, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_memory_of_the_9b_hybrid(tmp_path: Path) -> None:
     assert memory.kv_cache == 8 * 4 * (256 + 256) * 2 * 8192
     convolution = 3 * (32 * 128 + 2 * 16 * 128)
     state = 32 * 128 * 128
-    assert memory.recurrent == 9 * 24 * 4 * (convolution + state)
+    assert memory.recurrent == 13 * 24 * 4 * (convolution + state)  # one holds a prompt, 4 are kept prefixes
 
 
 @pytest.mark.parametrize("kv_heads", [[4, 2, 1, 1], [8, 0, 0, 8]])

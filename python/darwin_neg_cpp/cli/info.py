@@ -1,4 +1,4 @@
-"""`darwin-neg info`: what a GGUF file is and what it will need."""
+"""`darwin-neg info`: what a GGUF file is and what it will need, and what fits in a given memory."""
 
 from __future__ import annotations
 
@@ -7,23 +7,43 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ..errors import RequestError
 from ..files.input_file import shown
 from ..gguf_file.info import ModelInfo
 from ..neg.info import info
 from ..sampling import FILE_KEYS, read_file_defaults
 from .options import add_json_option
-from .terminal import human_bytes
+from .terminal import aligned, human_bytes
+
+DEFAULT_CONTEXT = 4096
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "info",
-        help="describe a GGUF file",
-        description="Shows architecture, quantization, tensors, NEG head and expected memory of a GGUF file.",
+        help="describe a GGUF file, or what fits in a given memory",
+        description="Shows architecture, quantization, tensors, NEG head and expected memory of a GGUF file. With "
+        "--fit, shows which quantizations, contexts and numbers of GPU layers fit in a given memory.",
     )
-    parser.add_argument("file", metavar="FILE", help="GGUF model file, NEG side-car or projector (mmproj)")
     parser.add_argument(
-        "-c", "--n-ctx", type=int, default=4096, metavar="N", help="context to estimate memory for (default 4096)"
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="GGUF model file, NEG side-car or projector (mmproj); with --fit a GGUF model file, a checkpoint's "
+        "folder, or nothing for Darwin-9B-NEG as released",
+    )
+    parser.add_argument(
+        "--fit",
+        metavar="SIZE",
+        help="memory of the GPU, or main memory where there is none: 8GB (8,000,000,000 bytes), 8GiB (8,589,934,592 "
+        "bytes), or several with commas between them",
+    )
+    parser.add_argument(
+        "-c",
+        "--n-ctx",
+        type=int,
+        metavar="N",
+        help="context to estimate memory for (default 4096), or with --fit the shortest that will do (default 8192)",
     )
     parser.add_argument(
         "--n-parallel", type=int, default=8, metavar="N", help="sequences to estimate memory for (default 8)"
@@ -33,7 +53,17 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = info(args.file, n_ctx=args.n_ctx, n_parallel=args.n_parallel)
+    if args.fit is not None:
+        from ..convert.fit import fit, read_sizes
+        from .fit_tables import describe_fit
+
+        report = fit(args.file, read_sizes(args.fit), n_ctx=args.n_ctx, n_parallel=args.n_parallel)
+        print(json.dumps(asdict(report), indent=2) if args.json else describe_fit(report))
+        return 0
+    if args.file is None:
+        raise RequestError("no file given; give a GGUF file, or --fit SIZE to see what of Darwin-9B-NEG fits")
+    n_ctx = DEFAULT_CONTEXT if args.n_ctx is None else args.n_ctx
+    found = info(args.file, n_ctx=n_ctx, n_parallel=args.n_parallel)
     print(json.dumps(asdict(found), indent=2) if args.json else describe(found))
     return 0
 
@@ -53,7 +83,7 @@ def describe(m: ModelInfo) -> str:
         what = f"projector for images or sound (mmproj) of type {shown(m.projector)}, not a model"
         rows += [("shape", f"{m.n_layer} layers, hidden {m.n_embd}")]
         rows += [("kind", f"{what}; give it to `darwin-neg serve -m MODEL --mmproj FILE`")]
-        return _aligned(rows)
+        return aligned(rows)
     rows += [
         ("shape", f"{m.n_layer} layers, hidden {m.n_embd}, vocabulary {m.n_vocab:,}, context {m.n_ctx_train:,}"),
         ("chat template", "yes" if m.has_chat_template else "no"),
@@ -86,12 +116,7 @@ def describe(m: ModelInfo) -> str:
                 + f" at {e.n_ctx:,} tokens",
             )
         )
-    return _aligned(rows)
-
-
-def _aligned(rows: list[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return aligned(rows)
 
 
 def _sampling(m: ModelInfo) -> str:

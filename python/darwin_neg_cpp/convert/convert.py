@@ -141,7 +141,7 @@ def default_name(plan: Plan, outtype: str) -> str:
 
 
 @contextlib.contextmanager
-def _outline(plan: Plan) -> Iterator[Path]:
+def outline(plan: Plan) -> Iterator[Path]:
     """The plan as a file with all but the backbone's weights, for the length of the block."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.gguf"
@@ -156,13 +156,13 @@ def _outline(plan: Plan) -> Iterator[Path]:
 
 def check_matrix(plan: Plan, out: Path, kind: str, imatrix: Path) -> None:
     """Raises ModelFileError for a matrix that is not one of the planned model. out: its name in errors."""
-    with _outline(plan) as path, rename_in_errors(path, out):
+    with outline(plan) as path, rename_in_errors(path, out):
         check_plan(path, kind, imatrix)
 
 
 def preview(plan: Plan, kind: str | None = None) -> ModelInfo:
     """Describes the file as `info` will, quantized to `kind` if that is given. No weights are written for it."""
-    with _outline(plan) as path:
+    with outline(plan) as path:
         model = info(path)
     if kind is None or model.memory is None:
         return model

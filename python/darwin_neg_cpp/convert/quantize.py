@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gguf import GGML_QUANT_SIZES, LlamaFileType
+from gguf import GGML_QUANT_SIZES, GGUFValueType, LlamaFileType
 from gguf import GGMLQuantizationType as Type
 
 from ..checks import check_integer
@@ -18,6 +18,7 @@ from ..files.input_file import PathLike, open_input, shown, shown_path
 from ..files.output_file import check_output, rename_in_errors, replacing
 from ..files.progress import Progress, no_progress
 from ..files.usable_cpus import usable_cpus
+from ..gguf_file import encode
 from ..gguf_file.header import Header, TensorInfo, read_header
 from ..gguf_file.parts import read_model
 from ..gguf_file.preflight import check_loadable
@@ -36,6 +37,8 @@ ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
 MIXTURES = {
     "iq2_s": Type.IQ2_XS, "iq2_m": Type.IQ2_S, "iq3_xs": Type.IQ3_S, "iq3_m": Type.IQ3_S,
 }  # fmt: skip
+UINT32 = GGUFValueType.UINT32
+SET_KEYS = ("general.file_type", "general.quantization_version")  # by the quantizer
 # the logger that a loaded model's log goes to as well; the converter does without the engine's room
 _llama_log = logging.getLogger("darwin_neg_cpp.llama")
 _llama_log.addHandler(logging.NullHandler())
@@ -64,7 +67,7 @@ def quantize(
     """
     threads = check_integer("threads", threads, low=0, high=MAX_THREADS)
     check_ready(kind, imatrix)
-    number, core = type_number(kind), _core()
+    number, core = type_number(kind), compiled_engine()
     header = read_model(model)
     check_loadable(header)
     inputs = [Path(part.path) for part in header.parts or (header,)]
@@ -82,12 +85,14 @@ def check_ready(kind: str, imatrix: PathLike | None = None) -> None:
     type_number(kind)
     if imatrix is not None:
         open_input(imatrix, ModelFileError).close()
-    _core()
+    compiled_engine()
 
 
 def check_plan(header: Path, kind: str, imatrix: PathLike) -> None:
     """Raises an error for a matrix that is not one of a model. header: a file with its header, and any data or none."""
-    check_imatrix(_core(), read_header(header), str(header), type_number(kind), _full_name(kind), imatrix, warn=False)
+    check_imatrix(
+        compiled_engine(), read_header(header), str(header), type_number(kind), _full_name(kind), imatrix, warn=False
+    )
 
 
 def type_number(kind: str) -> int:
@@ -96,6 +101,29 @@ def type_number(kind: str) -> int:
     if name not in TYPES:
         raise RequestError(f"type must be one of {', '.join(TYPES)}, got {kind!r}")
     return TYPES[name]
+
+
+def dry_run(model: Path, kind: str, *, with_imatrix: bool = False) -> dict[str, Type]:
+    """The types that `quantize` would give to the tensors whose type it changes, by name. Only the header is read."""
+    found = compiled_engine().quantized_types(str(model), type_number(kind), with_imatrix=with_imatrix)
+    return {name: Type[label.upper()] for name, label in found.items()}
+
+
+def quantized_bytes(header: Header, types: Mapping[str, Type]) -> tuple[dict[str, int], int]:
+    """Returns the bytes of each tensor of a quantized file, and those of the whole file.
+
+    header: of the model that it is made from. types: as `dry_run` returns them.
+    """
+    sizes = {}
+    for name, info in header.tensors.items():
+        block, size = GGML_QUANT_SIZES[types.get(name, info.type)]
+        sizes[name] = info.n_elements // block * size
+    # keys as in the model, but for those of a split and the two that the quantizer sets, in 32 bits each
+    kept = (key for name, key in header.keys.items() if not name.startswith("split.") and name not in SET_KEYS)
+    keys = sum(key.end - key.begin for key in kept) + sum(len(encode.key(name, UINT32, 0)) for name in SET_KEYS)
+    infos = sum(len(encode.info(info)) for info in header.tensors.values())
+    start = encode.aligned(len(encode.start(0, 0)) + keys + infos)
+    return sizes, start + sum(encode.aligned(size) for size in sizes.values())
 
 
 def about_bytes(tensors: Iterable[TensorInfo], kind: str) -> int:
@@ -125,13 +153,17 @@ def _main_type(name: str) -> Type:
     return known.get(name, Type.F16)
 
 
-def _core() -> Any:
+def compiled_engine(what: str = "quantizing", otherwise: str = ", or choose f32, f16, bf16 or q8_0") -> Any:
+    """The compiled module. Raises DarwinNegError where it cannot be loaded.
+
+    what: what needs it. otherwise: what to do without it.
+    """
     try:
         from .. import _core
     except ImportError as error:
         raise DarwinNegError(
-            f"quantizing needs the compiled engine, which cannot be loaded ({error}); install the package with "
-            "`pip install .`, or choose f32, f16, bf16 or q8_0"
+            f"{what} needs the compiled engine, which cannot be loaded ({error}); install the package with "
+            f"`pip install .`{otherwise}"
         ) from None
     return _core
 

@@ -17,6 +17,9 @@ VISION_ARCH = "clip"  # of projectors, whatever the tower
 SAMPLING_KEYS = "general.sampling."
 F16_BYTES = 2
 F32_BYTES = 4
+# sequences that the engine has beside those that generate: one that holds a prompt for its samples, and the prefixes
+# that it keeps by default
+OTHER_SEQUENCES = 1 + 4
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Memory:
 
     weights: the tensors' data. kv_cache: 2 (K and V) x attention layers x KV heads x head size x n_ctx x 2 bytes
     (f16); where the file lists KV heads for each layer, their sum replaces layers x heads. recurrent: the float32
-    convolution and state (Gated DeltaNet, Mamba) of each recurrent layer, for each sequence (n_parallel + 1).
+    convolution and state (Gated DeltaNet, Mamba) of each recurrent layer, for each sequence: n_parallel and
+    OTHER_SEQUENCES.
     """
 
     n_ctx: int
@@ -165,5 +169,5 @@ def _memory(header: Header, arch: str, n_ctx: int, n_parallel: int) -> Memory:
         n_parallel=n_parallel,
         weights=sum(tensor.size for tensor in header.tensors.values()),
         kv_cache=(attention * kv_heads if listed is None else sum(listed)) * (key + value) * n_ctx * F16_BYTES,
-        recurrent=recurrent_layers * per_layer * (n_parallel + 1),
+        recurrent=recurrent_layers * per_layer * (n_parallel + OTHER_SEQUENCES),
     )
