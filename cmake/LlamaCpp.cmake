@@ -119,6 +119,12 @@ if(GGML_RPC AND NOT GGML_BACKEND_DL)
   set_property(TARGET ggml PROPERTY INTERFACE_COMPILE_DEFINITIONS ${definitions})
 endif()
 
+# Our part of the RPC backend, where it is built
+if(TARGET ggml-rpc)
+  target_sources(ggml-rpc PRIVATE ${PROJECT_SOURCE_DIR}/cpp/rpc/rpc-link.cpp)
+  target_include_directories(ggml-rpc PRIVATE ${PROJECT_SOURCE_DIR}/cpp/rpc)
+endif()
+
 # Our part of libllama. llama.cpp compiles its model files in batches; ours stay separate, so that one change is one object.
 file(GLOB neg_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/cpp/neg/*.cpp)
 target_sources(llama PRIVATE ${neg_sources})

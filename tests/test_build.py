@@ -434,4 +434,4 @@ def test_tools_of_developers_stay_out_of_the_published_metadata(tmp_path):
 
 def test_patch_stays_small():
     lines = [line for patch in (ROOT / "patches").glob("*.patch") for line in patch.read_text("utf-8").splitlines()]
-    assert sum(line.startswith("+") and not line.startswith("+++") for line in lines) < 290
+    assert sum(line.startswith("+") and not line.startswith("+++") for line in lines) < 350

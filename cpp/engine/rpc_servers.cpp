@@ -37,14 +37,14 @@ RpcServers::RpcServers(std::vector<std::string> servers) : servers_(std::move(se
     for (const std::string & server : servers_) {
         const auto add_server  = function_of_rpc<decltype(&ggml_backend_rpc_add_server)>("ggml_backend_rpc_add_server");
         ggml_backend_reg_t reg = add_server(server.c_str());
-        std::string why        = failure_of(server);
-        if (reg != nullptr && why.empty()) {
-            for (size_t i = 0; i < ggml_backend_reg_dev_count(reg); ++i) {
-                devices_.push_back(ggml_backend_reg_dev_get(reg, i));
-            }
+        for (size_t i = 0; reg != nullptr && i < ggml_backend_reg_dev_count(reg); ++i) {
+            devices_.push_back(ggml_backend_reg_dev_get(reg, i));
+        }
+        if (reg != nullptr) {
             connections_.emplace_back(ggml_backend_dev_init(devices_.back(), nullptr));
-            why = failure_of(server);
-        } else if (why.empty()) {
+        }
+        std::string why = failure_of(server);
+        if (reg == nullptr && why.empty()) {
             why = "it has no devices";
         }
         if (!why.empty()) {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,10 +23,15 @@ GREEDY: Any = {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}
 PROMPT = "the quick brown fox jumps over the lazy dog"
 
 CHILD = """
-import json, sys
-from darwin_neg_cpp import DarwinNEG
+import json, sys, time
+from darwin_neg_cpp import DarwinNEG, DarwinNegError
 model, servers, options, settings = json.loads(sys.argv[1])
-with DarwinNEG(model, rpc_servers=servers, **options) as llm:
+start = time.monotonic()
+try:
+    llm = DarwinNEG(model, rpc_servers=servers, **options)
+except DarwinNegError as error:
+    sys.exit(f"{time.monotonic() - start:.0f} s: {error}")
+with llm:
     found = llm.generate(*settings[:1], **settings[1])
     print(json.dumps([found.token_ids.tolist(), found.neg.entropy.tolist(), llm.info["devices"]]))
 """
@@ -90,12 +95,11 @@ def test_between_networks_with_addresses_of_their_own(
         assert tokens == local.token_ids.tolist()
         np.testing.assert_allclose(entropies, local.neg.entropy, rtol=0, atol=1e-6)
         assert len({*devices["layers"], devices["output"]}) == 2 and devices["neg"] == devices["output"]
-        # nobody has this address in that network: found out after the time for a connection, and no later
-        start = time.monotonic()
+        # nobody has this address in that network: known after the time for a connection, and no later
         done = run([first.address, "10.213.7.99:50052"])
-        assert done.returncode == 1 and time.monotonic() - start < 15
-        assert "DarwinNegError: no RPC server answers at 10.213.7.99:50052 (" in done.stderr
-        code, said = second.end()
+        said = re.fullmatch(r"(\d+) s: no RPC server answers at 10\.213\.7\.99:50052 \(.*\); .*\n", done.stderr)
+        assert done.returncode == 1 and said and int(said[1]) <= 8, done.stderr
+        code, warning = second.end()
         assert code == 0
-        assert f"RPC has neither password nor encryption: whoever reaches {second.address} can" in said
+        assert f"RPC has neither password nor encryption: whoever reaches {second.address} can" in warning
     assert own not in (first.address, second.address)
