@@ -1,4 +1,4 @@
-"""A real Ray cluster on this machine, started once."""
+"""A real Ray cluster on this machine, one for each file that asks for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def environment() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole_cluster() -> Iterator[Any]:
     """A head that takes no work."""
     from ray.cluster_utils import Cluster

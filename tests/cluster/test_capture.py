@@ -62,7 +62,7 @@ def test_nodes_that_die_and_join_give_the_head_of_one_machine(
         cluster.remove_node(first, allow_graceful=False)
         killed_at = captured(index, otherwise=GROUPS)
         add_node()
-        said = process.communicate(timeout=200)[1]
+        said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
     assert 1 <= killed_at < GROUPS, "in the middle"
     for name in OUTPUTS:

@@ -63,7 +63,7 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def wait_for(folder: Path, answers: int, process: subprocess.Popen[str]) -> int:
     """Returns the number of answers that there are."""
     ledger = folder / "ledger.jsonl"
-    while (found := ledger.read_bytes().count(b'"protocol":"mode') if ledger.exists() else 0) < answers:
+    while (found := ledger.read_bytes().count(b'\n{"n":') if ledger.exists() else 0) < answers:
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
     return found
@@ -86,9 +86,9 @@ def test_nodes_that_die_and_join_change_no_candidate(
         cluster.remove_node(first, allow_graceful=False)
         killed_at = wait_for(out, 5, process)
         add_node()
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
-    assert 5 <= killed_at < LIMIT * 4
+    assert 5 <= killed_at < LIMIT * PROTOCOLS, "in the middle"
     answers, calls = read(out)
     assert answers == read(expected)[0]
     check_calls(calls)
@@ -102,7 +102,7 @@ def test_nodes_that_die_and_join_change_no_candidate(
     lines = (expected / "ledger.jsonl").read_bytes().splitlines(keepends=True)
     (begun / "ledger.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
     with subprocess.Popen(command(model, begun, *ray), stderr=subprocess.PIPE, text=True) as process:
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=300)[1]
     assert process.returncode == 0 and said == "", said
     assert read(begun)[0] == answers
     check_calls(read(begun)[1])
