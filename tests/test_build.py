@@ -425,7 +425,7 @@ def test_tools_of_developers_stay_out_of_the_published_metadata(tmp_path):
     code = f"from scikit_build_core.build import prepare_metadata_for_build_wheel as f; print(f({str(tmp_path)!r}))"
     made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     metadata = email.message_from_bytes((tmp_path / made.stdout.split()[-1] / "METADATA").read_bytes())
-    assert metadata.get_all("Provides-Extra") == ["train", "ray"]
+    assert metadata.get_all("Provides-Extra") == ["train", "ray", "vulkan", "cuda12"]
     needed = metadata.get_all("Requires-Dist")
     assert needed is not None and "pytest" not in " ".join(needed)
     # the groups hold what the package needs, so that a tree can be tested before it is installed

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import ROOT
 
-FOLDERS = ("cmake", "convert", "cpp", "patches", "python")
+FOLDERS = ("cmake", "convert", "cpp", "patches", "plugins", "python")
 FILES = ("CMakeLists.txt", "LICENSE", "README.md", "pyproject.toml")
 REQUIRES = "from scikit_build_core.build import get_requires_for_build_wheel as f; print(*f(), sep='\\n')"
 

@@ -47,6 +47,7 @@ LEAVES = {parser.prog.removeprefix("darwin-neg "): parser for parser in docs._le
         ("answer", "m.gguf: has no NEG head; switch the gate off with gate=False",
          "m.gguf: has no NEG head; switch the gate off with --no-gate"),
         ("info", "n_parallel must be at least 1, got 0", "--n-parallel must be at least 1, got 0"),
+        ("info", "fit must be a size such as 8GB, got '8'", "--fit must be a size such as 8GB, got '8'"),
         ("neg attach", "m.gguf: carries a NEG head already; detach it first or pass replace=True",
          "m.gguf: carries a NEG head already; detach it first or pass --replace"),
         ("neg detach", "m.gguf: exists already; pass force=True", "m.gguf: exists already; pass --force"),

@@ -131,9 +131,10 @@ def _print(found: dict[str, Any]) -> None:
         memory = human_bytes(device["memory_total"])
         lines.append(("device", f"{device['type']}: {device['name']}, {device['description']}, {memory}"))
     for plugin in found["plugins"]:
-        lines.append(("plug-in", f"{plugin['name']}: {'loaded' if plugin['loaded'] else plugin['reason']}"))
+        state = ["loaded"] * plugin["loaded"] + [plugin["reason"]] * bool(plugin["reason"])
+        lines.append(("plug-in", f"{plugin['name']}: {', '.join(state)}"))
     if build:
-        how = "no (build from source with CMAKE_ARGS=-DGGML_CUDA=ON, -DGGML_METAL=ON or -DGGML_VULKAN=ON)"
+        how = "no (install darwin-neg-cpp[vulkan] or [cuda12], or build from source with CMAKE_ARGS: see docs/gpu.md)"
         lines.append(("GPU offload", "yes" if found["gpu_offload"] else how))
     lines.append(("python", found["python"]))
     lines.append(("packages", ", ".join(f"{k} {v or 'MISSING'}" for k, v in found["packages"].items())))
