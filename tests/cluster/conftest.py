@@ -28,13 +28,25 @@ def environment() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def started(start: Callable[[], Any]) -> Any:
+    """What `start` returns. Ray gives a node 30 seconds, which may be too few on a machine that is busy with more."""
+    for attempt in range(3):
+        try:
+            with environment():
+                return start()
+        except Exception as error:
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError
+
+
 @pytest.fixture(scope="module")
 def whole_cluster() -> Iterator[Any]:
     """A head that takes no work."""
     from ray.cluster_utils import Cluster
 
-    with environment():
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **MEMORY})
+    head = {"num_cpus": 0, "include_dashboard": False, **MEMORY}
+    made = started(lambda: Cluster(initialize_head=True, head_node_args=head))
     yield made
     made.shutdown()
 
@@ -45,15 +57,12 @@ def cluster(whole_cluster: Any) -> Iterator[Any]:
     yield whole_cluster
     for node in list(whole_cluster.worker_nodes):
         whole_cluster.remove_node(node, allow_graceful=False)
-    whole_cluster.wait_for_nodes()  # until the dead ones are known to be that
+    with contextlib.suppress(TimeoutError):  # one that was late after all
+        whole_cluster.wait_for_nodes()  # until the dead ones are known to be that
 
 
 @pytest.fixture
 def add_node(cluster: Any) -> Callable[[], Any]:
     """Adds a node with one CPU."""
 
-    def add() -> Any:
-        with environment():
-            return cluster.add_node(num_cpus=1, **MEMORY)
-
-    return add
+    return lambda: started(lambda: cluster.add_node(num_cpus=1, **MEMORY))

@@ -139,7 +139,7 @@ def _run(args: argparse.Namespace, files: _Files, plan: Plan | None, projector: 
     if args.dry_run:
         if files.imatrix is not None and out is not None and plan:
             convert.check_matrix(plan, out, kind, files.imatrix)
-        parts = [dry_run(plan, out, kind, files.side_car)] if plan else []
+        parts = [dry_run(plan, out, kind, files.side_car, with_imatrix=files.imatrix is not None)] if plan else []
         parts += [_dry_run_of_projector(projector, files.mmproj)] if projector and files.mmproj else []
         print("\n".join(parts))
         return 0
@@ -208,15 +208,17 @@ def _check_projector_options(args: argparse.Namespace) -> None:
             raise RequestError(f"{flag} {why}, or drop it")
 
 
-def dry_run(plan: Plan, out: Path | None, kind: str, side_car: Path | None) -> str:
+def dry_run(plan: Plan, out: Path | None, kind: str, side_car: Path | None, *, with_imatrix: bool = False) -> str:
     """Describes what a conversion would write: tensors, the model as `info` shows it, files and their sizes."""
     lines = []
     quantized = kind if kind in convert.QUANTIZED else None
     if out is not None:
         if quantized:
             lines += [f"in {plan.outtype.upper()}, before it is quantized to {kind.upper()}:", ""]
-        lines += [*_table(plan), "", describe(convert.preview(plan, quantized)).partition("\n")[2], ""]
-        lines.append(f"{shown_path(out)}: {_sizes(plan, quantized)}; this was a dry run")
+        model = convert.preview(plan, quantized, with_imatrix=with_imatrix)
+        lines += [*_table(plan), "", describe(model).partition("\n")[2], ""]
+        size = _sizes(plan, model.size_bytes if quantized else None)
+        lines.append(f"{shown_path(out)}: {size}; this was a dry run")
     if side_car is not None:
         size = human_bytes(sum(data.nbytes for data in convert.bound_head(plan).tensors().values()))
         lines.append(f"{shown_path(side_car)}: {size} would be written, the NEG side-car; this was a dry run")
@@ -234,14 +236,14 @@ def _dry_run_of_projector(plan: Plan, out: Path) -> str:
     )
 
 
-def _sizes(plan: Plan, quantized: str | None) -> str:
+def _sizes(plan: Plan, quantized: int | None) -> str:
+    """quantized: bytes of the quantized file, None where the plan itself is written."""
     if quantized is None:
         return f"{human_bytes(plan.file_size)} would be written"
-    result = convert.preview(plan, quantized).size_bytes
-    room = human_bytes(plan.file_size + result)
+    room = human_bytes(plan.file_size + quantized)
     return (
-        f"about {human_bytes(result)} would be written, by way of {human_bytes(plan.file_size)} that are removed "
-        f"again: the disk must have room for about {room}"
+        f"{human_bytes(quantized)} would be written, by way of {human_bytes(plan.file_size)} that are removed "
+        f"again: the disk must have room for {room}"
     )
 
 

@@ -71,7 +71,7 @@ def _model_facts(model: Model) -> list[tuple[str, str]]:
         facts.append(
             (
                 "states",
-                f"{_gb(shortest.recurrent)} for {model.n_parallel} sequences (--n-parallel), whatever the context",
+                f"{_gb(shortest.recurrent)} with --n-parallel {model.n_parallel}, whatever the context",
             )
         )
     facts.append(("compute", f"about {_gb(shortest.compute)}: an estimate, made for the CPU's graph"))

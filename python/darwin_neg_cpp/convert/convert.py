@@ -18,6 +18,7 @@ from ..errors import NegHeadError, OutputError, RequestError
 from ..files.input_file import shown_path
 from ..files.output_file import check_output, os_errors_about, rename_in_errors, temporary
 from ..files.progress import Progress, no_progress
+from ..gguf_file.header import read_header
 from ..gguf_file.info import ModelInfo
 from ..neg.files import write_head
 from ..neg.head import NegHead, with_backbone
@@ -26,7 +27,7 @@ from . import write
 from .checkpoint import open_checkpoint
 from .mmproj import make_projector_plan
 from .plan import OUT_TYPES, Plan, lossless_type, make_plan
-from .quantize import ALIASES, TYPES, about_bytes, check_plan, check_ready, quantize
+from .quantize import ALIASES, TYPES, check_plan, check_ready, dry_run, quantize, quantized_bytes
 from .rows import Inputs, chunks_of, convert_rows
 from .source import Source
 from .vision import is_vision
@@ -160,18 +161,18 @@ def check_matrix(plan: Plan, out: Path, kind: str, imatrix: Path) -> None:
         check_plan(path, kind, imatrix)
 
 
-def preview(plan: Plan, kind: str | None = None) -> ModelInfo:
+def preview(plan: Plan, kind: str | None = None, *, with_imatrix: bool = False) -> ModelInfo:
     """Describes the file as `info` will, quantized to `kind` if that is given. No weights are written for it."""
     with outline(plan) as path:
         model = info(path)
-    if kind is None or model.memory is None:
-        return model
-    weights = about_bytes(plan.infos, kind)
+        if kind is None or model.memory is None:
+            return model
+        sizes, file_size = quantized_bytes(read_header(path), dry_run(path, kind, with_imatrix=with_imatrix))
     return replace(
         model,
         quantization=f"{kind.upper()}, made of {plan.outtype.upper()}",
-        size_bytes=len(plan.header) + weights,
-        memory=replace(model.memory, weights=weights),
+        size_bytes=file_size,
+        memory=replace(model.memory, weights=sum(sizes.values())),
     )
 
 
@@ -234,7 +235,8 @@ def write_quantized(
     # in bytes, half of them for each step: the two take about the same time
     half = plan.file_size
     with os_errors_about(out), temporary(out) as (file, full):
-        write.check_space(out, plan.file_size + about_bytes(plan.infos, kind))
+        quantized = preview(plan, kind, with_imatrix=imatrix is not None).size_bytes
+        write.check_space(out, plan.file_size + quantized)
         write.write_into(
             plan,
             file,

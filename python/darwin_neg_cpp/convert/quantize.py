@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..files.output_file import check_output, rename_in_errors, replacing
 from ..files.progress import Progress, no_progress
 from ..files.usable_cpus import usable_cpus
 from ..gguf_file import encode
-from ..gguf_file.header import Header, TensorInfo, read_header
+from ..gguf_file.header import Header, read_header
 from ..gguf_file.parts import read_model
 from ..gguf_file.preflight import check_loadable
 from ..neg.formats import has_neg, head_of
@@ -33,10 +33,6 @@ TYPES = {
     if kind.name != "GUESSED" and "SOME_F16" not in kind.name and "NVFP4" not in kind.name
 } | ({"q2_0": 41} if "Q2_0" in Type.__members__ else {})
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
-# the type that most tensors get, where the name does not say so
-MIXTURES = {
-    "iq2_s": Type.IQ2_XS, "iq2_m": Type.IQ2_S, "iq3_xs": Type.IQ3_S, "iq3_m": Type.IQ3_S,
-}  # fmt: skip
 UINT32 = GGUFValueType.UINT32
 SET_KEYS = ("general.file_type", "general.quantization_version")  # by the quantizer
 # the logger that a loaded model's log goes to as well; the converter does without the engine's room
@@ -126,31 +122,8 @@ def quantized_bytes(header: Header, types: Mapping[str, Type]) -> tuple[dict[str
     return sizes, start + sum(encode.aligned(size) for size in sizes.values())
 
 
-def about_bytes(tensors: Iterable[TensorInfo], kind: str) -> int:
-    """Estimates the size of the tensors in type `kind`, as if every matrix got the type that most get."""
-    name = _full_name(kind)
-    experts = _main_type(name)
-    others = Type.Q8_0 if name == "mxfp4_moe" else experts
-    total = 0
-    for info in tensors:
-        block, size = GGML_QUANT_SIZES[experts if "_exps." in info.name else others]
-        quantized = len(info.shape) > 1 and info.shape[0] % block == 0 and not info.name.startswith("neg.")
-        total += info.n_elements // block * size if quantized else info.size
-    return total
-
-
 def _full_name(kind: str) -> str:
     return ALIASES.get(kind.lower(), kind.lower())
-
-
-def _main_type(name: str) -> Type:
-    """The type of most tensors in a file of type `name`: q4_k_m is mostly Q4_K."""
-    if name in MIXTURES:
-        return MIXTURES[name]
-    known = {kind.name.lower(): kind for kind in Type}
-    while name and name not in known:
-        name = name.rpartition("_")[0]
-    return known.get(name, Type.F16)
 
 
 def compiled_engine(what: str = "quantizing", otherwise: str = ", or choose f32, f16, bf16 or q8_0") -> Any:
