@@ -341,7 +341,7 @@ def module() -> Any:
         setattr(fake, part.__name__, part)
     fake.drain_log = lambda: [(20, "a line of llama.cpp")]
     fake.build_info = dict
-    fake.devices = list
+    fake.devices = fake.backend_libraries = list
     fake.supports_gpu_offload = lambda: False
     return fake
 
