@@ -21,7 +21,7 @@ endif
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo wheel test-wheel release-wheels sdist emulator test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
+.PHONY: demo wheel test-wheel release-wheels sdist emulator vulkan-device vulkan test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo < /dev/null
@@ -131,6 +131,19 @@ emulator:
 	command -v qemu-x86_64 > /dev/null || { \
 	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
 	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends qemu-user > /dev/null; }
+
+# what a build for Vulkan needs, and Mesa's device, which computes on the CPU
+vulkan-device:
+	command -v glslc > /dev/null && ls -d /usr/share/cmake/SPIRV-Headers /usr/lib/*/libvulkan.so /usr/share/vulkan/icd.d/lvp_icd*.json > /dev/null 2>&1 || { \
+	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
+	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+	    glslc libvulkan-dev mesa-vulkan-drivers spirv-headers > /dev/null; }
+
+# ggml's Vulkan backend as a plug-in, tested on that device
+vulkan: $(VENV)/.tests install vulkan-device
+	$(BIN)/python scripts/vulkan_plugin.py build/vulkan
+	VK_DRIVER_FILES=$$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | paste -sd:) GGML_VK_VISIBLE_DEVICES=0 \
+	  PYTHONPATH=build/vulkan/package $(BIN)/python -m pytest -q tests/vulkan
 
 # what can be tested on every system: no sanitizers, no browser, no wheel for Linux
 test-portable: $(VENV)/.tests install stock

@@ -6,6 +6,7 @@ set(DARWIN_NEG_LLAMA_TARBALL "" CACHE FILEPATH "the pinned source distribution, 
 option(DARWIN_NEG_BUILD_SERVER "build the Python module _server, llama.cpp's HTTP server, which `darwin-neg serve` starts" ON)
 option(DARWIN_NEG_PLUGINS "build ggml's backends as plug-ins, with one for every kind of CPU: for a wheel that runs everywhere" OFF)
 set(DARWIN_NEG_CPU_VARIANTS "" CACHE STRING "the kinds of CPU to build plug-ins for, such as sse42;haswell;zen4 (default: all that ggml knows)")
+set(DARWIN_NEG_VULKAN_HEADERS "" CACHE PATH "folder with vulkan/vulkan.hpp for a build with GGML_VULKAN (default: the machine's, or newer ones that are downloaded)")
 option(DARWIN_NEG_BUILD_TOOLS "also offer llama.cpp's own tools (llama-completion, llama-quantize, llama-bench) as targets" OFF)
 
 find_package(Python COMPONENTS Interpreter REQUIRED)
@@ -82,6 +83,19 @@ if(DARWIN_NEG_PLUGINS)
     set(${on} ON CACHE BOOL "set by darwin-neg-cpp" FORCE)
   endforeach()
   set(GGML_NATIVE OFF CACHE BOOL "set by darwin-neg-cpp" FORCE)
+endif()
+if(GGML_VULKAN)
+  set(vulkan_headers ${DARWIN_NEG_VULKAN_HEADERS})
+  if(NOT vulkan_headers)
+    execute_process(
+      COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/vulkan_headers.py
+      OUTPUT_VARIABLE vulkan_headers ERROR_VARIABLE vulkan_error RESULT_VARIABLE vulkan_result OUTPUT_STRIP_TRAILING_WHITESPACE)
+    if(NOT vulkan_result EQUAL 0)
+      message(FATAL_ERROR "${vulkan_error}")
+    endif()
+  endif()
+  message(STATUS "Vulkan headers: ${vulkan_headers}")
+  set(Vulkan_INCLUDE_DIR ${vulkan_headers} CACHE PATH "set by darwin-neg-cpp" FORCE)
 endif()
 add_subdirectory(${llama_dir} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL)
 

@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-// defined in llama-sampler.cpp; the patch gives it external linkage
+// true if the device behind buft supports every op of the graph; defined in llama-sampler.cpp, external by the patch
 bool llama_sampler_backend_support(llama_sampler * smpl, ggml_backend_buffer_type_t buft);
 
 //

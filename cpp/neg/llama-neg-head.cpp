@@ -47,6 +47,22 @@ void llama_neg_check_data(const llama_model & model) {
     }
 }
 
+// The head's matrix times every row of h. Products with several rows at once are not F32 on a GPU, whatever precision is
+// asked for: Vulkan rounds both factors to F16 from 9 rows on, CUDA to TF32 from 4. With each row a matrix of its own,
+// every backend computes in F32, and the scheduler does not move a product with weights of the CPU to a GPU.
+static ggml_tensor * llama_neg_project(ggml_context * ctx0, const llama_model & model, ggml_tensor * h) {
+    ggml_tensor * down_w = model.neg.down_w;
+    // rows of a split matrix lie on several devices, which multiply two-dimensional factors only
+    const bool whole = model.split_mode() != LLAMA_SPLIT_MODE_ROW && model.split_mode() != LLAMA_SPLIT_MODE_TENSOR;
+    const bool apart = whole && !model.devices.empty() && h->ne[1] > 1 && ggml_is_contiguous(h);
+    if (apart) {
+        h = ggml_reshape_3d(ctx0, h, h->ne[0], 1, h->ne[1]);
+    }
+    ggml_tensor * cur = ggml_mul_mat(ctx0, down_w, h);
+    ggml_prec_set_acc(cur, GGML_PREC_F32);
+    return apart ? ggml_reshape_2d(ctx0, cur, cur->ne[0], cur->ne[2]) : cur;
+}
+
 void llama_neg_build(const llama_model & model, const llm_graph_context & llm) {
     const llama_neg_head & head = model.neg;
     if (!head.present() || llm.cparams.training || llm.cparams.ctx_type == LLAMA_CONTEXT_TYPE_MTP) {
@@ -66,8 +82,7 @@ void llama_neg_build(const llama_model & model, const llm_graph_context & llm) {
 
     ggml_context * ctx0 = llm.ctx0;
 
-    ggml_tensor * cur = ggml_mul_mat(ctx0, head.down_w, h);
-    ggml_prec_set_acc(cur, GGML_PREC_F32);
+    ggml_tensor * cur = llama_neg_project(ctx0, model, h);
     cur = ggml_add(ctx0, cur, head.down_b);
     cur = ggml_gelu_erf(ctx0, cur);
     // a product and a row sum rather than a matrix product with one row: exact F32 on every backend, and no one-row
