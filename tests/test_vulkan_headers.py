@@ -59,8 +59,8 @@ def write_package(path: Path) -> str:
 
 
 class Machine:
-    """A copy of the script, on a machine with the SDK and the apt-get that a test gives it. The version that it asks for
-    is one that no machine has."""
+    """A copy of the script, on a machine with the SDK and the apt-get that a test gives it. No machine has the version
+    that it asks for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.cache = folder, folder / "cache"

@@ -14,6 +14,7 @@ from darwin_neg_cpp import DarwinNEG
 from oracles import neg_reference
 from vulkan_models import SMALL, released_head
 
+F32 = 1e-5  # nats; factors in F16 give 1e-3
 TEXT = "The lighthouse keeper climbed the stairs every evening, lit the lamp and wrote down the ships that passed. "
 
 
@@ -32,14 +33,14 @@ def test_the_head_is_f32_for_any_number_of_rows(
     load: Callable[..., DarwinNEG], models: dict[str, Path], name: str, rows: int, n_gpu_layers: int
 ) -> None:
     llm = load(name, n_parallel=1, n_batch=rows, n_ubatch=rows, n_gpu_layers=n_gpu_layers)
-    assert error(llm, models[name]) < 2e-6
+    assert error(llm, models[name]) < F32
 
 
 def test_a_side_car_is_f32_too(device: str, server_models: http_server.Models) -> None:
     with DarwinNEG(server_models.base, server_models.side_car, **SMALL, devices=[device]) as llm:
-        assert error(llm, server_models.side_car) < 2e-6
+        assert error(llm, server_models.side_car) < F32
 
 
 def test_a_head_of_real_size_is_f32(device: str, smollm2: SmolLM2) -> None:
     with DarwinNEG(smollm2.model, **SMALL, devices=[device]) as llm:
-        assert error(llm, smollm2.model) < 1e-5
+        assert error(llm, smollm2.model) < F32
