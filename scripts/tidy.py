@@ -32,8 +32,10 @@ for header in sorted((ROOT / "cpp").glob("*/*.h")):
 def common_key() -> bytes:
     """Of what the findings in every file depend on."""
     digest = hashlib.sha256(subprocess.run(["clang-tidy", "--version"], capture_output=True, check=True).stdout)
-    inside = [*(ROOT / "cpp" / "neg").glob("*.h"), *(ROOT / "cpp" / "server").glob("*.h")]  # read by llama.cpp's headers too
-    for path in sorted([*(ROOT / "patches").iterdir(), *inside, ROOT / ".clang-tidy", ROOT / "cmake" / "llama_pin.json"]):
+    # the patch lets llama.cpp's headers read these
+    inside = [path for room in ("neg", "rpc", "server") for path in (ROOT / "cpp" / room).glob("*.h")]
+    settings = [ROOT / ".clang-tidy", ROOT / "cmake" / "llama_pin.json"]
+    for path in sorted([*(ROOT / "patches").iterdir(), *inside, *settings]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.digest()
 
