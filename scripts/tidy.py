@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "python"))
 from darwin_neg_cpp.files.cache_folder import cache_root  # noqa: E402
 
 SOURCES = sorted(
-    path for room in ("bindings", "engine", "neg", "server") for path in (ROOT / "cpp" / room).glob("*.cpp")
+    path for room in ("bindings", "engine", "neg", "rpc", "server") for path in (ROOT / "cpp" / room).glob("*.cpp")
 )
 
 HEADERS: dict[str, list[Path]] = {}
