@@ -197,6 +197,7 @@ def test_nothing_is_fetched_from_another_host(pages: dict[Path, Page], site: Pat
 def test_it_is_read_and_searched_from_the_disk(site: Path, browser: Any) -> None:
     said: list[str] = []
     tab = browser.new_page()
+    tab.set_default_timeout(120_000)
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on("console", lambda message: said.append(message.text))
     tab.on("request", lambda request: said.append(request.url) if urlsplit(request.url).netloc else None)

@@ -14,7 +14,7 @@ from darwin_neg_cpp import DarwinNegError, ModelFileError
 from darwin_neg_cpp.cluster import nodes
 from darwin_neg_cpp.cluster.nodes import Call, Cluster
 from darwin_neg_cpp.cluster.worker import Loaded, Loading
-from fake_ray import FakeRay
+from fake_ray import FakeError, FakeRay
 
 SLOTS = 3
 
@@ -127,6 +127,15 @@ def test_a_model_that_no_node_can_load_is_one_error_that_names_a_node_and_no_war
     with pytest.raises(ModelFileError, match=r"^node [ab]: m\.gguf: no such file$"):
         cluster.first()
     assert said == [] and not ray.open
+
+
+def test_a_node_that_is_gone_does_not_hide_why_the_others_have_no_engine() -> None:
+    """A cluster notices the death of a node late, and offers it until then."""
+    missing = ModelFileError("m.gguf: no such file")
+    for loads in ({"a": missing, "gone": FakeError()}, {"gone": FakeError(), "a": missing}):
+        cluster, _ = make(loads, finish_all)
+        with pytest.raises(ModelFileError, match=r"^node a: m\.gguf: no such file$"):
+            cluster.first()
 
 
 def test_one_node_without_the_model_is_one_line_and_the_others_work() -> None:

@@ -92,7 +92,7 @@ def test_scripts_parse(tab: Any, name: str) -> None:
 def test_all_data_is_looked_at_and_lines_are_short() -> None:
     assert SHEETS == ["page.css", "report.css", "serve/style.css", "trace.css"] and "trace.js" in SCRIPTS
     assert {path.parent.name for path in DATA.rglob("*.js")} == {"data", "serve"} and len(SCRIPTS) > 5
-    assert {path.suffix for path in DATA.rglob("*") if path.is_file()} == {".css", ".js", ".html", ".gguf"}
+    assert {path.suffix for path in DATA.rglob("*") if path.is_file()} == {".css", ".js", ".html", ".json", ".gguf"}
     for name in [*SHEETS, *SCRIPTS, *PAGES]:
         assert max(map(len, read_data(name).splitlines())) <= 120, name
 

@@ -40,9 +40,14 @@ def test_a_trace_says_of_each_token_what_the_model_said_before_it(smol: DarwinNE
 
 
 def test_a_trace_has_the_uncertain_stretches_of_its_answer(smol: DarwinNEG) -> None:
-    params = SamplingParams(max_tokens=40, seed=5, temperature=1.5, min_p=0.0, top_k=0, top_p=1.0)
-    out = smol.generate("한국어 😀 “", params)
-    assert out.ends_inside is not None and out.ends_inside.any(), "characters of several tokens are what this is about"
+    # characters of several tokens are what this is about; what is sampled differs from CPU to CPU
+    for seed in range(40):
+        params = SamplingParams(max_tokens=40, seed=seed, temperature=1.5, min_p=0.0, top_k=0, top_p=1.0)
+        out = smol.generate("한국어 😀 “", params)
+        if out.ends_inside is not None and out.ends_inside.any():
+            break
+    else:
+        raise AssertionError("no answer has a character of several tokens")
     assert out.neg is not None
     limit = float(np.median(out.neg.entropy))
     params = dataclasses.replace(params, neg=Neg(threshold=limit))

@@ -256,8 +256,11 @@ class Cluster:
             self.ray.kill(node.actor)
         if node.loaded is None and isinstance(error, REFUSED):
             self._starts[node.id] = MAX_STARTS
-        self._last_error = type(error)(f"node {node.name}: {error}")
-        self._say(f"{self._last_error}{f'; {len(lost)} calls go to others' if lost else ''}")
+        said = type(error)(f"node {node.name}: {error}")
+        # a node that is gone, of which the cluster does not know yet, says nothing of the others
+        if isinstance(error, REFUSED) or not isinstance(self._last_error, REFUSED):
+            self._last_error = said
+        self._say(f"{said}{f'; {len(lost)} calls go to others' if lost else ''}")
         for call in sorted(lost, key=lambda call: call.number, reverse=True):
             call.losses += 1
             if call.is_cancelled:
