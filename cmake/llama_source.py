@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -255,6 +256,25 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def make_whole(final: Path, fill: Callable[[Path], None]) -> Path:
+    """Makes a folder that has its name only once it is complete. fill: makes its content under another name."""
+    folder, name = final.parent, final.name
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder, name)
+    temp = folder / f"{name}.tmp-{os.getpid()}"
+    shutil.rmtree(temp, ignore_errors=True)
+    try:
+        fill(temp)
+        try:
+            temp.rename(final)
+        except OSError:
+            if not final.is_dir():  # else another configure was faster, with the same result
+                raise
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    return final
+
+
 def tree_name(checkout: Path | None, pristine: bool, with_tests: bool) -> str:
     key = f"pristine-{PIN['sha256'][:16]}-{LAYOUT_VERSION}" if pristine else patch_key()
     if checkout is not None:
@@ -273,18 +293,13 @@ def prepare(
     """Path of a complete tree. The second call does no work and touches no network."""
     if checkout is not None and not pristine and is_patched(checkout):
         return checkout
-    folder = cache_root() / "llama.cpp"
-    name = tree_name(checkout, pristine, with_tests)
-    final = folder / name
+    final = cache_root() / "llama.cpp" / tree_name(checkout, pristine, with_tests)
     if final.is_dir():
         if checkout is not None and not pristine:
             warn_of_strangers(checkout)
         return final
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_stale(folder, name)
-    temp = folder / f"{name}.tmp-{os.getpid()}"
-    shutil.rmtree(temp, ignore_errors=True)
-    try:
+
+    def fill(temp: Path) -> None:
         if checkout is not None:
             copy_checkout(checkout, temp)
         else:
@@ -293,14 +308,8 @@ def prepare(
             apply_patches(temp)
             if checkout is not None:
                 warn_of_strangers(checkout)
-        try:
-            temp.rename(final)
-        except OSError:
-            if not final.is_dir():  # else another configure was faster, with the same result
-                raise
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
-    return final
+
+    return make_whole(final, fill)
 
 
 def main(argv: list[str] | None = None) -> int:

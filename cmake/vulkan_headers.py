@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from llama_source import SourceError, cache_root, remove_stale, sha256_file
+from llama_source import SourceError, cache_root, make_whole, sha256_file
 
 PIN = json.loads((Path(__file__).resolve().parent / "vulkan_pin.json").read_text("utf-8"))
 NEEDED = tuple(PIN["header_version"])
@@ -108,23 +108,15 @@ def prepare() -> Path:
         if header_version(folder) >= NEEDED:
             return folder
     kept = cache_root() / "vulkan-headers"
-    name = PIN["sha256"][:16]
-    final = kept / name
-    if not final.is_dir():
-        kept.mkdir(parents=True, exist_ok=True)
-        remove_stale(kept, name)
-        temp = kept / f"{name}.tmp-{os.getpid()}"
-        try:
-            with tempfile.TemporaryDirectory(prefix="fetch-", dir=kept) as fetched:
-                unpack(download(Path(fetched)), temp)
-            try:
-                temp.rename(final)
-            except OSError:
-                if not final.is_dir():  # else another configure was faster, with the same result
-                    raise
-        finally:
-            shutil.rmtree(temp, ignore_errors=True)
-    return final
+    final = kept / PIN["sha256"][:16]
+    if final.is_dir():
+        return final
+
+    def fill(temp: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="fetch-", dir=kept) as fetched:
+            unpack(download(Path(fetched)), temp)
+
+    return make_whole(final, fill)
 
 
 def main() -> int:
