@@ -29,6 +29,8 @@ using namespace std::chrono_literals;
 
 constexpr int signals[2] = {SIGINT, SIGTERM};
 constexpr auto tick      = 10ms;
+// Until it has, one that comes just after the server's own handlers are there would be theirs, and end it with code 0.
+constexpr auto first_tick = 1ms;
 // A server that answers may be a moment away from installing its handlers: it is given this time before the process
 // ends.
 constexpr auto patience = 500ms;
@@ -95,7 +97,7 @@ bool Signals::take_over() {
 
 void Signals::watch() {
     bool can_end = false;
-    for (auto waited = 0ms; !done_; std::this_thread::sleep_for(tick)) {
+    for (auto waited = 0ms; !done_; std::this_thread::sleep_for(can_end || first != 0 ? tick : first_tick)) {
         can_end = can_end || take_over();
         if (first == 0) {
             continue;
