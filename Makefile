@@ -101,12 +101,12 @@ lint: $(VENV)/.tests
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run --Werror cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/rpc/*.h cpp/rpc/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+	clang-format --dry-run --Werror cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
 
 format: $(VENV)/.tests
 	ruff check --fix .
 	ruff format .
-	clang-format -i cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/rpc/*.h cpp/rpc/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+	clang-format -i cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
 
 # builds the C++ tests and all they call, llama.cpp's patched files included, with the sanitizers $(1), and runs them
 define sanitized_tests
@@ -138,30 +138,25 @@ tidy: $(VENV)/.tests
 stock: $(VENV)/.tests install
 	cd tests && $(BIN)/python -m oracles.stock
 
+# installs Debian's packages $(1)
+apt_install = sudo=$$(test $$(id -u) = 0 || echo sudo); $$sudo apt-get -qq update && \
+  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(1) > /dev/null
+
 # pages are tested in a real browser; Debian's where there is none
 browser:
-	command -v chromium chromium-browser google-chrome > /dev/null || { \
-	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
-	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium > /dev/null; }
+	command -v chromium chromium-browser google-chrome > /dev/null || { $(call apt_install,chromium); }
 
 # makes networks with addresses of their own, for what runs on several machines
 networks:
-	command -v ip > /dev/null || { \
-	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
-	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends iproute2 > /dev/null; }
+	command -v ip > /dev/null || { $(call apt_install,iproute2); }
 
 # runs programs for x86-64 as if this machine had an older CPU
 emulator:
-	command -v qemu-x86_64 > /dev/null || { \
-	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
-	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends qemu-user > /dev/null; }
+	command -v qemu-x86_64 > /dev/null || { $(call apt_install,qemu-user); }
 
 # what a build for Vulkan needs, and Mesa's device, which computes on the CPU
 vulkan-device:
-	command -v glslc > /dev/null && ls -d /usr/share/cmake/SPIRV-Headers /usr/lib/*/libvulkan.so /usr/share/vulkan/icd.d/lvp_icd*.json > /dev/null 2>&1 || { \
-	  sudo=$$(test $$(id -u) = 0 || echo sudo); \
-	  $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
-	    glslc libvulkan-dev mesa-vulkan-drivers spirv-headers > /dev/null; }
+	command -v glslc > /dev/null && ls -d /usr/share/cmake/SPIRV-Headers /usr/lib/*/libvulkan.so /usr/share/vulkan/icd.d/lvp_icd*.json > /dev/null 2>&1 || { $(call apt_install,glslc libvulkan-dev mesa-vulkan-drivers spirv-headers); }
 
 # ggml's Vulkan backend as a plug-in, tested on that device
 vulkan: $(VENV)/.tests install vulkan-device
