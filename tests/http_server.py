@@ -26,7 +26,7 @@ from tiny_hybrid import write_tiny_hybrid
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")  # flash attention computes in half precision
 ENDED = 128 + 15  # as a shell writes SIGTERM
-SMALL = ("--no-warmup", "-t", "1", "-tb", "1", "--no-ui", *EXACT)
+SMALL = ("--no-warmup", "-t", "1", "-tb", "1", "--no-ui", "--seed", "1", *EXACT)
 
 
 @dataclass(frozen=True)

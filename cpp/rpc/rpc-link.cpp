@@ -41,11 +41,13 @@ static std::unordered_map<std::string, std::string> failures;
 static int  last_error()      { return WSAGetLastError(); }
 static bool was_interrupted() { return false; }
 static bool was_timeout()     { return WSAGetLastError() == WSAETIMEDOUT; }
+static bool was_closed()      { return WSAGetLastError() == WSAECONNRESET || WSAGetLastError() == WSAECONNABORTED; }
 static bool is_valid(rpc_fd fd) { return fd != INVALID_SOCKET; }
 #else
 static int  last_error()      { return errno; }
 static bool was_interrupted() { return errno == EINTR; }
 static bool was_timeout()     { return errno == EAGAIN || errno == EWOULDBLOCK; }
+static bool was_closed()      { return errno == EPIPE || errno == ECONNRESET; }
 static bool is_valid(rpc_fd fd) { return fd >= 0; }
 #endif
 
@@ -162,7 +164,7 @@ bool rpc_link::again(long long n) {
     if (n < 0 && was_interrupted()) {
         return true;
     }
-    if (n == 0) {
+    if (n == 0 || (n < 0 && was_closed())) {  // whether reading or writing notices it first is chance
         failure = "the connection was closed";
     } else if (n < 0) {
         failure = was_timeout() ? "no answer for " + std::to_string(timeout) + " s"
