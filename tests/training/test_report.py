@@ -21,12 +21,12 @@ from training_runs import SENTENCES, run, write_texts
 def trained(smollm2: SmolLM2, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the outputs of a small run, head.* among them."""
     folder = tmp_path_factory.mktemp("trained")
-    texts = write_texts(folder, 60)
+    texts = write_texts(folder, 30, words=100)
     args = [
         "--text",
         *map(str, texts),
         "--self-generate",
-        "12",
+        "8",
         "--self-tokens",
         "48",
         "--reduced",
@@ -68,7 +68,7 @@ def test_a_written_head_predicts_in_the_runtime_what_torch_predicts(trained: Pat
 def test_the_report_says_what_was_done(trained: Path) -> None:
     report = json.loads((trained / "head.report.json").read_text("utf-8"))
     assert set(report["test"]) == {"head", "constant", "previous"}
-    assert report["data"]["own_documents"] == 12 and report["data"]["text_documents"] == 60
+    assert report["data"]["own_documents"] == 8 and report["data"]["text_documents"] == 30
     assert report["head"]["n_reduced"] == 32
     assert abs(report["test"]["constant"]["r2"]) < 0.2 < report["test"]["head"]["r2"]
     text = (trained / "head.report.md").read_text("utf-8")
@@ -91,8 +91,8 @@ def test_the_demo_heads_report_holds_on_other_text() -> None:
     ]
     with DarwinNEG(model, head, n_ctx=512, n_parallel=1) as llm:
         assert llm.neg["threshold"] == pytest.approx(report["head"]["threshold"])
-        texts = [path.read_text("utf-8") for path in sorted(files)[::6]]  # 11,000 tokens or so
-        tokens = [llm.tokenize(text)[:400] for text in texts if text]  # some __init__.py are empty
+        texts = [path.read_text("utf-8") for path in sorted(files)[::8]]
+        tokens = [llm.tokenize(text)[:300] for text in texts if text]  # some __init__.py are empty
         seen = list(llm.score_many(tokens))
     predicted = np.concatenate([scored.neg.entropy for scored in seen])
     true = np.concatenate([scored.entropy for scored in seen])
