@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def open_model(llama_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     def open_once(name: str) -> DarwinNEG:
         if name not in models:
             template = (llama_tree / "models" / "templates" / f"{name}.jinja").read_text("utf-8")
+            # what a random model writes would depend on today's date
+            template = re.sub(r"strftime_now\(.*?\)", '"2026-11-27"', template)
             models[name] = DarwinNEG(path, n_ctx=4096, n_parallel=2, n_threads=1, chat_template=template)
         return models[name]
 

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 from ..errors import RequestError
 from ..eval.settings import find_difference
-from ..files.appended_file import append, free_name, open_locked, read_lines, sync_folder
+from ..files.appended_file import append, free_name, open_locked, read_lines
 from ..files.input_file import open_input, shown, shown_path
-from ..files.output_file import check_output, os_errors_about, replacing
+from ..files.output_file import check_output, os_errors_about, replacing, sync_folder
 from .reply import Reply, encode
 from .requests import Request
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import RequestError
-from ..files.appended_file import append, free_name, open_locked, read_lines, sync_folder
+from ..files.appended_file import append, free_name, open_locked, read_lines
 from ..files.input_file import open_input, shown_path
+from ..files.output_file import sync_folder
 from ..protocols.answer import Answer
 from ..protocols.protocol import Protocol
 from ..protocols.sampler import Output

@@ -91,13 +91,3 @@ def free_name(path: Path) -> Path:
     while (other := path.with_suffix(f".{k}{path.suffix}")).exists():
         k += 1
     return other
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes the names in a folder to the disk, where the file system does that."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -78,7 +78,7 @@ def replacing(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temp, out)
-        _sync_folder(out.parent)
+        sync_folder(out.parent)
 
 
 @contextlib.contextmanager
@@ -123,16 +123,14 @@ def rename_in_errors(hidden: Path, out: Path) -> Iterator[None]:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass  # some network file systems refuse; the rename itself is done
-    finally:
-        os.close(handle)
+def sync_folder(folder: Path) -> None:
+    """Flushes the names in a folder to the disk, where the file system does that: Windows and some networks' do not."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _remove_stale(folder: Path, prefix: str) -> None:
