@@ -8,7 +8,8 @@ Additions of one to four digits, spelling, days between dates, and the closed qu
 drawn order, so that any --limit has all kinds. Mode 1 answers all of them, modes 2 and 3 the first --limit. The
 report is that of `darwin-neg eval`: what each signal is worth as a predictor of "wrong", and accuracy against cost. Run
 are two `darwin-neg eval` commands with one ledger, which are printed; after Ctrl-C the same command resumes. Other
-options go to both.
+options go to both. For a base model, which has no chat template, these are
+`--chat-template benchmarks/few_shot.jinja --prompt direct -n 6`.
 """
 
 from __future__ import annotations

@@ -17,15 +17,20 @@ import sys
 IMPORT = "import time; t = time.perf_counter(); import darwin_neg_cpp; print(time.perf_counter() - t)"
 
 # only what both versions have; the model is the demo's, under whichever name its module has
-DECODE = """
+START = """
 import sys, time
 try:
     from darwin_neg_cpp import demo_model as demo
 except ImportError:
     from darwin_neg_cpp import demo
 from darwin_neg_cpp import DarwinNEG
-n, tokens = int(sys.argv[1]), int(sys.argv[2])
 model, head = demo.model_and_head()
+"""
+
+DECODE = (
+    START
+    + """
+n, tokens = int(sys.argv[1]), int(sys.argv[2])
 with DarwinNEG(model, head, n_ctx=4096, n_parallel=n) as llm:
     options = {"n": n, "temperature": 0.8, "seed": 1, "ignore_eos": True}
     llm.generate("Once upon a time", max_tokens=2, **options)
@@ -33,15 +38,11 @@ with DarwinNEG(model, head, n_ctx=4096, n_parallel=n) as llm:
     llm.generate("Once upon a time", max_tokens=tokens, **options)
     print(n * tokens / (time.perf_counter() - start))
 """
+)
 
-PROMPT = """
-import sys, time
-try:
-    from darwin_neg_cpp import demo_model as demo
-except ImportError:
-    from darwin_neg_cpp import demo
-from darwin_neg_cpp import DarwinNEG
-model, head = demo.model_and_head()
+PROMPT = (
+    START
+    + """
 with DarwinNEG(model, head, n_ctx=2048, n_parallel=1) as llm:
     llm.generate("Once upon a time", max_tokens=1)
     prompt = llm.tokenize("The keeper of the lighthouse wrote down every ship that passed. " * 200)[: int(sys.argv[1])]
@@ -49,6 +50,7 @@ with DarwinNEG(model, head, n_ctx=2048, n_parallel=1) as llm:
     llm.generate(prompt, max_tokens=1)
     print(len(prompt) / (time.perf_counter() - start))
 """
+)
 
 
 def measure(python: str, code: str, *arguments: int) -> float:
