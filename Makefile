@@ -101,12 +101,12 @@ lint: $(VENV)/.tests
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run --Werror cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+	clang-format --dry-run --Werror cpp/*/*.h cpp/*/*.cpp tests/cpp/*.h tests/cpp/*.cpp
 
 format: $(VENV)/.tests
 	ruff check --fix .
 	ruff format .
-	clang-format -i cpp/engine/*.h cpp/engine/*.cpp cpp/bindings/*.h cpp/bindings/*.cpp cpp/server/*.h cpp/server/*.cpp tests/cpp/*.h tests/cpp/*.cpp
+	clang-format -i cpp/*/*.h cpp/*/*.cpp tests/cpp/*.h tests/cpp/*.cpp
 
 # builds the C++ tests and all they call, llama.cpp's patched files included, with the sanitizers $(1), and runs them
 define sanitized_tests

@@ -79,7 +79,8 @@ class ScriptedServer:
     def __enter__(self) -> ScriptedServer:
         self.lock = threading.Lock()
         self.let_go = threading.Event()
-        self.most_at_once = self.at_once = 0
+        self.running: set[int] = set()
+        self.most_at_once = 0
         self._sockets: set[socket.socket] = set()
         self._killed = False
 
@@ -215,20 +216,26 @@ class _Handler(BaseHTTPRequestHandler):
         with script.lock:
             failure = script.failures.pop(0) if script.failures else ""
             script.completions.append(asked)
-            script.at_once += 1
-            script.most_at_once = max(script.most_at_once, script.at_once)
+            script.running.add(id(asked))
+            script.most_at_once = max(script.most_at_once, len(script.running))
         try:
             self._carry_out(asked, failure)
         except OSError:
             asked.finished = "left"
             raise
         finally:
-            with script.lock:
-                script.at_once -= 1
+            self._leave(asked)
+
+    def _leave(self, asked: Completion) -> None:
+        """Frees the place, before the client can know that it is free: it may ask for the next text at once."""
+        with self.script.lock:
+            self.script.running.discard(id(asked))
 
     def _carry_out(self, asked: Completion, failure: str) -> None:
         script = self.script
         asked.finished = failure
+        if failure.startswith("503") or failure in ("500", "400"):
+            self._leave(asked)
         if failure.startswith("503"):
             return self._send(503, _error("busy", "unavailable_error"), retry_after=failure.partition(" ")[2])
         if failure in ("500", "400"):
@@ -249,11 +256,13 @@ class _Handler(BaseHTTPRequestHandler):
             if failure and number > len(pieces) // 2:
                 if failure == "hang":
                     script.let_go.wait(60)
+                self._leave(asked)
                 if failure in ("reset", "hang"):
                     return reset(self.connection)
                 return self._chunk(b"")  # "cut"
             self._event(self._partial(asked, number, piece))
         asked.finished = "whole"  # before the client can know
+        self._leave(asked)
         self._event(self._final(asked, pieces))
         self._chunk(b"")
         return None

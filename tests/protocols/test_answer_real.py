@@ -19,6 +19,7 @@ from darwin_neg_cpp.protocols import Candidate, Task, plan, prompts, run
 from darwin_neg_cpp.protocols.modes import ModeOptions
 from darwin_neg_cpp.protocols.question import orderings
 from darwin_neg_cpp.protocols.sampler import EngineSampler, Job
+from waiting import wait_until
 
 CLI = [sys.executable, "-m", "darwin_neg_cpp"]
 SHORT = ModeConfig(prompt="direct", max_tokens=12)
@@ -52,11 +53,7 @@ def timeless(answer: Answer) -> Answer:
 
 
 def wait_until_idle(llm: DarwinNEG) -> None:
-    for _ in range(200):
-        if llm.stats()["n_seq_used"] == 0:
-            return
-        time.sleep(0.01)
-    pytest.fail("places are still occupied after two seconds")
+    wait_until(lambda: llm.stats()["n_seq_used"] == 0)
 
 
 # --- modes
@@ -174,11 +171,7 @@ def test_cancelled_candidates_free_their_places_at_once(smol: DarwinNEG) -> None
     task = Task(question, plan(3, dataclasses.replace(config, second_opinions=0)))
     jobs = [Job("Tell a very long story.", (0.0, 1.0, 1.0, 1.0), seed, True, config) for seed in (1, 2, 3)]
     handles = sampler.start(jobs)
-    for _ in range(500):
-        if (smol.stats()["n_running"], smol.stats()["n_waiting"]) == (8, 4):
-            break
-        time.sleep(0.01)
-    assert (smol.stats()["n_running"], smol.stats()["n_waiting"]) == (8, 4), "8 places, and 4 that wait for one"
+    wait_until(lambda: (smol.stats()["n_running"], smol.stats()["n_waiting"]) == (8, 4))  # 8 places, and 4 wait for one
     before = smol.stats()["n_steps"]
     sampler.cancel(handles[0])
     done: list[str] = []

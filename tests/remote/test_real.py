@@ -18,6 +18,7 @@ from darwin_neg_cpp.eval import data, evaluate
 from darwin_neg_cpp.protocols import Answer, ModeConfig
 from darwin_neg_cpp.training import own_texts
 from oracles import stock
+from waiting import wait_until
 
 Start = Callable[..., http_server.Server]
 
@@ -229,9 +230,6 @@ def test_early_stop_frees_the_servers_places(start_server: Start, server_models:
         begin = time.monotonic()
         sampler.cancel(handle)
         outputs = [output for _, _, output in sampler.wait()]
-        assert time.monotonic() - begin < 0.1
+        assert time.monotonic() - begin < 5, "and not at the end of 100,000 tokens"
         assert {output.finish_reason for output in outputs} <= {"cancelled", "length", "stop"}
-        end = time.monotonic() + 10
-        while any(slot["is_processing"] for slot in server.get("/slots").json) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not any(slot["is_processing"] for slot in server.get("/slots").json)
+        wait_until(lambda: not any(slot["is_processing"] for slot in server.get("/slots").json))

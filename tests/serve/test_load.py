@@ -10,25 +10,19 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from http_server import SMALL, Server
+from waiting import wait_until
 
 # of load that is measured, after a third of it to warm up; ten minutes with 600
 SECONDS = float(os.environ.get("DARWIN_NEG_LOAD_SECONDS", "60"))
 GROWTH = 2 * 1024  # kB of anonymous memory per 2,000 requests
 ENDLESS = {"prompt": "hello", "n_predict": -1, "ignore_eos": True, "cache_prompt": False}
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
 
 
 def busy(server: Server) -> int:
@@ -56,7 +50,7 @@ def test_full_queue_is_503_with_retry_after_until_a_client_leaves(small_queue: S
             queued.callback(connection.close)
             connection.request("POST", "/completion", json.dumps({**ENDLESS, "stream": True}))
             connections.append(connection)
-        until(lambda: waiting(server) == 2)
+        wait_until(lambda: waiting(server) == 2)
         for path, body in (
             ("/completion", {"prompt": "x"}),
             ("/completion", {"prompt": "x", "stream": True}),
@@ -71,13 +65,13 @@ def test_full_queue_is_503_with_retry_after_until_a_client_leaves(small_queue: S
         assert server.post("/completion", {"prompt": "x", "neg": 5}).status == 400  # never a matter of the queue
         assert server.get("/health").status == 200 and waiting(server) == 2
         connections[0].close()
-        until(lambda: server.post("/tokenize", {"content": "x"}).status == 200 and waiting(server) == 1)
+        wait_until(lambda: server.post("/tokenize", {"content": "x"}).status == 200 and waiting(server) == 1)
         third = server.connect()
         queued.callback(third.close)
         third.request("POST", "/completion", json.dumps({**ENDLESS, "stream": True}))
-        until(lambda: waiting(server) == 2)
+        wait_until(lambda: waiting(server) == 2)
         assert server.post("/completion", {"prompt": "x"}).status == 503
-    until(lambda: busy(server) == 0 and waiting(server) == 0)
+    wait_until(lambda: busy(server) == 0 and waiting(server) == 0)
     assert server.ok("/completion", {"prompt": "x", "n_predict": 2})["tokens_predicted"] == 2
 
 
@@ -99,9 +93,9 @@ def test_a_client_that_leaves_frees_its_slot(server_models) -> None:
         for stream in (True, False):
             connection = server.connect()
             connection.request("POST", "/completion", json.dumps({**ENDLESS, "stream": stream}))
-            until(lambda: busy(server) == 1)
+            wait_until(lambda: busy(server) == 1)
             connection.close()
-            until(lambda: busy(server) == 0)
+            wait_until(lambda: busy(server) == 0)
 
 
 DEEP = 100_000
@@ -268,11 +262,11 @@ def test_a_crowd_leaves_no_slot_busy_and_no_memory_behind(server_models) -> None
     )
     with Server(*SMALL, *options) as server:
         Crowd(server, 0).run(SECONDS / 3)
-        until(lambda: busy(server) == 0 and waiting(server) == 0)
+        wait_until(lambda: busy(server) == 0 and waiting(server) == 0)
         before = anonymous_memory(server)
         crowd = Crowd(server, 1000)
         requests = crowd.run(SECONDS)
-        until(lambda: busy(server) == 0 and waiting(server) == 0)
+        wait_until(lambda: busy(server) == 0 and waiting(server) == 0)
         grown = anonymous_memory(server) - before
         assert min(crowd.counts[kind] for kind in ("good", "leaves", "broken")) > 0
         assert grown <= GROWTH * max(requests / 2000, 1), f"{grown} kB after {requests} requests"

@@ -19,6 +19,7 @@ from chat_server import FOLDER, HEAD, ChatServer, Refused, Token, chunk, event, 
 from darwin_neg_cpp.files.shown_text import is_unseen
 from made_up_trace import HOSTILE, UNSEEN
 from pages import contrast
+from waiting import wait_until
 
 SENTENCE: list[Token] = [
     ("", "<think>", 0.01),
@@ -72,13 +73,6 @@ def scripted(*scripts: list[Token]) -> ChatServer:
         return written(left.pop(0) if len(left) > 1 else left[0], return_neg=bool(body.get("return_neg")))
 
     return ChatServer(answer=answer)
-
-
-def wait_until(check: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not check():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # ---- an answer

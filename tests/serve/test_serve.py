@@ -23,6 +23,7 @@ from darwin_neg_cpp import ModelFileError, RequestError
 from darwin_neg_cpp.cli.main import main
 from darwin_neg_cpp.server import process
 from darwin_neg_cpp.server.serve import page_url
+from waiting import wait_until
 
 Start = Callable[..., http_server.Server]
 
@@ -150,9 +151,7 @@ def test_open_waits_for_the_server_on_the_port_it_has(
         address = ("127.0.0.1", int(value_of(arguments, "--port")))
         with http.server.ThreadingHTTPServer(address, Healthy) as there:
             threading.Thread(target=there.serve_forever, daemon=True).start()
-            end = time.monotonic() + 20
-            while not opened and time.monotonic() < end:
-                time.sleep(0.02)
+            wait_until(lambda: bool(opened))
             there.shutdown()
         assert opened == [f"http://127.0.0.1:{address[1]}/"]
         return 0
