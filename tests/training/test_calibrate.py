@@ -53,7 +53,7 @@ def test_calibrate_compares_with_the_reference(smollm2: SmolLM2, tmp_path: Path)
     for path in (smollm2.model, smollm2.f32):
         with DarwinNEG(path, n_ctx=512, n_parallel=1) as llm:
             documents = corpus.read(paths, least_part=8000)
-            ids = corpus.cut_sequences(corpus.limit(corpus.tokenize(llm.session, documents), 1000, 0), 512)
+            ids = corpus.cut_sequences(llm.session, corpus.limit(corpus.tokenize(llm.session, documents), 1000, 0), 512)
             seen = list(llm.score_many(ids))
             threshold = llm.neg["threshold"]
         predicted.append(np.concatenate([scored.neg.entropy for scored in seen]))

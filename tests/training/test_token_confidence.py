@@ -176,7 +176,7 @@ def test_calibrate_writes_a_report_whose_figures_are_scikit_learns(tmp_path: Pat
     predicted, true, wrong = [], [], []
     with DarwinNEG(model, n_ctx=256, n_parallel=1, n_threads=1) as llm:
         documents = corpus.read(paths, least_part=8000)
-        ids = corpus.cut_sequences(corpus.limit(corpus.tokenize(llm.session, documents), 3000, 0), 256)
+        ids = corpus.cut_sequences(llm.session, corpus.limit(corpus.tokenize(llm.session, documents), 3000, 0), 256)
         for scored in llm.score_many(ids, top=1):
             assert scored.neg is not None
             predicted += scored.neg.entropy[:-1].tolist()

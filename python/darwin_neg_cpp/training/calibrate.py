@@ -131,7 +131,7 @@ def measure(
     # nothing is split here: parts need not be many, and a long one has more context
     documents = corpus.read(texts, least_part=corpus.PART_CHARACTERS[1])
     documents = corpus.limit(corpus.tokenize(llm.session, documents), max_tokens, 0)
-    numbered = corpus.cut_numbered(documents, context)
+    numbered = corpus.cut_numbered(llm.session, documents, context)
     sequences = [sequence for _, sequence in numbered]
     if (total := sum(map(len, sequences))) < LEAST_TOKENS:
         raise RequestError(f"text holds {total} tokens, at least {LEAST_TOKENS} are needed; give more text")

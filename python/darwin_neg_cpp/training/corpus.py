@@ -209,17 +209,28 @@ def check_size(documents: Sequence[Document]) -> None:
             )
 
 
-def cut_sequences(documents: Sequence[Document], length: int) -> list[tuple[int, ...]]:
+def cut_sequences(session: Session, documents: Sequence[Document], length: int) -> list[tuple[int, ...]]:
     """Cuts documents into pieces of up to `length` tokens, which are run through the model. Pieces of one token are
-    dropped."""
-    return [piece for _, piece in cut_numbered(documents, length)]
+    dropped.
+
+    A model that begins every text with a start token sees it before later pieces too, since it was trained so.
+    """
+    return [piece for _, piece in cut_numbered(session, documents, length)]
 
 
-def cut_numbered(documents: Sequence[Document], length: int) -> list[tuple[int, tuple[int, ...]]]:
+def cut_numbered(session: Session, documents: Sequence[Document], length: int) -> list[tuple[int, tuple[int, ...]]]:
     """The same, each piece after the number of its document."""
-    pieces = (
-        (number, document.tokens[begin : begin + length])
+    start = tuple(token for token in session.tokenize("", parse_special=False)[:1] if token == session.info["bos"])
+    return [
+        (number, piece)
         for number, document in enumerate(documents)
-        for begin in range(0, len(document.tokens), length)
-    )
-    return [(number, piece) for number, piece in pieces if len(piece) > 1]
+        for piece in _pieces(document.tokens, length, start)
+        if len(piece) > 1
+    ]
+
+
+def _pieces(tokens: tuple[int, ...], length: int, start: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    yield tokens[:length]  # it begins as the model or its chat template wants it
+    room = max(1, length - len(start))
+    for begin in range(length, len(tokens), room):
+        yield (*start, *tokens[begin : begin + room])

@@ -147,7 +147,7 @@ def _run(
     captured: dict[Split, Captured] = {}
     for part in SPLITS:
         sequences = corpus.cut_sequences(
-            [document for document in documents if document.split == part], settings.context
+            session, [document for document in documents if document.split == part], settings.context
         )
         watch = partial(progress, f"capture {part}")
         captured[part] = capture(session, sequences, paths.work, part, watch, model=sha256, scorer=scorer)
