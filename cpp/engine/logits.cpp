@@ -70,25 +70,30 @@ RowStats row_stats(const float * logits, int32_t n) {
     }
     double sum      = 0.0;
     double weighted = 0.0;
+    // the floor has a loop of its own: beside the exponential, whose value at the floor is a constant, compilers branch
+    // on it, and a loop with a branch is not vectorised (GCC 12: four times slower)
+    float below[k_block];
     for (int32_t begin = 0; begin < n; begin += k_block) {
-        const int32_t end            = std::min(n, begin + k_block);
+        const int32_t size = std::min(n - begin, k_block);
+        for (int32_t i = 0; i < size; ++i) {
+            const float d = logits[begin + i] - largest;
+            // what is left out is below 1e-37 of the whole; takes in -inf, and NaN, with which no comparison holds
+            below[i] = d > -87.0F ? d : -87.0F;
+        }
         float sums[k_lanes]          = {};
         float weighted_sums[k_lanes] = {};
-        const auto add               = [&](int32_t lane, float logit) {
-            // what is left out is below 1e-37 of the whole; takes in -inf, and NaN, with which no comparison holds
-            const float d = logit - largest > -87.0F ? logit - largest : -87.0F;
-            const float e = exp_of_negative(d);
-            sums[lane] += e;
-            weighted_sums[lane] += d * e;
-        };
-        int32_t i = begin;
-        for (; i + k_lanes <= end; i += k_lanes) {
+        int32_t i                    = 0;
+        for (; i + k_lanes <= size; i += k_lanes) {
             for (int32_t lane = 0; lane < k_lanes; ++lane) {
-                add(lane, logits[i + lane]);
+                const float e = exp_of_negative(below[i + lane]);
+                sums[lane] += e;
+                weighted_sums[lane] += below[i + lane] * e;
             }
         }
-        for (; i < end; ++i) {
-            add(0, logits[i]);
+        for (; i < size; ++i) {
+            const float e = exp_of_negative(below[i]);
+            sums[0] += e;
+            weighted_sums[0] += below[i] * e;
         }
         for (int32_t lane = 0; lane < k_lanes; ++lane) {
             sum += sums[lane];
