@@ -92,7 +92,7 @@ def questions(seed: int, each: int) -> list[dict[str, Any]]:
 
 def _computed(seed: int, each: int) -> Iterator[dict[str, Any]]:
     for kind, make in KINDS.items():
-        seen = set()
+        seen: set[str] = set()
         rng = random.Random(f"{seed} {kind}")
         while len(seen) < each:
             question = make(rng, len(seen))

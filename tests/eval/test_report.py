@@ -316,7 +316,7 @@ def test_all_tables_have_rows_as_wide_as_their_header() -> None:
             assert all(len(row) == len(table.header) for row in table.rows), table.title
 
 
-@pytest.mark.parametrize("name", ["demo-eval", "confidence/answers-demo"])
+@pytest.mark.parametrize("name", ["demo-eval", "confidence/answers-demo", "confidence/answers-gemma"])
 def test_the_committed_report_is_what_its_json_gives(name: str) -> None:
     folder = ROOT / "docs" / name
     found = json.loads((folder / "report.json").read_text("utf-8"))
@@ -336,6 +336,25 @@ def test_the_figures_of_the_documentation_are_those_of_the_committed_report() ->
     # "no signal is told apart from chance"
     assert all(low < 0.5 < high for low, high in (figures["interval"] for figures in auroc.values()))
     assert f"Of the {rated['questions']} answers that were read {rated['wrong']} are wrong" in text
+
+
+def test_what_the_documentation_says_of_the_second_model_is_in_its_report() -> None:
+    text = " ".join((ROOT / "docs/confidence.md").read_text("utf-8").split())
+    found = json.loads((ROOT / "docs/confidence/answers-gemma/report.json").read_text("utf-8"))
+    ratings = [found["confidence"][f"mode {mode}"] for mode in (1, 2, 3)]
+    intervals = {
+        (mode, name): figures["auroc"]["interval"]
+        for mode, rating in enumerate(ratings, 1)
+        for name, figures in rating["signals"].items()
+    }
+    apart = {key: interval for key, interval in intervals.items() if not interval[0] <= 0.5 <= interval[1]}
+    (low, high) = apart.pop((2, "margin"))
+    assert (
+        not apart and f"Of {len(intervals)} signals and modes one has" in text and f"({low:.3f} to {high:.3f})" in text
+    )
+    simulated = found["spending"]["simulated"]
+    gains = [point[name]["difference"]["interval"] for point in simulated for name in ("random", "margin")]
+    assert gains and all(gain[0] <= 0 for gain in gains), "auto beats neither control at any cost"
 
 
 def test_the_json_is_json(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from conftest import ROOT
 from darwin_neg_cpp import DarwinNEG, NegTrace, Scores
 from darwin_neg_cpp.training import corpus, token_report
-from darwin_neg_cpp.training.token_confidence import DECILES, KINDS, Tokens, collect, name_kind, summarize
+from darwin_neg_cpp.training.token_confidence import DECILES, KINDS, Tokens, cells, collect, name_kind, summarize
 from tiny_hybrid import write_tiny_hybrid
 from training_runs import run, write_texts
 
@@ -190,3 +191,19 @@ def test_calibrate_writes_a_report_whose_figures_are_scikit_learns(tmp_path: Pat
     assert again.returncode != 0 and "report.md: exists already" in again.stderr and "--force" in again.stderr
     out = run(*args[:-1], str(paths[0]), "--force")
     assert out.returncode != 0 and len(out.stderr.splitlines()) == 1 and paths[0].name in out.stderr
+
+
+def test_the_table_of_the_documentation_is_that_of_the_committed_reports() -> None:
+    text = (ROOT / "docs/confidence-tokens.md").read_text("utf-8")
+    overall = [
+        json.loads((ROOT / f"docs/confidence/tokens-{name}/report.json").read_text("utf-8"))["figures"]["overall"]
+        for name in ("demo", "gemma")
+    ]
+    for signal, title in (
+        ("predicted", "predicted entropy"),
+        ("true", "true entropy"),
+        ("likeliest", "minus log-probability of the likeliest token"),
+    ):
+        assert f"| {title} | {' | '.join(cells(one[signal]['auroc']) for one in overall)} |" in text
+    paired = " | ".join(cells(one["predicted_less_true"]["auroc"]) for one in overall)
+    assert f"| predicted less true, paired | {paired} |" in text

@@ -91,14 +91,15 @@ def _rate(column: Floats, wrong: Flags, seed: int) -> dict[str, Any]:
         "auroc": describe(rating.auroc),
         "area": describe(rating.area),
         "accuracy_at": {
-            f"{coverage:g}": describe_fit(cross_fit(values, flags, _choose_for(coverage), seed=seed))
+            f"{coverage:g}": describe_fit(cross_fit(values, flags, choose_for(coverage), seed=seed))
             for coverage in COVERAGES
         },
         "curve": _curve(values, flags),
     }
 
 
-def _choose_for(coverage: float) -> Chooser:
+def choose_for(coverage: float) -> Chooser:
+    """Thresholds for answering a share of the questions."""
     return lambda values, _flags: threshold_for_coverage(values, coverage)
 
 
