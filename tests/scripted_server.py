@@ -78,6 +78,7 @@ class ScriptedServer:
 
     def __enter__(self) -> ScriptedServer:
         self.lock = threading.Lock()
+        self.ending = threading.Lock()  # an answer is sent to its end and taken, or it is not
         self.let_go = threading.Event()
         self.running: set[int] = set()
         self.most_at_once = 0
@@ -108,12 +109,13 @@ class ScriptedServer:
             return
         self._killed = True
         self.let_go.set()
-        self._server.shutdown()
-        self._server.server_close()
-        with self.lock:
-            sockets = list(self._sockets)
-        for connected in sockets:
-            reset(connected)
+        with self.ending:
+            self._server.shutdown()
+            self._server.server_close()
+            with self.lock:
+                sockets = list(self._sockets)
+            for connected in sockets:
+                reset(connected)
 
     def __exit__(self, *_: object) -> None:
         self.kill()
@@ -261,10 +263,14 @@ class _Handler(BaseHTTPRequestHandler):
                     return reset(self.connection)
                 return self._chunk(b"")  # "cut"
             self._event(self._partial(asked, number, piece))
-        asked.finished = "whole"  # before the client can know
-        self._leave(asked)
-        self._event(self._final(asked, pieces))
-        self._chunk(b"")
+        with script.ending:
+            asked.finished = "whole"  # before the client can know
+            self._leave(asked)
+            self._event(self._final(asked, pieces))
+            self._chunk(b"")
+            self.connection.settimeout(5)
+            with contextlib.suppress(OSError):
+                self.connection.recv(1)  # the client goes when it has read all
         return None
 
     def _partial(self, asked: Completion, number: int, piece: str) -> dict[str, Any]:

@@ -354,16 +354,18 @@ class DarwinNEG(SyncMethods, AsyncMethods):
         second opinions, "auto" as much of these as the model's own uncertainty calls for.
         Options are those of ModeConfig and override `config`.
         early_stop: cancel what can no longer change the winner. abstain_above: withhold an answer whose uncertainty,
-        the signal `abstain_signal` (docs/confidence.md), is larger; Answer.abstained then says why.
+        the signal `abstain_signal` (docs/confidence.md), is larger; Answer.abstained then says why. True entropies are
+        recorded where a signal is one.
         Returns an Answer, or a list of them for a list. Errors: RequestError, ContextFullError, NegHeadError.
         """
+        from .protocols.escalation import needs_true_entropy
         from .protocols.modes import merge as merge_modes
         from .protocols.runner import answer_any
         from .protocols.sampler import EngineSampler
 
         merged = merge_modes(config, options)
         return answer_any(
-            EngineSampler(self.session),
+            EngineSampler(self.session, true_entropy=needs_true_entropy([mode], merged, abstain_above, abstain_signal)),
             question,
             mode,
             config=merged,

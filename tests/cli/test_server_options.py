@@ -82,6 +82,22 @@ def test_without_any_model_servers_are_named_as_a_choice(capsys: pytest.CaptureF
     assert "--server URL" in fail(capsys, ASK)
 
 
+def test_true_entropies_as_signals_are_refused_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps({"question": "Which?", "choices": ["a", "b"], "answer": "A"}), "utf-8")
+    signal = "true_max_entropy"
+    with ScriptedServer() as server:
+        ask, where = [*ASK, "--server", server.url], ["--data", str(file), "--server", server.url]
+        withhold = ["--abstain-above", "1", "--abstain-signal", signal]
+        assert "needs the model in this process: servers tell none" in fail(capsys, [*ask, *withhold])
+        assert "servers tell none" in fail(capsys, [*ask, "--mode", "auto", "--auto-signal", signal])
+        evaluation = ["eval", *where, "--modes", "1,auto", "--auto-signal", signal]
+        assert f"--auto-signal {signal} needs the model in this process" in fail(capsys, evaluation)
+        assert not server.completions
+
+
 def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "http://127.0.0.1:9: cannot be reached (connection refused)" in fail(
         capsys, [*ASK, "--server", "http://127.0.0.1:9"], 1

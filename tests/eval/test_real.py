@@ -514,3 +514,14 @@ def test_all_parts_of_a_split_model_are_hashed(tiny_llama: Path) -> None:
     for name in names:
         Path(name).touch()
     assert settings._find_parts(str(first), about) == names
+
+
+def test_mode_auto_by_true_entropy_records_it_for_the_whole_ledger_and_resumes(tiny: list[str], tmp_path: Path) -> None:
+    args = command(tiny, tmp_path / "out", "--modes", "1,auto", "--limit", "3", "--auto-signal", "true_mean_entropy")
+    first = done(args)
+    assert first.stdout == done(args).stdout
+    lines = [json.loads(line) for line in (tmp_path / "out/ledger.jsonl").read_text("utf-8").splitlines()]
+    answers = [line for line in lines if "candidates" in line]
+    assert {line["protocol"] for line in answers} >= {"mode 1", "mode auto"}
+    signals = [one["signals"] for line in answers for one in line["candidates"] if one.get("signals")]
+    assert len(signals) > 6 and all(one["true_mean_entropy"] > 0 for one in signals)

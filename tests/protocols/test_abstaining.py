@@ -9,6 +9,8 @@ import re
 import pytest
 
 from darwin_neg_cpp import RequestError
+from darwin_neg_cpp.protocols.escalation import needs_true_entropy
+from darwin_neg_cpp.protocols.modes import ModeConfig
 from darwin_neg_cpp.protocols.runner import answer_any, answer_many
 from darwin_neg_cpp.protocols.sampler import Job, Output
 from scripted_candidates import question
@@ -61,8 +63,33 @@ def test_without_the_signal_it_is_refused_and_without_the_letters_token_withheld
         RequestError, match=r"abstain_signal 'mean_entropy' \(.*\) is not known of this model's answers"
     ):
         answer_any(ScriptedSampler(say=blind), QUESTIONS[0], 1, abstain_above=1.0)
-    one = answer_any(ScriptedSampler(say=blind), QUESTIONS[0], 1, abstain_above=1.0, abstain_signal="letter_entropy")
+    with pytest.raises(RequestError, match="there is none"):
+        answer_any(ScriptedSampler(say=blind), QUESTIONS[0], 1, abstain_above=1.0, abstain_signal="letter_entropy")
+    signals = said("no letter").signals
+    unplaced = ScriptedSampler(say=lambda job, k: dataclasses.replace(said("Answer: A"), signals=signals))
+    one = answer_any(unplaced, QUESTIONS[0], 1, abstain_above=1.0, abstain_signal="letter_entropy")
     assert not isinstance(one, list) and one.abstained is not None and "is not known" in one.abstained
+
+
+@pytest.mark.parametrize("signal", ["true_mean_entropy", "true_letter_entropy"])
+def test_a_signal_that_is_not_known_is_an_error_of_the_first_answer_and_says_which_are(signal: str) -> None:
+    sampler = ScriptedSampler(say=rising)
+    with pytest.raises(RequestError) as error:
+        answer_many(sampler, QUESTIONS, 1, abstain_above=1.0, abstain_signal=signal, in_flight=1)
+    assert str(error.value).endswith(
+        "choose one of those that are: mean_entropy, max_entropy, last_quarter_entropy, letter_entropy, "
+        "letter_logprob, logprob"
+    )
+    assert len(sampler.jobs) == 1
+
+
+def test_true_entropies_are_recorded_where_they_decide_and_only_there() -> None:
+    plain, by_true = ModeConfig(), ModeConfig(auto_signal="true_max_entropy")
+    assert needs_true_entropy(["auto"], by_true) and needs_true_entropy([1, "auto"], by_true)
+    assert not needs_true_entropy([1, 3], by_true) and not needs_true_entropy(["auto"], plain)
+    assert needs_true_entropy([1], plain, 0.0, "true_mean_entropy")
+    assert not needs_true_entropy([1], plain, None, "true_mean_entropy")
+    assert not needs_true_entropy([1], plain, 0.5, "logprob")
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,22 @@ def test_mode_auto_on_a_real_model_is_mode_1_or_mode_3(one_at_a_time: DarwinNEG)
         assert auto.candidates == alone.candidates and auto.votes == alone.votes
 
 
+def test_true_entropies_are_recorded_where_a_signal_is_one(smol: DarwinNEG) -> None:
+    options: ModeOptions = {"prompt": "direct", "max_tokens": 12, "orderings": 2, "samples": 0, "second_opinions": 0}
+    signal = "true_mean_entropy"
+    plain = smol.answer(QUESTIONS[0], 1, abstain_signal=signal, auto_signal=signal, **options)
+    withheld = smol.answer(QUESTIONS[0], 1, abstain_above=0.0, abstain_signal=signal, **options)
+    thresholds = {"auto_first_threshold": 1e-9, "auto_second_threshold": 1e-9}
+    escalated = smol.answer(QUESTIONS[0], "auto", early_stop=False, auto_signal=signal, **thresholds, **options)
+    ((one,), (same,)) = plain.candidates, withheld.candidates
+    assert one.signals is not None and one.signals.true_mean_entropy is None, "nothing asks for it"
+    assert one.text == same.text and same.signals is not None and same.signals.true_mean_entropy is not None
+    if plain.choice is not None:
+        assert withheld.abstained == f"mean true entropy {same.signals.true_mean_entropy:.3g} is above 0"
+    assert len(escalated.candidates) == 2
+    assert all(one.signals and one.signals.true_mean_entropy is not None for one in escalated.candidates)
+
+
 def test_show_lists_every_candidate_with_its_text(smollm2: SmolLM2) -> None:
     out = cli(*ASK, "-m", str(smollm2.model), "--show", "--full", "--samples", "1", "--second-opinions", "0")
     assert len(re.findall(r"^--- candidate \d+, choices as [ABC]{3}, ", out.stdout, re.MULTILINE)) == 6

@@ -117,8 +117,11 @@ def test_signals_from_servers_are_those_of_the_entropies(servers: Any) -> None:
             0.5,
             0.5,
         )
-        with pytest.raises(RequestError, match=r"abstain_signal 'logprob' .* is not known of this model's answers"):
-            remote.answer(QUESTIONS[0], 1, config=CONFIG, abstain_above=0.4, abstain_signal="logprob")
+        for signal in ("logprob", "letter_logprob", "true_mean_entropy", "true_letter_entropy"):
+            with pytest.raises(
+                RequestError, match=rf"abstain_signal '{signal}' .* is not known of this model's answers"
+            ):
+                remote.answer(QUESTIONS[0], 1, config=CONFIG, abstain_above=0.4, abstain_signal=signal)
 
 
 @pytest.mark.parametrize(("neg", "asks"), [(NEG, {"neg": False, "return_neg": True}), (None, {})])

@@ -146,21 +146,25 @@ def mode_config(args: argparse.Namespace) -> ModeConfig:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..protocols.escalation import check_abstaining
+    from ..protocols.escalation import check_abstaining, needs_true_entropy
     from ..protocols.sampler import EngineSampler
 
     # bad options and questions are refused before the model is loaded
     check_model_options(args)
     check_abstaining(args.abstain_above, args.abstain_signal)
     config = mode_config(args)
+    true_entropy = needs_true_entropy([args.mode], config, args.abstain_above, args.abstain_signal)
     questions = read_questions(args)
     if args.servers:
+        if true_entropy:
+            raise RequestError("a true entropy as a signal needs the model in this process: servers tell none")
         with connect(args) as remote:
             in_flight = max(IN_FLIGHT, remote.info["n_parallel"])
             answers = answer_with_progress(args, remote.sampler(), questions, config, in_flight=in_flight)
     else:
         with load_repeatable_model(args) as llm:
-            answers = answer_with_progress(args, EngineSampler(llm.session), questions, config)
+            sampler = EngineSampler(llm.session, true_entropy=true_entropy)
+            answers = answer_with_progress(args, sampler, questions, config)
     for answer in answers:
         print_answer(args, answer)
     return 0 if all(answer.choice is not None for answer in answers) else 1

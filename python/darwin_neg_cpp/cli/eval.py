@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError
 from ..files.input_file import sha256_file, shown_path
 from ..files.progress import ProgressBar
+from ..protocols.escalation import needs_true_entropy
 from ..protocols.modes import AUTO, MODES, Mode
 from .answer import add_mode_options, mode_config, read_mode
 from .cluster_options import add_ray_option, check_ray_option, connect_cluster
@@ -92,7 +93,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--true-entropy",
         action="store_true",
-        help="also record true entropies, to compare predicted ones with; changes no answer",
+        help="also record true entropies, to compare predicted ones with; changes no answer (with mode auto they are "
+        "recorded anyway where --auto-signal is one)",
     )
     parser.add_argument("--force", action="store_true", help="start again; the old ledger is kept under a number")
     parser.add_argument("--report-only", action="store_true", help="write the report of --out again, without a model")
@@ -141,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         for line in lines:
             print(f"darwin-neg: {what}: {line}", file=sys.stderr)
     with (
-        _open_model(args) as (source, model),
+        _open_model(args, true_entropy=args.true_entropy or needs_true_entropy(modes, config)) as (source, model),
         ProgressBar("hashing") as hashing,
         ProgressBar("evaluating", unit=" answers") as bar,
     ):
@@ -173,13 +175,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
+def _open_model(args: argparse.Namespace, *, true_entropy: bool) -> Iterator[tuple[Source, str]]:
     """What answers, and the model's name."""
     from ..eval.source import LocalModel
 
     if args.servers:
-        if args.true_entropy:
-            raise RequestError("--true-entropy needs the model in this process: servers tell no true entropies")
+        if true_entropy:
+            option = "--true-entropy" if args.true_entropy else f"--auto-signal {args.auto_signal}"
+            raise RequestError(f"{option} needs the model in this process: servers tell no true entropies")
         with connect(args) as remote:
             yield remote, remote.name
         return
@@ -187,8 +190,8 @@ def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
         from ..cluster.evaluation import ClusterModel, Look
 
         set_repeatable(args)
-        with connect_cluster(args, generating_options(args), Look(args.true_entropy)) as cluster:
-            model = ClusterModel(cluster, true_entropy=args.true_entropy)
+        with connect_cluster(args, generating_options(args), Look(true_entropy)) as cluster:
+            model = ClusterModel(cluster, true_entropy=true_entropy)
             yield model, model.name
         return
     side_car = args.side_car
@@ -197,7 +200,7 @@ def _open_model(args: argparse.Namespace) -> Iterator[tuple[Source, str]]:
 
         side_car = str(demo_model.HEAD)
     with load_repeatable_model(args) as llm:
-        yield LocalModel(llm, side_car, true_entropy=args.true_entropy), llm.path
+        yield LocalModel(llm, side_car, true_entropy=true_entropy), llm.path
 
 
 def _engine(args: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ..checks import check_integer, check_number
 from ..errors import NegHeadError, OutputError
 from ..files.input_file import shown_path
 from ..files.progress import Progress, no_progress
+from ..protocols.escalation import needs_true_entropy
 from ..protocols.modes import MODES, Mode, ModeConfig
 from . import ledger, plans, report, run, settings
 from .data import DataSet
@@ -52,16 +53,18 @@ def evaluate(
         the model's head, if it is not in the model file. controls: also run plain self-consistency for modes 2 and 3.
         early_stop: see protocols.
     limit: evaluate only the first N questions. in_flight: number of questions worked on at once.
-    true_entropy: also record true entropies, of a DarwinNEG; a source of your own does what it was made to do.
+    true_entropy: also record true entropies, of a DarwinNEG; a source of your own does what it was made to do. Mode
+        auto has them recorded where its signal is one.
     engine: options of the model that change its output. machine: what does not. Both are only written to the ledger.
     force: start again; the old ledger is kept under a number. hashing: called with (bytes so far, bytes in total).
 
     Returns the report. Errors: RequestError, NegHeadError, ContextFullError, OutputError.
     """
+    config = config or ModeConfig()
+    true_entropy = true_entropy or needs_true_entropy(modes, config)
     source: Source = (
         LocalModel(cast("DarwinNEG", llm), side_car, true_entropy=true_entropy) if hasattr(llm, "session") else llm
     )
-    config = config or ModeConfig()
     chosen = plans.choose(modes, config, controls=controls)
     if source.neg is None and any(plan.neg for plan in chosen):
         raise NegHeadError(

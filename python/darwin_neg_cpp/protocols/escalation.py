@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..checks import check_number
 from ..errors import RequestError
-from .modes import ModeConfig
-from .signals import LETTERS, SIGNALS, Certain, check_signal, uncertainty_of_answer
+from .modes import AUTO, Mode, ModeConfig
+from .signals import DEFAULT, SIGNALS, TRUE_ENTROPIES, WHOLE_OF_LETTER, Certain, check_signal, uncertainty_of_answer
 
 
 def is_sure(stage: int, choice: int | None, candidates: Sequence[Certain], config: ModeConfig) -> bool:
@@ -22,6 +22,16 @@ def is_sure(stage: int, choice: int | None, candidates: Sequence[Certain], confi
         return threshold > 0
     value = _uncertainty("auto_signal", config.auto_signal, choice, candidates)
     return value is not None and value < threshold
+
+
+def needs_true_entropy(
+    modes: Iterable[Mode], config: ModeConfig, above: float | None = None, signal: str = DEFAULT
+) -> bool:
+    """Whether true entropies have to be recorded: mode auto spends by one, or answers are withheld by one.
+
+    above, signal: what abstaining is about; without `above` nothing is withheld.
+    """
+    return (AUTO in modes and config.auto_signal in TRUE_ENTROPIES) or (above is not None and signal in TRUE_ENTROPIES)
 
 
 def check_abstaining(above: object, signal: object) -> tuple[float | None, str]:
@@ -44,11 +54,17 @@ def reason_to_abstain(choice: int | None, candidates: Sequence[Certain], above: 
 
 
 def _uncertainty(argument: str, name: str, choice: int | None, candidates: Sequence[Certain]) -> float | None:
-    """Errors: RequestError naming the argument."""
-    value = uncertainty_of_answer(name, choice, candidates)
-    if value is None and choice is not None and name not in LETTERS:
+    """None where there is no answer, or where the token of its letter is not known. Errors: RequestError naming the
+    argument, when the model gives no such signal."""
+
+    def find(other: str) -> float | None:
+        return uncertainty_of_answer(other, choice, candidates)
+
+    value = find(name)
+    if value is None and choice is not None and find(WHOLE_OF_LETTER.get(name, name)) is None:
+        known = [other for other in SIGNALS if find(other) is not None]
         raise RequestError(
-            f"{argument} {name!r} ({SIGNALS[name]}) is not known of this model's answers; choose another one of "
-            f"{', '.join(SIGNALS)}"
+            f"{argument} {name!r} ({SIGNALS[name]}) is not known of this model's answers; choose one of those that "
+            f"are: {', '.join(known) or 'there is none'}"
         )
     return value

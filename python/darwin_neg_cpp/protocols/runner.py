@@ -322,11 +322,11 @@ def answer_many(
     the_plan = plan(mode, config)
     above, signal = escalation.check_abstaining(abstain_above, abstain_signal)
     tasks = (Task(question, the_plan, i) for i, question in enumerate(questions))
-    answers: dict[object, Answer] = {}
     settled = run(sampler, tasks, config, early_stop=early_stop, in_flight=in_flight, watch=watch)
     with contextlib.closing(settled):
-        answers.update(settled)
-    return [_withhold(answers[i], above, signal) for i in range(len(questions))]
+        # as they come, so that a signal that is not known is an error of the first answer
+        answers = {key: _withhold(answer, above, signal) for key, answer in settled}
+    return [answers[i] for i in range(len(questions))]
 
 
 def _withhold(answer: Answer, above: float | None, signal: str) -> Answer:

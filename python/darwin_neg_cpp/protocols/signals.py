@@ -33,7 +33,11 @@ SIGNALS: Mapping[str, str] = MappingProxyType(
     }
 )
 LOGPROBS = ("letter_logprob", "logprob")
-LETTERS = ("letter_entropy", "letter_logprob", "true_letter_entropy")
+# those of the letter, whose token is not always known, and the same of the whole answer
+WHOLE_OF_LETTER: Mapping[str, str] = MappingProxyType(
+    {"letter_entropy": "mean_entropy", "letter_logprob": "logprob", "true_letter_entropy": "true_mean_entropy"}
+)
+TRUE_ENTROPIES = tuple(name for name in SIGNALS if name.startswith("true_"))
 DEFAULT = "mean_entropy"
 
 
