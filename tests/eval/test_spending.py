@@ -25,6 +25,7 @@ from darwin_neg_cpp.eval.spending import (
     spread_at_random,
     spread_by_margin,
 )
+from darwin_neg_cpp.eval.spending_tables import spending_chart
 from darwin_neg_cpp.protocols import ModeConfig, Protocol
 from darwin_neg_cpp.protocols import run as run_protocols
 from darwin_neg_cpp.protocols.modes import plan
@@ -149,6 +150,23 @@ def test_the_simulation_of_a_ledger_is_mode_auto_as_it_runs() -> None:
         auto = answers["mode auto"][i]
         assert auto.choice == answers[f"mode {stage + 1}"][i].choice
         assert auto.cost.completion_tokens == cost[i]
+
+
+def test_modes_0_and_auto_are_drawn_as_they_ran_on_the_same_questions() -> None:
+    by = ladder_of(40, 3, knows=True)
+    first, second = by[Protocol("mode", 1)], by[Protocol("mode", 2)]
+    assert list(rate_spending(by, CONFIG)["modes"]) == ["mode 1", "mode 2", "mode 3"]
+    extra = {i: make_outcome(i, "mode 0", 1, make_call(1, 0.1, number=0)) for i in range(40, 80)}  # wrong, all of them
+    by[Protocol("mode", 0)] = {**first, **extra}
+    by[Protocol("mode auto", 0)] = {**second, **extra}
+    found = rate_spending(by, CONFIG)
+    assert found is not None and found["questions"] == 40
+    assert found["modes"]["mode 0"] == found["modes"]["mode 1"] and found["auto"] == found["modes"]["mode 2"]
+    drawn = spending_chart({"spending": found}, "Accuracy against cost")
+    assert ">mode 0, mode 1</text>" in drawn and ">mode 2, auto, as run</text>" in drawn
+    del by[Protocol("mode auto", 0)][5]
+    again = rate_spending(by, CONFIG)
+    assert again is not None and again["auto"] is None, "not of all of the questions"
 
 
 def test_proposals_for_abstaining_hold_out_what_they_are_judged_on() -> None:

@@ -23,6 +23,7 @@ from .rating import LEAST, MARGIN, describe, uncertainty_of
 from .statistics import wilson
 
 MODES = tuple(Protocol("mode", mode) for mode in (1, 2, 3))
+MODE_0, AS_RUN = Protocol("mode", 0), Protocol("mode auto", 0)
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the way from the cost of mode 1 to that of mode 3
 GRID = 21  # thresholds that are tried, of each of the two
 
@@ -66,11 +67,10 @@ class Ladder:
 
 def build_ladder(by_protocol: Mapping[Protocol, Outcomes], signal: str) -> Ladder | None:
     """None unless modes 1, 2 and 3 have answered enough of the same questions, with that signal."""
-    modes = [by_protocol.get(protocol, {}) for protocol in MODES]
-    common = [number for number in modes[0] if all(number in outcomes for outcomes in modes)]
+    common = _common(by_protocol)
     if len(common) < LEAST:
         return None
-    columns = [[outcomes[number] for number in common] for outcomes in modes]
+    columns = [[by_protocol[protocol][number] for number in common] for protocol in MODES]
     unsure = [[_unsure(outcome, signal) for outcome in column] for column in columns[:2]]
     if not np.isfinite(unsure).any():
         return None
@@ -80,6 +80,12 @@ def build_ladder(by_protocol: Mapping[Protocol, Outcomes], signal: str) -> Ladde
         unsure=np.array(unsure),
         margin=np.array([-(uncertainty_of(outcome, MARGIN) or 0.0) for outcome in columns[1]]),
     )
+
+
+def _common(by_protocol: Mapping[Protocol, Outcomes]) -> list[int]:
+    """The questions that modes 1, 2 and 3 have answered."""
+    modes = [by_protocol.get(protocol, {}) for protocol in MODES]
+    return [number for number in modes[0] if all(number in outcomes for outcomes in modes)]
 
 
 def _unsure(outcome: Outcome, signal: str) -> float:
@@ -94,14 +100,18 @@ def rate_spending(by_protocol: Mapping[Protocol, Outcomes], config: ModeConfig) 
         return None
     unit = float(ladder.cost[0].mean())
     low, high = unit, float(ladder.cost[2].mean())
+    plain = _measured(by_protocol, MODE_0, unit)
     return {
         "signal": config.auto_signal,
         "questions": ladder.questions,
         "modes": {
-            protocol.name: _point(right, float(cost.mean()) / unit)
-            for protocol, right, cost in zip(MODES, ladder.right, ladder.cost, strict=True)
+            **({MODE_0.name: plain} if plain else {}),
+            **{
+                protocol.name: _point(right, float(cost.mean()) / unit)
+                for protocol, right, cost in zip(MODES, ladder.right, ladder.cost, strict=True)
+            },
         },
-        "auto": _measured(by_protocol, unit),
+        "auto": _measured(by_protocol, AS_RUN, unit),
         "simulated": [_simulate(ladder, low + share * (high - low), unit, config.seed) for share in SHARES],
     }
 
@@ -176,11 +186,12 @@ def _point(right: Floats, multiple: float) -> dict[str, Any]:
     return {"cost": multiple, "right": k, "accuracy": float(right.mean()), "interval": list(wilson(k, n))}
 
 
-def _measured(by_protocol: Mapping[Protocol, Outcomes], unit: float) -> dict[str, Any] | None:
-    """Mode auto as it was run, if it was."""
-    outcomes = list(by_protocol.get(Protocol("mode auto", 0), {}).values())
-    if not outcomes:
+def _measured(by_protocol: Mapping[Protocol, Outcomes], protocol: Protocol, unit: float) -> dict[str, Any] | None:
+    """A protocol as it was run on the questions that modes 1, 2 and 3 have answered, if it was run on all of them."""
+    found, common = by_protocol.get(protocol, {}), _common(by_protocol)
+    if not all(number in found for number in common):
         return None
+    outcomes = [found[number] for number in common]
     right = np.array([outcome.is_right for outcome in outcomes], np.float64)
     return _point(right, float(np.mean([outcome.completion_tokens for outcome in outcomes])) / unit)
 

@@ -148,6 +148,14 @@ def _gain(estimate: Mapping[str, Any]) -> str:
     return f"{100 * estimate['value']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
+def _by_place(points: Mapping[str, Mapping[str, Any]]) -> dict[tuple[float, float], list[str]]:
+    """The names of points that lie on each other; a greedy answer with the gate is one without, so that 0 and 1 do."""
+    places: dict[tuple[float, float], list[str]] = {}
+    for name, point in points.items():
+        places.setdefault((round(point["cost"], 2), round(point["accuracy"], 4)), []).append(name)
+    return places
+
+
 def spending_chart(report: Report, title: str) -> str:
     """Accuracy against cost; "" for another title."""
     spending = report.get("spending") if title == SPENDING else None
@@ -183,8 +191,10 @@ def spending_chart(report: Report, title: str) -> str:
         parts.append(
             f'<path class="curve c{k}" d="M455 {at}h28"/><text x="490" y="{at + 4}">{escape_html(name)}</text>'
         )
-    for name, point in points.items():
-        left, height = x(point["cost"]), y(point["accuracy"])
+    for (cost, accuracy), names in _by_place(points).items():
+        left, height = x(cost), y(accuracy)
         parts.append(f'<circle class="point" cx="{left:.1f}" cy="{height:.1f}" r="4"/>')
-        parts.append(f'<text x="{left:.1f}" y="{height - 8:.1f}" text-anchor="middle">{escape_html(name)}</text>')
+        anchor = "start" if left < 100 else "middle"
+        title = escape_html(", ".join(names))
+        parts.append(f'<text x="{left:.1f}" y="{height - 8:.1f}" text-anchor="{anchor}">{title}</text>')
     return "".join([*parts, "</svg>"])
