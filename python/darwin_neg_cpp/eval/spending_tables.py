@@ -184,9 +184,9 @@ def spending_chart(report: Report, title: str) -> str:
         "escalating at random": [(point["cost"], point["random"]["accuracy"]) for point in simulated],
         "by margin of votes": [(point["cost"], point["margin"]["accuracy"]) for point in simulated],
     }
-    for (name, line), k in zip(lines.items(), (0, 5, 4), strict=True):
+    for row, ((name, line), k) in enumerate(zip(lines.items(), (0, 5, 4), strict=True)):
         where = " ".join(f"{x(cost):.1f},{y(accuracy):.1f}" for cost, accuracy in sorted(line))
-        at = 30 + 6 * k if k else 30
+        at = 30 + 22 * row
         parts.append(f'<polyline class="curve c{k}" points="{where}"/>')
         parts.append(
             f'<path class="curve c{k}" d="M455 {at}h28"/><text x="490" y="{at + 4}">{escape_html(name)}</text>'
