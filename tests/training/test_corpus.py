@@ -8,6 +8,7 @@ import json
 import lzma
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jinja2
 import pytest
@@ -199,17 +200,19 @@ def test_a_conversation_is_trained_on_in_the_models_template(tiny_llama: Path) -
 
 
 @pytest.mark.parametrize("add_bos", [True, False])
-def test_every_piece_begins_with_the_models_start_token(tiny_llama: Path, add_bos: bool) -> None:
+def test_every_piece_begins_with_the_models_start_token(add_bos: bool) -> None:
+    start = [257] if add_bos else []
+    session = SimpleNamespace(info={"bos": 257}, tokenize=lambda text, **_: [*start, *text.encode()])
     text = "every byte of this is one token, so it is as long as it looks"
-    options = {"kv_overrides": {"tokenizer.ggml.add_bos_token": add_bos}}
-    with DarwinNEG(tiny_llama, n_ctx=64, n_threads=1, **options) as llm:
-        documents = corpus.tokenize(llm.session, [corpus.Document("a", text), corpus.Document("b", "short")])
-        numbered = corpus.cut_numbered(llm.session, documents, 16)
-        pieces = [piece for number, piece in numbered if number == 0]
-        start = [llm.info["bos"]] if add_bos else []
-        assert all(list(piece[: len(start)]) == start for piece in pieces), "as at the beginning of any request"
-        assert all(len(piece) == 16 for piece in pieces[:-1]) and [number for number, _ in numbered][-1] == 1
-        assert bytes(token for piece in pieces for token in piece[len(start) :]).decode() == text
+    documents = [
+        corpus.Document(name, content, tokens=(*start, *content.encode()))
+        for name, content in (("a", text), ("b", "short"))
+    ]
+    numbered = corpus.cut_numbered(session, documents, 16)  # type: ignore[arg-type]
+    pieces = [piece for number, piece in numbered if number == 0]
+    assert all(list(piece[: len(start)]) == start for piece in pieces), "as at the beginning of any request"
+    assert all(len(piece) == 16 for piece in pieces[:-1]) and [number for number, _ in numbered][-1] == 1
+    assert bytes(token for piece in pieces for token in piece[len(start) :]).decode() == text
 
 
 def test_what_the_template_or_the_tokenizer_refuses_is_named_by_its_line(tiny_llama: Path) -> None:
