@@ -29,7 +29,7 @@ import numpy.typing as npt
 from open_questions import EACH, is_right, prompt, questions
 
 from darwin_neg_cpp import DarwinNEG, Generation, demo_model
-from darwin_neg_cpp.confidence.bootstrap import Estimate, compare, draw_weights, rate
+from darwin_neg_cpp.confidence.bootstrap import Estimate, compare, draw_weights, percentile_interval, rate
 from darwin_neg_cpp.confidence.crossfit import cross_fit
 from darwin_neg_cpp.confidence.selection import COVERAGES, make_curves
 from darwin_neg_cpp.eval.rating import choose_for, describe, describe_fit
@@ -137,10 +137,7 @@ def within(columns: Sequence[Floats], wrong: Flags, kind: Kinds) -> Estimate:
     """AUROC over pairs of one kind; of two columns, the first less the second."""
     exact = _within(columns, wrong, kind, np.ones((1, len(wrong))))
     drawn = [_within(columns, wrong, kind, weights) for weights in draw_weights(len(wrong), resamples=RESAMPLES)]
-    known = np.concatenate(drawn)
-    known = known[np.isfinite(known)]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
-    return Estimate(float(exact[0]), (float(low), float(high)))
+    return Estimate(float(exact[0]), percentile_interval(drawn))
 
 
 def _within(columns: Sequence[Floats], wrong: Flags, kind: Kinds, weights: Floats) -> Floats:

@@ -68,7 +68,7 @@ def rate(
         curves = make_curves(values, flags, weights)
         for measure, column in zip(measures, drawn, strict=True):
             column.append(measure(curves))
-    estimates = [Estimate(value, _interval(column)) for value, column in zip(exact, drawn, strict=True)]
+    estimates = [Estimate(value, percentile_interval(column)) for value, column in zip(exact, drawn, strict=True)]
     by_coverage = dict(zip(coverages, estimates[2:], strict=True))
     return Rating(len(values), int(flags.sum()), estimates[0], estimates[1], by_coverage)
 
@@ -91,7 +91,8 @@ def compare(
 
     drawn = [differences(w) for w in draw_weights(len(first), groups=groups, seed=seed, resamples=resamples)]
     auroc, area = (
-        Estimate(float(exact[0]), _interval([pair[k] for pair in drawn])) for k, exact in enumerate(differences(None))
+        Estimate(float(exact[0]), percentile_interval([pair[k] for pair in drawn]))
+        for k, exact in enumerate(differences(None))
     )
     return Difference(len(first), auroc, area)
 
@@ -108,7 +109,7 @@ def bootstrap(
     chunks = draw_weights(items, groups=groups, seed=seed, resamples=resamples)
     numbers = np.arange(items)
     drawn = [statistic(np.repeat(numbers, row.astype(np.intp))) for weights in chunks for row in weights]
-    return Estimate(float(statistic(numbers)), _interval([np.array(drawn, np.float64)]))
+    return Estimate(float(statistic(numbers)), percentile_interval([np.array(drawn, np.float64)]))
 
 
 def draw_weights(
@@ -137,7 +138,8 @@ def _accuracy_measure(coverage: float) -> Callable[[Curves], Floats]:
     return lambda curves: curves.accuracy_at(coverage)
 
 
-def _interval(chunks: Sequence[Floats]) -> Interval:
+def percentile_interval(chunks: Sequence[Floats]) -> Interval:
+    """95 % interval of a figure from its values in resamples, in chunks; NaN where it is undefined in all of them."""
     values = np.concatenate(chunks) if chunks else np.array([])
     values = values[np.isfinite(values)]
     if not len(values):
